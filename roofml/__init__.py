@@ -1,0 +1,1 @@
+"""roofml: physics-informed calibration for LLM-inference simulators."""

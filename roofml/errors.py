@@ -1,0 +1,11 @@
+"""The two ways roofml refuses: bad input (exit code 2) and a job that failed (exit code 1)."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong. The message is one line: file, field or line, what was expected."""
+
+
+class NotSupportedError(InputError):
+    """A model, quantization or trace uses something roofml does not model; the message names the field."""

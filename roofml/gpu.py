@@ -1,0 +1,81 @@
+"""Gpu: the numbers of a datasheet, from `hardware/<gpu>.yaml`. Nothing here is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from roofml.errors import InputError
+from roofml.files import data_folder
+from roofml.yamlfile import read_mapping
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU. Rates are dense (no sparsity) and per GPU; 1 TFLOP/s = 1e6 FLOP/µs, 1 TB/s = 1e6 bytes/µs."""
+
+    name: str
+    flops_per_us: dict[str, float]
+    """Peak dense matrix rate by data type, FLOP/µs."""
+    bandwidth_bytes_per_us: float
+    """Peak memory bandwidth, bytes/µs."""
+    memory_bytes: int
+    interconnect_bytes_per_us: float
+    """Peak bandwidth to the other GPUs of the node, one direction, bytes/µs."""
+    sm_count: int
+    source: str
+
+
+def load_gpu(gpu: str) -> Gpu:
+    """The GPU named `gpu` (a name or alias in `hardware/`, any case) or described by the YAML file at that path.
+
+    Raises InputError for an unknown name (listing the known ones) and for a missing or impossible number.
+    """
+    path = Path(gpu)
+    if path.suffix in {".yaml", ".yml"}:
+        return _read_gpu(path)
+    known: list[str] = []
+    for entry in sorted(data_folder("hardware").glob("*.yaml")):
+        found = _read_gpu(entry)
+        aliases = read_mapping(entry).get("aliases", [])
+        if gpu.lower() in {found.name.lower(), entry.stem.lower(), *(str(alias).lower() for alias in aliases)}:
+            return found
+        known.append(found.name)
+    raise InputError(f"gpu {gpu!r}: not in hardware/ (known: {', '.join(known)}) and not a YAML file")
+
+
+FIELDS = {
+    "name",
+    "aliases",
+    "tflops",
+    "bandwidth_tb_per_s",
+    "memory_gib",
+    "interconnect_gb_per_s",
+    "sm_count",
+    "source",
+}
+
+
+def _read_gpu(path: Path) -> Gpu:
+    sheet = read_mapping(path)
+    unknown = set(sheet) - FIELDS
+    if unknown:
+        raise InputError(f"{path}: unknown field {sorted(unknown)[0]!r}, expected {', '.join(sorted(FIELDS))}")
+
+    def number(field: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+            raise InputError(f"{path}: {field}: expected a positive number, found {value!r}")
+        return float(value)
+
+    tflops = sheet.get("tflops")
+    if not isinstance(tflops, dict) or "bfloat16" not in tflops:
+        raise InputError(f"{path}: tflops: expected a mapping of data types to dense TFLOP/s, with bfloat16")
+    return Gpu(
+        name=str(sheet.get("name", path.stem)),
+        flops_per_us={str(k): 1e6 * number(f"tflops.{k}", v) for k, v in tflops.items()},  # pyright: ignore
+        bandwidth_bytes_per_us=1e6 * number("bandwidth_tb_per_s", sheet.get("bandwidth_tb_per_s")),
+        memory_bytes=round(2**30 * number("memory_gib", sheet.get("memory_gib"))),
+        interconnect_bytes_per_us=1e3 * number("interconnect_gb_per_s", sheet.get("interconnect_gb_per_s")),
+        sm_count=round(number("sm_count", sheet.get("sm_count"))),
+        source=str(sheet.get("source", "")),
+    )
