@@ -150,7 +150,9 @@ def model_from_config(config: Mapping[str, Any], name: str, config_sha256: str =
         qk_norm=architecture.startswith("Qwen3"),
     )
     if attention.heads % attention.kv_heads:
-        raise InputError(f"{name}: num_attention_heads {heads} is no multiple of num_key_value_heads {attention.kv_heads}")
+        raise InputError(
+            f"{name}: num_attention_heads {heads} is no multiple of num_key_value_heads {attention.kv_heads}"
+        )
     if moe:
         experts = size("num_local_experts" if architecture == "MixtralForCausalLM" else "num_experts")
         width = size("intermediate_size" if architecture == "MixtralForCausalLM" else "moe_intermediate_size")
