@@ -25,7 +25,7 @@ from roofml.layer import Layer as Layer
 from roofml.mixers import Attention as Attention
 from roofml.mixers import LatentAttention
 from roofml.operations import AttentionOp, Gemm, MixerOp, StateOp
-from roofml.quantization import Quantization, read_quantization
+from roofml.quantization import NONE, Quantization, read_quantization
 from roofml.weights import DTYPE_BYTES as DTYPE_BYTES
 from roofml.weights import KV_DTYPE_BYTES, Projection, WeightFormat, plain
 
@@ -261,10 +261,11 @@ def _quantization(fields: Fields, dtype: str, quant_config: object) -> Quantizat
     """From `quantization_config`, else from `hf_quant_config.json`, else none, which the name must not contradict."""
     for at in (fields.outer, fields.config):
         value: object = at.get("quantization_config")
-        if isinstance(value, dict) and fields.config.get("expert_dtype") is not None:
-            value = {"expert_dtype": fields.config["expert_dtype"], **cast("dict[str, Any]", value)}
+        if isinstance(value, dict):
+            experts = {"expert_dtype": fields.config.get("expert_dtype")}
+            return read_quantization({**experts, **cast("dict[str, Any]", value)}, fields.name, dtype)
         if value is not None:
-            return read_quantization(value, fields.name, dtype)
+            raise InputError(f"{fields.name}: quantization_config: expected a mapping, found {value!r:.60}")
     if isinstance(quant_config, dict):
         inner = cast("dict[str, Any]", quant_config).get("quantization")
         if not isinstance(inner, dict):
@@ -276,7 +277,7 @@ def _quantization(fields: Fields, dtype: str, quant_config: object) -> Quantizat
             f"{fields.name}: quantization_config is missing although the name says {promised[0]}: "
             "put the model's hf_quant_config.json beside its config.json (roofml pull does)"
         )
-    return read_quantization(None, fields.name, dtype)
+    return NONE
 
 
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "backbone.", "")

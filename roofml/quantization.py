@@ -321,19 +321,14 @@ METHODS: dict[str, Callable[[_Config], Quantization]] = {
 }
 
 
-def read_quantization(config: object, name: str, dtype: str) -> Quantization:
-    """The quantization that a `quantization_config` describes; NONE for null. `dtype` is the activation type.
+def read_quantization(config: Mapping[str, Any], name: str, dtype: str) -> Quantization:
+    """The quantization that a `quantization_config` describes. `dtype` is the activation type.
 
     Raises NotSupportedError naming the key for a method or scheme that is not modelled, InputError for nonsense.
     """
-    if config is None:
-        return NONE
-    if not isinstance(config, dict):
-        raise InputError(f"{name}: quantization_config: expected a mapping, found {config!r:.80}")
-    values = cast("dict[str, Any]", config)
-    read = _Config(name, values, dtype)
-    method = values.get("quant_method")
-    if method is None and "quant_algo" in values:
+    read = _Config(name, config, dtype)
+    method = config.get("quant_method")
+    if method is None and "quant_algo" in config:
         method = "modelopt"
     if not isinstance(method, str) or method not in METHODS:
         raise NotSupportedError(

@@ -124,11 +124,10 @@ def deepseek_v4(fields: Fields) -> Stack:
     )
     streams = fields.size("hc_mult")
     mixes = (2 + streams) * streams
-    name = "hyper_connection"
-    connection = Projection(name, name, mixes, streams * hidden, "replicated", quantizable=False)
-    stack = [
-        Layer(mixers[ratio], mixture, extra=(connection, connection), small=2 * (mixes + 3))
-        for ratio in ratios[:layers]
-    ]
+    connections = tuple(
+        Projection(f"{part}_hc", f"{part}_mix", mixes, streams * hidden, "replicated", quantizable=False)
+        for part in ("attn", "ffn")
+    )
+    stack = [Layer(mixers[ratio], mixture, extra=connections, small=2 * (mixes + 3)) for ratio in ratios[:layers]]
     head = streams * streams * hidden + streams + 1
     return Stack(stack, hidden + head)
