@@ -1,0 +1,17 @@
+"""Fixtures used by more than one test file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real measurements, which are not part of this repository: $ROOFML_SHARED or ../shared."""
+    folder = Path(os.environ.get("ROOFML_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not (folder / "groundtruth").is_dir():
+        pytest.skip(f"real measurements are not here: {folder} (set ROOFML_SHARED)")
+    return folder
