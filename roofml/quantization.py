@@ -141,13 +141,13 @@ def _block(config: _Config, key: str) -> tuple[int, int]:
 def _fp8(config: _Config) -> Quantization:
     """DeepSeek's and Qwen's FP8: all linear layers in blocks with a scale each. Experts may be FP4 (DeepSeek V4)."""
     scheme = config.values.get("activation_scheme", "dynamic")
-    if scheme not in {"dynamic", "static"}:
+    if scheme not in ("dynamic", "static"):
         raise config.refusal("activation_scheme")
     rules = [Rule(("Linear",), fp8_format(_block(config, "weight_block_size")))]
     experts = config.values.get("expert_dtype")
     if experts == "fp4":
         rules.insert(0, Rule(("experts",), _with_type(MXFP4, config.dtype)))
-    elif experts not in {None, "fp8"}:
+    elif experts not in (None, "fp8"):
         raise config.refusal("expert_dtype")
     layers = config.mapping("quantized_layers")
     if layers is not None:
@@ -226,7 +226,7 @@ def _scheme(weights: _Config, activations: _Config | None) -> WeightFormat:
         return WeightFormat(
             f"int{bits}", bits, dtype, block, 16 + (0 if weights.values.get("symmetric", True) else bits)
         )
-    raise weights.refusal("num_bits" if kind in {"int", "float"} else "type")
+    raise weights.refusal("num_bits" if kind in ("int", "float") else "type")
 
 
 def _groups(config: _Config) -> tuple[Rule, ...]:
