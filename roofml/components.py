@@ -85,7 +85,7 @@ def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: 
         if mlp.experts:
             hit = mlp.experts * (1 - (1 - mlp.experts_per_token / mlp.experts) ** tokens)
             experts = experts + count * hit * 3 * d * mlp.width
-    elements = np.where(tokens > 0, dense, 0.0) / efficiency.gemm_at(tokens) + experts / efficiency.moe_at(tokens)
+    elements = np.where(tokens > 0, dense, 0.0) / efficiency.weights + experts / efficiency.moe_weights
     return np.maximum.accumulate(elements / tp * model.dtype_bytes / gpu.bandwidth_bytes_per_us)
 
 
@@ -106,6 +106,16 @@ def attention_pair_us(model: ModelSpec, gpu: Gpu, tp: int, mfu: float) -> float:
     return flops / (gpu.flops_per_us[model.dtype] * mfu)
 
 
+def kv_token_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
+    """Time to move the keys and values of one token of one request: Σ 2·(Hkv/tp)·h·a / (bandwidth·MBU) over layers, µs.
+
+    Grouped queries read less but reach less of the bandwidth in serving: fewer, longer pieces of work for as many SMs.
+    """
+    grouped = any(layer.attention.kv_heads < layer.attention.heads for layer, _ in model.layers)
+    mbu = efficiency.decode_attention_grouped if grouped else efficiency.decode_attention
+    return model.kv_bytes_per_token(tp) / (gpu.bandwidth_bytes_per_us * mbu)
+
+
 def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency) -> ComponentTables:
     """The tables for steps of up to `budget` new tokens. Raises InputError where the model does not divide by `tp`."""
     model.check_tensor_parallel(tp)
@@ -118,7 +128,7 @@ def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficienc
         logits_per_request=logits_flops / gpu.flops_per_us[model.dtype],
         prefill_pair=attention_pair_us(model, gpu, tp, efficiency.prefill_attention),
         decode_pair=attention_pair_us(model, gpu, tp, efficiency.prefill_attention),
-        kv_token=model.kv_bytes_per_token(tp) / (gpu.bandwidth_bytes_per_us * efficiency.decode_attention),
+        kv_token=kv_token_us(model, gpu, tp, efficiency),
         layers=float(model.num_layers),
     )
 

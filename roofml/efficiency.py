@@ -26,10 +26,16 @@ class Efficiency:
     """(points,) max(FLOP/peak, weight bytes/bandwidth) over measured time of large matrices at M tokens."""
     moe: Floats
     """(points,) the same for a fused mixture of experts."""
+    weights: float
+    """MBU of a GEMM of one token, which does nothing but read its weights."""
+    moe_weights: float
+    """MBU of a fused mixture of experts that a step of 64 tokens streams through."""
     prefill_attention: float
     """MFU of causal prefill attention."""
     decode_attention: float
-    """MBU of decode attention reading its KV cache."""
+    """MBU of decode attention reading its KV cache, a kernel measured alone."""
+    decode_attention_grouped: float
+    """MBU that decode attention with grouped queries reaches in serving, with contexts spread over a batch."""
     allreduce_bytes: Floats
     """(sizes,) message sizes at which all-reduces were measured, bytes, ascending."""
     allreduce_us: dict[int, Floats]
@@ -84,8 +90,11 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
         tokens=tokens,
         gemm=curve("gemm", table.get("gemm"), len(tokens)),
         moe=curve("moe", table.get("moe"), len(tokens)),
+        weights=positive("weights", table.get("weights")),
+        moe_weights=positive("moe_weights", table.get("moe_weights")),
         prefill_attention=positive("prefill_attention", table.get("prefill_attention")),
         decode_attention=positive("decode_attention", table.get("decode_attention")),
+        decode_attention_grouped=positive("decode_attention_grouped", table.get("decode_attention_grouped")),
         allreduce_bytes=sizes,
         allreduce_us={int(n): curve(f"allreduce_us.{n}", t, len(sizes)) for n, t in cast("dict[int, Any]", times).items()},
         source=str(table.get("source", "")),

@@ -39,8 +39,8 @@ class RequestParameters(NamedTuple):
     """From the client's send to the scheduler's queue."""
     queueing_per_running_us: float = 30.0
     """Added to it for every request running at the time: the front end shares the CPU."""
-    output_us: float = 1000.0
-    """From the end of a step to the client's chunk."""
+    pipeline_delay_us: float = 1000.0
+    """From the end of a step to the client's chunk; the step that async scheduling adds is in the replay itself."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
                 prefill_tokens + decode_tokens,
                 decode_tokens,
             )
-            duration[steps] = step_time(parts, row[2], 1.0 * (prefill_tokens > 0), tables.layers, p)
+            duration[steps] = step_time(parts, row[0] + row[1], row[2], 1.0 * (prefill_tokens > 0), tables.layers, p)
             start[steps] = now
             if steps > 0:
                 start[steps] = max(now, start[steps - 1] + duration[steps - 1])
@@ -388,8 +388,8 @@ def replay(
     )
     end = start + duration
     return Replay(
-        ttft_us=end[first] - run.arrival_us + request.output_us,
-        e2e_us=end[last] - run.arrival_us + request.output_us,
+        ttft_us=end[first] - run.arrival_us + request.pipeline_delay_us,
+        e2e_us=end[last] - run.arrival_us + request.pipeline_delay_us,
         schedule=Schedule(
             StepTable.from_columns(columns), start, duration, first, last, queued, running, cached, preemptions
         ),

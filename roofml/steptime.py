@@ -36,6 +36,40 @@ class StepParameters(NamedTuple):
     per_request_us: float = 0.0
     cpu_floor_us: float = 0.0
     max_weight: float = 1.0
+    growth_16: float = 0.02
+    growth_32: float = 0.02
+    growth_48: float = 0.01
+    growth_64: float = 0.01
+    growth_128: float = 0.03
+    growth_256: float = 0.09
+
+
+GROWTH_TOKENS = (1, 16, 32, 48, 64, 128, 256)
+"""M between which `growth_<M>` of StepParameters is added, linearly, to the time that a step reads weights."""
+
+
+@register_jitable
+def ramp(x: Any, start: float, end: float) -> Any:
+    """0 up to `start`, 1 from `end` on, linear between."""
+    return 0.5 + 0.5 * (abs(x - start) - abs(x - end)) / (end - start)
+
+
+@register_jitable
+def weights_factor(new_tokens: Any, p: Any) -> Any:
+    """How much longer a step of M new tokens streams the weights than physics says: correction and growth with M.
+
+    GEMM kernels choose larger tiles as M grows, and each choice costs a few percent of the bandwidth, at an M that
+    differs by matrix shape; growths are not negative, so that more tokens never shorten a step.
+    """
+    return (
+        p.weights
+        + p.growth_16 * ramp(new_tokens, 1.0, 16.0)
+        + p.growth_32 * ramp(new_tokens, 16.0, 32.0)
+        + p.growth_48 * ramp(new_tokens, 32.0, 48.0)
+        + p.growth_64 * ramp(new_tokens, 48.0, 64.0)
+        + p.growth_128 * ramp(new_tokens, 64.0, 128.0)
+        + p.growth_256 * ramp(new_tokens, 128.0, 256.0)
+    )
 
 
 @register_jitable
@@ -46,7 +80,7 @@ def blend(a: Any, b: Any, max_weight: Any) -> Any:
 
 
 @register_jitable
-def step_time(parts: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
+def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
     """Time of a step, µs, from its components (order of COMPONENTS), its requests, whether it is mixed, and parameters.
 
     Plain arithmetic on numbers or arrays of shape (steps,). An empty step takes no time.
@@ -56,7 +90,7 @@ def step_time(parts: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any
     attention = p.prefill_attention * prefill_attention + p.decode_attention * decode_attention
     busy = 1.0 * (requests > 0)
     device = (
-        blend(gemm, p.weights * weights, p.max_weight)
+        blend(gemm, weights_factor(new_tokens, p) * weights, p.max_weight)
         + blend(attention, p.kv_cache * kv_cache, p.max_weight)
         + p.communication * communication
         + busy * (p.per_layer_us * layers + p.per_step_us)
@@ -69,4 +103,4 @@ def step_time(parts: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any
 def step_times(tables: ComponentTables, steps: StepTable, parameters: StepParameters) -> NDArray[np.float64]:
     """Time of every step of a table, shape (steps,), µs."""
     parts = tuple(components(tables, steps).T)
-    return step_time(parts, steps.requests, 1.0 * (steps.prefill_tokens > 0), tables.layers, parameters)
+    return step_time(parts, steps.prefill_tokens + steps.decode_tokens, steps.requests, 1.0 * (steps.prefill_tokens > 0), tables.layers, parameters)
