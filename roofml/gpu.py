@@ -9,12 +9,11 @@ from roofml.errors import InputError
 from roofml.files import data_folder
 from roofml.yamlfile import read_mapping
 
-
 DTYPES = ("bfloat16", "float16", "tf32", "fp8", "int8", "fp4", "int4")
 """Data types a sheet may give rates for. fp4 is for 4-bit weights and activations, int4 likewise."""
 
 TYPICAL_REPORTED_SHARE = 0.99
-"""Of the datasheet's memory, where a sheet does not say what the driver reports: between 0.988 and 0.992 on HBM GPUs."""
+"""Of the datasheet's memory, where a sheet does not say what the driver reports: 0.988 to 0.999 on GPUs with HBM."""
 
 
 @dataclass(frozen=True)
