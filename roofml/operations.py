@@ -92,6 +92,34 @@ class AttentionOp:
             seen = min(seen, self.window)
         return min(seen, self.top_k) if self.top_k else seen
 
+    def pairs(self, context: int, new: int) -> int:
+        """Query-entry pairs of `new` tokens after `context`: Σ keys(p) for p = context .. context + new - 1."""
+        return self._pairs_up_to(context + new) - self._pairs_up_to(context)
+
+    def _pairs_up_to(self, n: int) -> int:
+        """Σ keys(p) for p < n, in closed form."""
+        if self.chunk:
+            whole, rest = divmod(n, self.chunk)
+            return whole * (self.chunk * (self.chunk + 1) // 2) + rest * (rest + 1) // 2
+        if self.compression > 1:
+            most = self.top_k or n
+            grown = min(n, most * self.compression)  # up to here every merged entry is read
+            groups, rest = divmod(grown, self.compression)
+            merged = self.compression * (groups * (groups - 1) // 2) + groups * (rest + 1)
+            return _capped_sum(n, self.window) + merged + (n - grown) * most
+        caps = [cap for cap in (self.window, self.top_k) if cap]
+        return _capped_sum(n, min(caps) if caps else n)
+
+    def entries(self, context: int, new: int) -> int:
+        """Cache entries that `new` tokens after a context of `context` read at least once, their own included."""
+        if self.chunk:
+            return min(context % self.chunk + new, context + new)
+        near = min(context, self.window - 1) if self.window else context
+        if self.compression > 1:
+            merged = (context + new) // self.compression
+            return near + new + (min(merged, new * self.top_k) if self.top_k else merged)
+        return min(near + new, new * self.top_k) if self.top_k else near + new
+
     def cache_bytes(self, context: int) -> int:
         """Bytes that a request of `context` tokens needs in the cache, all `count` layers, without block rounding."""
         reach = self.window or self.chunk
@@ -102,6 +130,12 @@ class AttentionOp:
             )
         kept = min(context, reach) if reach else context
         return self.count * kept * (self.kv_bytes + self.index_bytes)
+
+
+def _capped_sum(n: int, cap: int) -> int:
+    """Σ min(s, cap) for s = 1 .. n."""
+    low = min(n, cap)
+    return low * (low + 1) // 2 + (n - low) * cap
 
 
 @dataclass(frozen=True)
