@@ -157,7 +157,7 @@ class BlisCoefficients:
 
     @classmethod
     def of(cls, alphas: Sequence[float], betas: Sequence[float], where: str = "coefficients") -> BlisCoefficients:
-        """From a set as BLIS accepts it. One of fewer than 10 betas means another formula and cannot be written as 11."""
+        """From a set as BLIS accepts it. With fewer than 10 betas it is another formula, which 11 cannot say."""
         validate_coefficients(alphas, betas, where=where)
         if len(betas) < 10:
             raise InputError(f"{where}: beta_coeffs: expected 10 or 11 numbers, found {len(betas)}")
