@@ -1,4 +1,6 @@
-"""Fixtures every test may use."""
+"""Fixtures used by more than one test file."""
+
+from __future__ import annotations
 
 import os
 from pathlib import Path
@@ -8,8 +10,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of measurements beside the checkout; tests that need it skip where it is absent."""
-    folder = Path(os.environ.get("ROOFML_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"needs the shared measurements: no folder {folder} (set ROOFML_SHARED)")
+    """The folder of real measurements, which are not part of this repository: $ROOFML_SHARED or ../shared."""
+    folder = Path(os.environ.get("ROOFML_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not (folder / "groundtruth").is_dir():
+        pytest.skip(f"real measurements are not here: {folder} (set ROOFML_SHARED)")
     return folder

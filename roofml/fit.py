@@ -1,0 +1,350 @@
+"""Request-level fit: the parameters physics leaves open, from the latencies that a client measured.
+
+Replay a run, freeze the schedule, and a request's decode time is the sum of its steps' times and its TTFT the sum of
+the steps it waits for: both are smooth in the parameters. So a round is a damped least-squares problem with exact
+derivatives (JAX), and rounds repeat until the schedule stops moving.
+
+- Residuals are relative to the prediction, so that a 10 ms and a 100 s request weigh alike and the mean is unbiased;
+  outliers are weighted down.
+- Requests of one run share what the formula gets wrong about it, so their number is not their information: the mean of
+  a run is never trusted further than `DECODE_DISCREPANCY` and `TTFT_DISCREPANCY`.
+- Each round's schedule is replayed at the measured load: step times are scaled, for the schedule alone, so that mean
+  decode time is the measured one. Near capacity a percent of step time is a multiple of queueing, and a wrong first
+  guess would otherwise fit a queue that never was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from roofml.components import ComponentTables, components
+from roofml.errors import InputError
+from roofml.params import (
+    LOGARITHMIC,
+    LOWER,
+    NAMES,
+    PRIOR_SD,
+    PRIOR_VALUES,
+    UPPER,
+    from_coordinates,
+    split,
+    to_coordinates,
+)
+from roofml.replay import Schedule, replay
+from roofml.runs.run import Bools, Floats, Ints, Run
+from roofml.steptime import StepParameters, step_time
+
+DECODE_DISCREPANCY = 0.003
+"""Relative error of a run's mean decode time that no number of requests removes: servers on one host, clocks, heat."""
+TTFT_DISCREPANCY = 0.015
+"""The same for TTFT."""
+OUTLIER = 5.0
+"""Past this many robust standard deviations a residual loses weight, in the end all: a cold start is no step."""
+SETTLED = 0.05
+"""A fit has settled when no parameter moves by more than this share of its prior's standard deviation in a round."""
+STEP_PADDING = 65536
+"""Steps are padded to multiples of this, so that JAX compiles once and not for every schedule."""
+STEPS = len(StepParameters._fields)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found. Arrays are in the order of `params.PARAMETERS`."""
+
+    values: Floats
+    """(parameters,)"""
+    covariance: Floats
+    """(parameters, parameters), of the logarithm for corrections and of the value for the others."""
+    prior_values: Floats
+    """(parameters,)"""
+    prior_sd: Floats
+    """(parameters,), relative for corrections."""
+    requests: int
+    """Requests whose latencies were used."""
+    rounds: int
+    converged: bool
+    """False: the schedule still moved in the last round; more requests or a smaller load settle it."""
+    valid: dict[str, tuple[int, int]]
+    """Smallest and largest batch, mean context and new tokens of the steps seen."""
+
+    @property
+    def sd(self) -> Floats:
+        """(parameters,) standard deviations: relative for corrections, in the parameter's unit for the others."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def not_identified(self) -> tuple[str, ...]:
+        """Parameters of which the prior knew more than the data added: more than half the prior's variance is left."""
+        left = self.sd**2 / self.prior_sd**2
+        return tuple(name for name, share in zip(NAMES, left, strict=True) if share > 0.5)
+
+    def interval(self, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Lower and upper ends of each parameter's interval, shape (parameters,), cut at its bounds."""
+        from scipy.stats import norm
+
+        reach = float(norm.ppf(0.5 + level / 2)) * self.sd
+        x = to_coordinates(self.values)
+        return from_coordinates(np.maximum(x - reach, LOWER)), from_coordinates(np.minimum(x + reach, UPPER))
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """The schedule of one run as the fit sees it. Steps are padded; requests are those fitted."""
+
+    steps: tuple[Floats, ...]
+    """Components, new tokens, requests and whether mixed, each (padded steps,)."""
+    layers: float
+    first: Ints
+    """(requests,) step of the first token."""
+    last: Ints
+    """(requests,) step of the last token."""
+    entered: Ints
+    """(requests,) first step that started after the request was queued."""
+    in_flight: Floats
+    """(requests,) fraction of the step in flight on arrival that was still to run: half of it, on average. When in a
+    step a request arrived the replay cannot know, and its guess in place of the mean would bias the fit: residuals
+    relative to a guess weigh the short guesses."""
+    running: Floats
+    """(requests,) requests running on arrival."""
+
+
+def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Frozen:
+    """What stays fixed in a round: which steps each of the `fitted` requests waits for and takes."""
+    count = len(schedule.step_time_us)
+    padded = -(-count // STEP_PADDING) * STEP_PADDING
+
+    def pad(column: Floats) -> Floats:
+        return np.concatenate((column, np.zeros(padded - count)))
+
+    steps = schedule.steps
+    parts = components(tables, steps)
+    columns = [
+        *parts.T,
+        steps.prefill_tokens + steps.decode_tokens,
+        steps.requests,
+        1.0 * (steps.prefill_tokens > 0),
+    ]
+    queued = schedule.queued_us[fitted]
+    entered = np.searchsorted(schedule.step_start_us, queued - 1e-6)
+    before = np.maximum(entered - 1, 0)
+    busy = (entered > 0) & (schedule.step_start_us[before] + schedule.step_time_us[before] > queued)
+    return _Frozen(
+        steps=tuple(pad(column) for column in columns),
+        layers=tables.layers,
+        first=schedule.first_step[fitted],
+        last=schedule.last_step[fitted],
+        entered=entered,
+        in_flight=0.5 * busy,
+        running=schedule.running_at_arrival[fitted].astype(np.float64),
+    )
+
+
+@cache
+def _compiled() -> Callable[..., Any]:
+    """JAX function: step columns, layers and step parameters -> step times and their derivatives by each parameter."""
+    import jax
+
+    def times(values: Any, columns: Any, layers: Any) -> Any:
+        *parts, new_tokens, requests, mixed = columns
+        return step_time(tuple(parts), new_tokens, requests, mixed, layers, StepParameters(*values))
+
+    def both(values: Any, columns: Any, layers: Any) -> Any:
+        one = tuple(np.eye(STEPS))
+        step = lambda tangent: jax.jvp(lambda v: times(v, columns, layers), (values,), (tuple(tangent),))  # noqa: E731
+        return [step(tangent) for tangent in one]
+
+    return jax.jit(both)
+
+
+def times_and_gradients(values: Floats, columns: Sequence[Floats], layers: float) -> tuple[Floats, Floats]:
+    """Step times (steps,) and their derivatives (step parameters, steps) by the parameters themselves, in float64."""
+    import jax
+
+    with jax.enable_x64(True):
+        pairs = _compiled()(tuple(map(float, values)), tuple(columns), layers)
+        return np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
+
+
+def latencies_and_gradients(values: Floats, frozen: _Frozen) -> tuple[Floats, Floats, Floats, Floats]:
+    """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
+    times, gradients = times_and_gradients(values[:STEPS], frozen.steps, frozen.layers)
+    rows = np.vstack((times, gradients))
+    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
+    decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
+    wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
+    ttft = total[:, frozen.first + 1] - total[:, frozen.entered] + wait
+    queueing, per_running, delay = values[STEPS:]
+    ttft[0] += queueing + per_running * frozen.running + delay
+    outside = np.stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
+    nothing = np.zeros_like(outside)
+    return (
+        decode[0],
+        ttft[0],
+        np.vstack((decode[1:], nothing)).T,
+        np.vstack((ttft[1:], outside)).T,
+    )
+
+
+def at_measured_load(run: Run, tables: ComponentTables, values: Floats, fitted: Bools) -> Schedule:
+    """The schedule of a replay whose step times are scaled until mean decode time is the measured one."""
+    step, request = split(values)
+    decode_us = run.e2e_us - run.ttft_us
+    decodes = fitted & (run.output_tokens > 1)
+    if not decodes.any():
+        return replay(run, tables, step, request).schedule
+    target = float(np.log(np.mean(decode_us[decodes])))
+    low, high, scale, last = np.log(0.05), np.log(20.0), 0.0, (0.0, 0.0)
+    for attempt in range(16):
+        result = replay(run, tables, scaled(step, float(np.exp(scale))), request)
+        miss = float(np.log(np.mean((result.e2e_us - result.ttft_us)[decodes]))) - target
+        if abs(miss) < 1e-3:
+            break
+        low, high = (low, scale) if miss > 0 else (scale, high)
+        slope = (miss - last[1]) / (scale - last[0]) if attempt else 2.0
+        last = (scale, miss)
+        guess = scale - miss / max(slope, 1.0)
+        scale = guess if low < guess < high else 0.5 * (low + high)
+    return result.schedule  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def scaled(step: StepParameters, factor: float) -> StepParameters:
+    """Parameters whose step times are `factor` times as long: all but the blend, which has no scale."""
+    return StepParameters(
+        *(value if name == "max_weight" else value * factor for name, value in zip(step._fields, step, strict=True))
+    )
+
+
+def _weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:
+    """Weight of each residual (µs): relative, outliers down, and no run's mean surer than `discrepancy`."""
+    relative = measured / predicted - 1
+    sd = 1.4826 * float(np.median(np.abs(relative))) + 1e-9
+    mean_variance = max(discrepancy**2, sd**2 / len(relative))
+    outliers = 1 / np.maximum(1, np.abs(relative) / (OUTLIER * sd)) ** 2
+    return np.sqrt(outliers / (mean_variance * len(relative))) / predicted
+
+
+def fit(
+    runs: Sequence[Run],
+    tables: ComponentTables,
+    train_fraction: float = 1.0,
+    rounds: int = 8,
+    on_round: Callable[[int, int], None] | None = None,
+) -> Fit:
+    """Fit every parameter to the first `train_fraction` of each run's requests.
+
+    The runs must be of one model, GPU and tensor parallel size: those `tables` were made for. `on_round(i, rounds)` is
+    called before each round. Raises InputError when no request is left to fit.
+    """
+    if not 0 < train_fraction <= 1:
+        raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
+    fitted = [run.ok & (np.arange(len(run)) < train_fraction * len(run)) for run in runs]
+    requests = sum(int(mask.sum()) for mask in fitted)
+    if requests == 0:
+        raise InputError("no successful request to fit")
+    runs, fitted = zip(*((r, m) for r, m in zip(runs, fitted, strict=True) if m.any()), strict=True)
+    x, normal = to_coordinates(PRIOR_VALUES), np.diag(1 / PRIOR_SD**2)
+    converged, done, valid = False, 0, {}
+    for done in range(1, rounds + 1):
+        if on_round is not None:
+            on_round(done, rounds)
+        schedules = [
+            at_measured_load(run, tables, from_coordinates(x), mask) for run, mask in zip(runs, fitted, strict=True)
+        ]
+        before, valid = x, _seen(schedules)
+        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x), x)
+        if float(np.max(np.abs(x - before) / PRIOR_SD)) < SETTLED:
+            converged = True
+            break
+    return Fit(
+        values=from_coordinates(x),
+        covariance=np.linalg.inv(normal),
+        prior_values=PRIOR_VALUES,
+        prior_sd=PRIOR_SD,
+        requests=requests,
+        rounds=done,
+        converged=converged,
+        valid=valid,
+    )
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One round's least-squares problem: the frozen schedules, and what the requests in them measured."""
+
+    frozen: list[_Frozen]
+    measured: list[tuple[Floats, Floats]]
+    weights: list[tuple[Floats, Floats]]
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[Run],
+        fitted: Sequence[Bools],
+        schedules: Sequence[Schedule],
+        tables: ComponentTables,
+        x: Floats,
+    ) -> _Problem:
+        frozen = [freeze(schedule, tables, mask) for schedule, mask in zip(schedules, fitted, strict=True)]
+        measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m in zip(runs, fitted, strict=True)]
+        weights: list[tuple[Floats, Floats]] = []
+        for f, (decode, ttft) in zip(frozen, measured, strict=True):
+            decode_now, ttft_now, _, _ = latencies_and_gradients(from_coordinates(x), f)
+            several = decode_now > 0  # a request of one token has no decode time
+            w = np.zeros_like(decode)
+            if several.any():
+                w[several] = _weights(decode[several], decode_now[several], DECODE_DISCREPANCY)
+            weights.append((w, _weights(ttft, ttft_now, TTFT_DISCREPANCY)))
+        return cls(frozen, measured, weights)
+
+    def triangle(self, x: Floats) -> Floats:
+        """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
+
+        Its last column's norm is that of the residuals, and R'R their normal equations: 50,000 rows become 26.
+        """
+        values = from_coordinates(x)
+        by_coordinate = np.where(LOGARITHMIC, values, 1.0)
+        blocks = [np.column_stack((np.diag(1 / PRIOR_SD), (x - to_coordinates(PRIOR_VALUES)) / PRIOR_SD))]
+        for f, measured, weights in zip(self.frozen, self.measured, self.weights, strict=True):
+            *predicted, decode_by, ttft_by = latencies_and_gradients(values, f)
+            for now, truth, weight, by in zip(predicted, measured, weights, (decode_by, ttft_by), strict=True):
+                block = np.column_stack((by * by_coordinate, now - truth)) * weight[:, None]
+                blocks.append(np.linalg.qr(block, mode="r"))
+        return np.linalg.qr(np.vstack(blocks), mode="r")
+
+
+def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats]:
+    """Damped Gauss-Newton within the bounds: the best coordinates, and the normal matrix there."""
+    r = problem.triangle(x)
+    for _ in range(10):
+        step = lsq_linear(r[:, :-1], -r[:, -1], bounds=(LOWER - x - 1e-12, UPPER - x + 1e-12)).x
+        for damping in (1.0, 0.5, 0.25, 0.1, 0.03):
+            tried = np.clip(x + damping * step, LOWER, UPPER)
+            r_tried = problem.triangle(tried)
+            if np.linalg.norm(r_tried[:, -1]) < np.linalg.norm(r[:, -1]):
+                break
+        else:
+            break
+        moved = float(np.max(np.abs(tried - x) / PRIOR_SD))
+        x, r = tried, r_tried
+        if moved < SETTLED / 5:
+            break
+    return x, r[:, :-1].T @ r[:, :-1]
+
+
+def _seen(schedules: Sequence[Schedule]) -> dict[str, tuple[int, int]]:
+    """Ranges of what the schedules' steps computed."""
+    batch = np.concatenate([s.steps.requests for s in schedules])
+    tokens = np.concatenate([s.steps.prefill_tokens + s.steps.decode_tokens for s in schedules])
+    decodes = np.concatenate([s.steps.decode_tokens for s in schedules])
+    context = np.concatenate([s.steps.decode_context for s in schedules])[decodes > 0] / decodes[decodes > 0]
+    return {
+        "batch": (int(batch.min()), int(batch.max())),
+        "context": (int(context.min()), int(np.ceil(context.max()))) if len(context) else (0, 0),
+        "new_tokens": (int(tokens.min()), int(tokens.max())),
+    }

@@ -1,0 +1,106 @@
+"""Step time: corrections, overheads and the blend of max and sum. The only formula.
+
+Kernels run one after another, and within a kernel arithmetic hides memory traffic or the other way round. So the
+GEMMs are one blend, attention is another, and they add:
+
+    device = blend(gemm, weights) + blend(attention, kv_cache) + communication + overheads
+    time   = blend(device, cpu_floor)
+    blend(a, b) = w·max(a, b) + (1 - w)·(a + b) = a + b - w·min(a, b),   w in [0, 1]
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+from numpy.typing import NDArray
+
+from roofml.batch import StepTable
+from roofml.components import ComponentTables, components
+
+
+class StepParameters(NamedTuple):
+    """What physics leaves open in a step's time; `params.py` gives each its unit, bound and prior."""
+
+    prefill_gemm: float = 1.0
+    decode_gemm: float = 1.0
+    prefill_attention: float = 1.0
+    decode_attention: float = 1.0
+    weights: float = 1.0
+    kv_cache: float = 1.0
+    communication: float = 1.0
+    per_layer_us: float = 25.0
+    per_step_us: float = 0.0
+    mixed_step_us: float = 0.0
+    per_request_us: float = 0.0
+    cpu_floor_us: float = 0.0
+    max_weight: float = 1.0
+    growth_16: float = 0.02
+    growth_32: float = 0.02
+    growth_48: float = 0.01
+    growth_64: float = 0.01
+    growth_128: float = 0.03
+    growth_256: float = 0.09
+
+
+GROWTH_TOKENS = (1, 16, 32, 48, 64, 128, 256)
+"""M between which `growth_<M>` of StepParameters is added, linearly, to the time that a step reads weights."""
+
+
+@register_jitable
+def ramp(x: Any, start: float, end: float) -> Any:
+    """0 up to `start`, 1 from `end` on, linear between."""
+    return 0.5 + 0.5 * (abs(x - start) - abs(x - end)) / (end - start)
+
+
+@register_jitable
+def weights_factor(new_tokens: Any, p: Any) -> Any:
+    """How much longer a step of M new tokens streams the weights than physics says: correction and growth with M.
+
+    GEMM kernels choose larger tiles as M grows, and each choice costs a few percent of the bandwidth, at an M that
+    differs by matrix shape; growths are not negative, so that more tokens never shorten a step.
+    """
+    return (
+        p.weights
+        + p.growth_16 * ramp(new_tokens, 1.0, 16.0)
+        + p.growth_32 * ramp(new_tokens, 16.0, 32.0)
+        + p.growth_48 * ramp(new_tokens, 32.0, 48.0)
+        + p.growth_64 * ramp(new_tokens, 48.0, 64.0)
+        + p.growth_128 * ramp(new_tokens, 64.0, 128.0)
+        + p.growth_256 * ramp(new_tokens, 128.0, 256.0)
+    )
+
+
+@register_jitable
+def blend(a: Any, b: Any, max_weight: Any) -> Any:
+    """w·max(a, b) + (1 - w)·(a + b) for non-negative a, b: continuous, monotone and subadditive in both."""
+    smaller = 0.5 * (a + b - abs(a - b))
+    return a + b - max_weight * smaller
+
+
+@register_jitable
+def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
+    """Time of a step, µs, from its components (order of COMPONENTS), its requests, whether it is mixed, and parameters.
+
+    Plain arithmetic on numbers or arrays of shape (steps,). An empty step takes no time.
+    """
+    prefill_gemm, decode_gemm, prefill_attention, decode_attention, weights, kv_cache, communication = parts
+    gemm = p.prefill_gemm * prefill_gemm + p.decode_gemm * decode_gemm
+    attention = p.prefill_attention * prefill_attention + p.decode_attention * decode_attention
+    busy = 1.0 * (requests > 0)
+    device = (
+        blend(gemm, weights_factor(new_tokens, p) * weights, p.max_weight)
+        + blend(attention, p.kv_cache * kv_cache, p.max_weight)
+        + p.communication * communication
+        + busy * (p.per_layer_us * layers + p.per_step_us)
+        + p.mixed_step_us * mixed
+        + p.per_request_us * requests
+    )
+    return blend(device, busy * p.cpu_floor_us, p.max_weight)
+
+
+def step_times(tables: ComponentTables, steps: StepTable, parameters: StepParameters) -> NDArray[np.float64]:
+    """Time of every step of a table, shape (steps,), µs."""
+    parts = tuple(components(tables, steps).T)
+    return step_time(parts, steps.prefill_tokens + steps.decode_tokens, steps.requests, 1.0 * (steps.prefill_tokens > 0), tables.layers, parameters)
