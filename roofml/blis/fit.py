@@ -18,7 +18,7 @@ from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableTy
 
 from roofml.blis.deployment import BlisCoefficients, Deployment
 from roofml.blis.equations import RUN_SPREAD, Equations, from_measurement, from_replay, misfit
-from roofml.blis.replay import BlisReplay, for_blis
+from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
 from roofml.blis.steptime import BETA_NAMES
 from roofml.errors import InputError
@@ -144,14 +144,15 @@ def fit(
             break
         solution = proposal
     coefficients = BlisCoefficients.of(best[:3].tolist(), best[3:].tolist())
+    errors: list[RunErrors] = []
+    for (run, on), rows in together:
+        found = replay_blis(run, on, coefficients.alphas, coefficients.betas)
+        errors.append(errors_of(run, found.ttft_us, found.e2e_us, rows))
     precision, _ = _normal(equations, best, best_paces, known)
     spread = np.sqrt(np.diag(np.linalg.inv(precision)))[: len(NAMES)]
     return BlisFit(
         coefficients=coefficients,
-        errors=tuple(
-            errors_of(run, replay_blis(run, deployment, coefficients.alphas, coefficients.betas), rows)
-            for (run, deployment), rows in zip(taken, usable, strict=True)
-        ),
+        errors=tuple(errors),
         rounds=done,
         moved_pct=moved,
         spread=dict(zip(NAMES, map(float, spread), strict=True)),
@@ -169,14 +170,14 @@ def first_requests(run: Run, fraction: float) -> Run:
     return replace(run, **{name: getattr(run, name)[:count] for name in names})
 
 
-def errors_of(run: Run, predicted: BlisReplay, rows: Bools | None = None) -> RunErrors:
-    """Signed errors of the means over `rows`, or over every request that was measured and that BLIS finishes."""
-    chosen = run.ok & np.isfinite(predicted.e2e_us)
+def errors_of(run: Run, ttft_us: Floats, e2e_us: Floats, rows: Bools | None = None) -> RunErrors:
+    """Signed errors of predicted means over `rows`, or over every request that was measured and that BLIS finishes."""
+    chosen = run.ok & np.isfinite(e2e_us)
     if rows is not None:
         chosen &= rows
     if not chosen.any():
         raise InputError(f"{run.name}: BLIS finishes none of the requests that were measured")
-    tpot = predicted.tpot_us(run.output_tokens)
+    tpot = (e2e_us - ttft_us) / np.where(run.output_tokens > 1, run.output_tokens - 1, np.nan)
 
     def error(ours: Floats, measured: Floats) -> float:
         both = chosen & np.isfinite(ours) & np.isfinite(measured)
@@ -185,8 +186,8 @@ def errors_of(run: Run, predicted: BlisReplay, rows: Bools | None = None) -> Run
     return RunErrors(
         run.name,
         int(chosen.sum()),
-        error(predicted.e2e_us, run.e2e_us),
-        error(predicted.ttft_us, run.ttft_us),
+        error(e2e_us, run.e2e_us),
+        error(ttft_us, run.ttft_us),
         error(tpot, run.tpot_us),
     )
 

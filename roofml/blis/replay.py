@@ -57,11 +57,6 @@ class BlisReplay:
     e2e_us: Floats
     schedule: BlisSchedule
 
-    def tpot_us(self, output_tokens: Ints) -> Floats:
-        """Mean time per output token after the first, µs; NaN with fewer than two output tokens."""
-        gaps = np.where(output_tokens > 1, output_tokens - 1, np.nan)
-        return (self.e2e_us - self.ttft_us) / gaps
-
 
 class _Requests(NamedTuple):
     """What the compiled loop needs of the requests, in order of arrival."""

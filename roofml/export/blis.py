@@ -17,7 +17,7 @@ from roofml.yamlfile import read_mapping
 
 @dataclass(frozen=True)
 class BlisExport:
-    """What a BLIS user needs of one fit. The KV blocks are always among it: BLIS itself counts about TP times too many."""
+    """What a BLIS user needs of one fit. The KV blocks are always among it: BLIS counts them wrongly."""
 
     model: ModelEntry
     coefficients: BlisCoefficients

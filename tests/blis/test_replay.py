@@ -176,9 +176,3 @@ def test_no_step_begins_after_the_horizon():
     assert found.e2e_us[0] == 300
     assert np.isnan(found.e2e_us[1:]).all()
     assert len(found.schedule.start_us) == 3
-
-
-def test_one_output_token_has_no_time_per_token():
-    found = run_small([0, 0], [10, 10], [1, 5])
-    assert np.isnan(found.tpot_us(np.array([1, 5]))[0])
-    assert found.tpot_us(np.array([1, 5]))[1] == 100
