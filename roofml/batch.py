@@ -60,6 +60,8 @@ class StepTable:
                     row[1] += 1
                     row[5] += context
                 else:
-                    raise InputError(f"step {number}: {new} new tokens after the prompt: speculative decoding is not modelled")
+                    raise InputError(
+                        f"step {number}: {new} new tokens after the prompt: speculative decoding is not modelled"
+                    )
             rows.append(row)
         return cls.from_columns(np.array(rows, dtype=np.float64).reshape(-1, 6))

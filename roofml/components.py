@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from roofml.batch import StepTable
 from roofml.efficiency import Efficiency
+from roofml.errors import NotSupportedError
 from roofml.gpu import Gpu
 from roofml.model import ModelSpec
+from roofml.operations import AttentionOp, StateOp
 
 Floats = NDArray[np.float64]
 
@@ -51,24 +53,28 @@ class ComponentTables(NamedTuple):
     """The same in decode attention."""
     kv_token: float
     """Time to move the keys and values of one token of one request, all layers."""
+    kv_request: float
+    """Time to move the constant state of one request's recurrent layers."""
     layers: float
     """Number of layers, the multiplier of the overhead per layer."""
 
 
 def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
-    """Compute time of all layers' GEMMs: Σ 2·M·N·K / (peak·efficiency) over QKV, output, gate+up, down (and router).
+    """Compute time of all layers' GEMMs: Σ 2·M·n·k / (peak·efficiency); each token visits its experts' only.
 
-    A mixture of experts computes `experts_per_token` MLPs for each token. Shape (M,) -> (M,), µs, never falling in M.
-    Source: 2·M·N·K FLOP for a matrix product; shapes from the model's config.
+    State updates of recurrent layers, a fixed amount of arithmetic a token, count here too; the LM head does not.
+    Shape (M,) -> (M,), µs, never falling in M. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
     """
-    d, dense, experts = model.hidden_size, 0.0, 0.0
-    for layer, count in model.layers:
-        attention, mlp = layer.attention, layer.feed_forward
-        dense += count * 2 * d * (attention.heads + attention.kv_heads) * attention.head_dim
-        dense += count * d * (mlp.experts if mlp.experts else 3 * mlp.width)
-        experts += count * 3 * d * mlp.width * mlp.experts_per_token
+    dense = experts = 0.0
+    for gemm in model.gemms(tp):
+        if gemm.rows == "tokens":
+            time = gemm.count * gemm.flops_per_row / gpu.flops_rate(gemm.flops_dtype)
+            dense, experts = (dense, experts + time) if gemm.experts else (dense + time, experts)
+    for op in model.mixers(tp):
+        if isinstance(op, StateOp):
+            dense += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
     effective = dense / efficiency.gemm_at(tokens) + experts / efficiency.moe_at(tokens)
-    return np.maximum.accumulate(2 * tokens * effective / tp / gpu.flops_per_us[model.dtype])
+    return np.maximum.accumulate(tokens * effective)
 
 
 def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
@@ -77,58 +83,87 @@ def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: 
     Prefill and decode share the read. Of E experts, M tokens that each draw k at random touch E·(1 - (1 - k/E)^M) on
     average. The LM head is read whole. Shape (M,) -> (M,), µs, never falling in M.
     """
-    d, dense, experts = model.hidden_size, model.hidden_size * model.vocab_size * 1.0, np.zeros_like(tokens)
-    for layer, count in model.layers:
-        attention, mlp = layer.attention, layer.feed_forward
-        dense += count * 2 * d * (attention.heads + attention.kv_heads) * attention.head_dim
-        dense += count * d * (mlp.experts if mlp.experts else 3 * mlp.width)
-        if mlp.experts:
-            hit = mlp.experts * (1 - (1 - mlp.experts_per_token / mlp.experts) ** tokens)
-            experts = experts + count * hit * 3 * d * mlp.width
-    elements = np.where(tokens > 0, dense, 0.0) / efficiency.weights + experts / efficiency.moe_weights
-    return np.maximum.accumulate(elements / tp * model.dtype_bytes / gpu.bandwidth_bytes_per_us)
+    dense, experts = np.zeros_like(tokens), np.zeros_like(tokens)
+    for gemm in model.gemms(tp):
+        once = gemm.count * gemm.weight_bytes
+        if gemm.experts:
+            hit = gemm.experts * (1 - (1 - gemm.experts_per_token / gemm.experts) ** tokens)
+            experts = experts + once * hit
+        else:
+            dense = dense + np.where(tokens > 0, once, 0)
+    read = dense / efficiency.weights + experts / efficiency.moe_weights
+    return np.maximum.accumulate(read / gpu.bandwidth_bytes_per_us)
 
 
 def communication_us(model: ModelSpec, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
-    """Two all-reduces of M·d·a bytes a layer and one for the embedding, at their measured time.
+    """An all-reduce of M·d·a bytes after every mixer and MLP and after the embedding, at its measured time.
 
     Nothing at tp = 1 or for an empty step. Shape (M,) -> (M,), µs.
     """
     if tp == 1:
         return np.zeros_like(tokens)
     once = efficiency.allreduce_us_at(tp, tokens * model.hidden_size * model.dtype_bytes)
-    return np.where(tokens > 0, (2 * model.num_layers + 1) * once, 0.0)
+    return np.where(tokens > 0, model.allreduces * once, 0.0)
 
 
-def attention_pair_us(model: ModelSpec, gpu: Gpu, tp: int, mfu: float) -> float:
-    """Compute time of one query-key pair over all layers: 4·(H/tp)·h FLOP (scores and weighted sum), µs."""
-    flops = sum(4 * count * (layer.attention.heads / tp) * layer.attention.head_dim for layer, count in model.layers)
-    return flops / (gpu.flops_per_us[model.dtype] * mfu)
+def attention_ops(model: ModelSpec, tp: int) -> tuple[AttentionOp, ...]:
+    """The attention of every layer. Raises NotSupportedError for a kind that does not read its whole context."""
+    ops = tuple(op for op in model.mixers(tp) if isinstance(op, AttentionOp))
+    for op in ops:
+        limits = {"window": op.window, "chunk": op.chunk, "compression": op.compression - 1, "top_k": op.top_k}
+        for field, value in limits.items():
+            if value:
+                raise NotSupportedError(f"{model.name}: step times of {op.name} with {field} are not supported yet")
+    return ops
+
+
+def pair_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> tuple[float, float]:
+    """Compute time of one query-key pair over all layers, in prefill and in decode: FLOP / (peak·MFU), µs.
+
+    4·(H/tp)·h FLOP with grouped queries (scores and weighted sum); latent attention differs between the two.
+    """
+    prefill = decode = 0.0
+    for op in attention_ops(model, tp):
+        rate = gpu.flops_rate(op.flops_dtype) * efficiency.prefill_attention
+        prefill += op.count * op.prefill_flops_per_pair / rate
+        decode += op.count * op.decode_flops_per_pair / rate
+    return prefill, decode
 
 
 def kv_token_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
-    """Time to move the keys and values of one token of one request: Σ 2·(Hkv/tp)·h·a / (bandwidth·MBU) over layers, µs.
+    """Time to move the keys and values of one token of one request: Σ bytes / (bandwidth·MBU) over layers, µs.
 
     Grouped queries read less but reach less of the bandwidth in serving: fewer, longer pieces of work for as many SMs.
     """
-    grouped = any(layer.attention.kv_heads < layer.attention.heads for layer, _ in model.layers)
-    mbu = efficiency.decode_attention_grouped if grouped else efficiency.decode_attention
-    return model.kv_bytes_per_token(tp) / (gpu.bandwidth_bytes_per_us * mbu)
+    time = 0.0
+    for op in attention_ops(model, tp):
+        grouped = op.kv_heads < op.heads
+        mbu = efficiency.decode_attention_grouped if grouped else efficiency.decode_attention
+        time += op.count * op.kv_bytes / (gpu.bandwidth_bytes_per_us * mbu)
+    return time
+
+
+def kv_request_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
+    """Time to read and write the constant state of one request's recurrent layers, µs; 0 for a pure transformer."""
+    moved = sum(2 * op.count * op.state_bytes for op in model.mixers(tp) if isinstance(op, StateOp))
+    return moved / (gpu.bandwidth_bytes_per_us * efficiency.decode_attention)
 
 
 def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency) -> ComponentTables:
     """The tables for steps of up to `budget` new tokens. Raises InputError where the model does not divide by `tp`."""
     model.check_tensor_parallel(tp)
     tokens = np.arange(budget + 1, dtype=np.float64)
-    logits_flops = 2 * model.hidden_size * model.vocab_size / tp
+    head = next(gemm for gemm in model.gemms(tp) if gemm.rows == "sampled")
+    prefill_pair, decode_pair = pair_us(model, gpu, tp, efficiency)
     return ComponentTables(
         gemm=gemm_us(model, gpu, tp, tokens, efficiency),
         weights=weights_us(model, gpu, tp, tokens, efficiency),
         communication=communication_us(model, tp, tokens, efficiency),
-        logits_per_request=logits_flops / gpu.flops_per_us[model.dtype],
-        prefill_pair=attention_pair_us(model, gpu, tp, efficiency.prefill_attention),
-        decode_pair=attention_pair_us(model, gpu, tp, efficiency.prefill_attention),
+        logits_per_request=head.flops_per_row / gpu.flops_rate(head.flops_dtype),
+        prefill_pair=prefill_pair,
+        decode_pair=decode_pair,
         kv_token=kv_token_us(model, gpu, tp, efficiency),
+        kv_request=kv_request_us(model, gpu, tp, efficiency),
         layers=float(model.num_layers),
     )
 
@@ -161,7 +196,8 @@ def step_components(
         tables.prefill_pair * prefill_pairs,
         tables.decode_pair * (decode_context + decode_tokens),
         tables.weights[new_tokens],
-        tables.kv_token * (decode_context + prefill_context + prefill_tokens + decode_tokens),
+        tables.kv_token * (decode_context + prefill_context + prefill_tokens + decode_tokens)
+        + tables.kv_request * requests,
         tables.communication[new_tokens],
     )
 

@@ -96,6 +96,8 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
         decode_attention=positive("decode_attention", table.get("decode_attention")),
         decode_attention_grouped=positive("decode_attention_grouped", table.get("decode_attention_grouped")),
         allreduce_bytes=sizes,
-        allreduce_us={int(n): curve(f"allreduce_us.{n}", t, len(sizes)) for n, t in cast("dict[int, Any]", times).items()},
+        allreduce_us={
+            int(n): curve(f"allreduce_us.{n}", t, len(sizes)) for n, t in cast("dict[int, Any]", times).items()
+        },
         source=str(table.get("source", "")),
     )

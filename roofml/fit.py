@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.components import ComponentTables, components
 from roofml.errors import InputError
@@ -119,7 +119,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Froze
     count = len(schedule.step_time_us)
     padded = -(-count // STEP_PADDING) * STEP_PADDING
 
-    def pad(column: Floats) -> Floats:
+    def pad(column: Any) -> Floats:
         return np.concatenate((column, np.zeros(padded - count)))
 
     steps = schedule.steps
@@ -140,7 +140,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Froze
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
         entered=entered,
-        in_flight=0.5 * busy,
+        in_flight=np.where(busy, 0.5, 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
     )
 
@@ -155,9 +155,10 @@ def _compiled() -> Callable[..., Any]:
         return step_time(tuple(parts), new_tokens, requests, mixed, layers, StepParameters(*values))
 
     def both(values: Any, columns: Any, layers: Any) -> Any:
-        one = tuple(np.eye(STEPS))
-        step = lambda tangent: jax.jvp(lambda v: times(v, columns, layers), (values,), (tuple(tangent),))  # noqa: E731
-        return [step(tangent) for tangent in one]
+        def along(tangent: Any) -> Any:
+            return jax.jvp(lambda v: times(v, columns, layers), (values,), (tuple(tangent),))  # pyright: ignore
+
+        return [along(tangent) for tangent in np.eye(STEPS)]
 
     return jax.jit(both)
 
@@ -233,7 +234,7 @@ def fit(
     runs: Sequence[Run],
     tables: ComponentTables,
     train_fraction: float = 1.0,
-    rounds: int = 8,
+    rounds: int = 10,
     on_round: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Fit every parameter to the first `train_fraction` of each run's requests.
@@ -258,12 +259,14 @@ def fit(
         ]
         before, valid = x, _seen(schedules)
         x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x), x)
+        if done > rounds // 2:  # a schedule that flips back and forth settles between
+            x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / PRIOR_SD)) < SETTLED:
             converged = True
             break
     return Fit(
         values=from_coordinates(x),
-        covariance=np.linalg.inv(normal),
+        covariance=np.asarray(np.linalg.inv(normal), np.float64),
         prior_values=PRIOR_VALUES,
         prior_sd=PRIOR_SD,
         requests=requests,
@@ -314,17 +317,18 @@ class _Problem:
             *predicted, decode_by, ttft_by = latencies_and_gradients(values, f)
             for now, truth, weight, by in zip(predicted, measured, weights, (decode_by, ttft_by), strict=True):
                 block = np.column_stack((by * by_coordinate, now - truth)) * weight[:, None]
-                blocks.append(np.linalg.qr(block, mode="r"))
-        return np.linalg.qr(np.vstack(blocks), mode="r")
+                blocks.append(np.asarray(np.linalg.qr(block, mode="r"), np.float64))
+        return np.asarray(np.linalg.qr(np.vstack(blocks), mode="r"), np.float64)
 
 
 def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats]:
     """Damped Gauss-Newton within the bounds: the best coordinates, and the normal matrix there."""
     r = problem.triangle(x)
     for _ in range(10):
-        step = lsq_linear(r[:, :-1], -r[:, -1], bounds=(LOWER - x - 1e-12, UPPER - x + 1e-12)).x
+        solution = cast("Any", lsq_linear(r[:, :-1], -r[:, -1], bounds=(LOWER - x - 1e-12, UPPER - x + 1e-12)))
+        step = np.asarray(solution.x, np.float64)
         for damping in (1.0, 0.5, 0.25, 0.1, 0.03):
-            tried = np.clip(x + damping * step, LOWER, UPPER)
+            tried: Floats = np.clip(x + damping * step, LOWER, UPPER)
             r_tried = problem.triangle(tried)
             if np.linalg.norm(r_tried[:, -1]) < np.linalg.norm(r[:, -1]):
                 break

@@ -9,6 +9,12 @@ from roofml.errors import InputError
 from roofml.files import data_folder
 from roofml.yamlfile import read_mapping
 
+DTYPES = ("bfloat16", "float16", "tf32", "fp8", "int8", "fp4", "int4")
+"""Data types a sheet may give rates for. fp4 is for 4-bit weights and activations, int4 likewise."""
+
+TYPICAL_REPORTED_SHARE = 0.99
+"""Of the datasheet's memory, where a sheet does not say what the driver reports: 0.988 to 0.999 on GPUs with HBM."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -24,6 +30,20 @@ class Gpu:
     """Peak bandwidth to the other GPUs of the node, one direction, bytes/µs."""
     sm_count: int
     source: str
+    reported_memory_bytes: int = 0
+    """Memory that the driver reports to a process: less than the sheet's by ECC and reserved pages. 0 = not known."""
+
+    @property
+    def process_memory_bytes(self) -> int:
+        """Memory a process sees, of which engines take their share: as reported, else 99 % of the datasheet's."""
+        return self.reported_memory_bytes or round(TYPICAL_REPORTED_SHARE * self.memory_bytes)
+
+    def flops_rate(self, dtype: str) -> float:
+        """Peak dense matrix rate in `dtype`, FLOP/µs. Raises InputError naming the number the sheet lacks."""
+        if dtype not in self.flops_per_us:
+            known = ", ".join(self.flops_per_us)
+            raise InputError(f"{self.name}: tflops.{dtype} is missing from its sheet (it has {known})")
+        return self.flops_per_us[dtype]
 
 
 def load_gpu(gpu: str) -> Gpu:
@@ -50,6 +70,7 @@ FIELDS = {
     "tflops",
     "bandwidth_tb_per_s",
     "memory_gib",
+    "reported_memory_gib",
     "interconnect_gb_per_s",
     "sm_count",
     "source",
@@ -70,12 +91,22 @@ def _read_gpu(path: Path) -> Gpu:
     tflops = sheet.get("tflops")
     if not isinstance(tflops, dict) or "bfloat16" not in tflops:
         raise InputError(f"{path}: tflops: expected a mapping of data types to dense TFLOP/s, with bfloat16")
+    for dtype in tflops:  # pyright: ignore[reportUnknownVariableType]
+        if dtype not in DTYPES:
+            raise InputError(f"{path}: tflops: unknown data type {dtype!r}, expected {', '.join(DTYPES)}")
+    memory = number("memory_gib", sheet.get("memory_gib"))
+    reported = 0.0
+    if sheet.get("reported_memory_gib") is not None:
+        reported = number("reported_memory_gib", sheet["reported_memory_gib"])
+        if reported > memory:
+            raise InputError(f"{path}: reported_memory_gib: {reported:g} exceeds memory_gib {memory:g}")
     return Gpu(
         name=str(sheet.get("name", path.stem)),
         flops_per_us={str(k): 1e6 * number(f"tflops.{k}", v) for k, v in tflops.items()},  # pyright: ignore
         bandwidth_bytes_per_us=1e6 * number("bandwidth_tb_per_s", sheet.get("bandwidth_tb_per_s")),
-        memory_bytes=round(2**30 * number("memory_gib", sheet.get("memory_gib"))),
+        memory_bytes=round(2**30 * memory),
         interconnect_bytes_per_us=1e3 * number("interconnect_gb_per_s", sheet.get("interconnect_gb_per_s")),
         sm_count=round(number("sm_count", sheet.get("sm_count"))),
         source=str(sheet.get("source", "")),
+        reported_memory_bytes=round(2**30 * reported),
     )

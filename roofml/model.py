@@ -1,57 +1,41 @@
 """ModelSpec: every architecture fact the physics needs, read from a Hugging Face `config.json`.
 
-A model is a stack of layers; equal layers are counted, not repeated. What a config says that is not modelled yet is
-refused by the name of its field: a wrong number is worse than none.
+A model is a stack of layers; equal layers are counted, not repeated. What a config says that is not modelled is
+refused by the name of its field: a wrong number is worse than none. How a class of models is read stands in
+`roofml.architectures`; what its weights are kept in, in `roofml.quantization`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from roofml.architectures import ARCHITECTURES, Architecture
+from roofml.architectures.fields import Fields
 from roofml.errors import InputError, NotSupportedError
+from roofml.feed_forward import FeedForward as FeedForward
 from roofml.files import data_folder
+from roofml.layer import Layer as Layer
+from roofml.mixers import Attention as Attention
+from roofml.mixers import LatentAttention
+from roofml.operations import AttentionOp, Gemm, MixerOp, StateOp
+from roofml.quantization import NONE, Quantization, read_quantization
+from roofml.weights import DTYPE_BYTES as DTYPE_BYTES
+from roofml.weights import KV_DTYPE_BYTES, Projection, WeightFormat, plain
 
-DTYPE_BYTES = {"bfloat16": 2, "float16": 2}
-"""Bytes of one element of the weight and activation types modelled."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Softmax attention with grouped queries (MHA: kv_heads = heads; MQA: kv_heads = 1). Sizes in elements."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    bias: bool = False
-    qk_norm: bool = False
-
-
-@dataclass(frozen=True)
-class FeedForward:
-    """Gated MLP: gate, up and down projections. With `experts` > 0 a mixture of such MLPs behind a router."""
-
-    width: int
-    """Intermediate size of the MLP, or of one expert."""
-    experts: int = 0
-    experts_per_token: int = 0
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One decoder layer."""
-
-    attention: Attention
-    feed_forward: FeedForward
+VOCABULARY_PADDING = 64
+"""vLLM pads the vocabulary to a multiple of so many before cutting it over the ranks."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A decoder-only transformer. `layers` holds (layer, how many of them) pairs."""
+    """A decoder-only language model. `layers` holds (layer, how many of them) pairs; their order does not matter."""
 
     name: str
     architecture: str
@@ -60,55 +44,165 @@ class ModelSpec:
     layers: tuple[tuple[Layer, int], ...]
     tied_embeddings: bool
     dtype: str
+    """Type of activations and of weights that are not quantized."""
     max_position_embeddings: int
     config_sha256: str = ""
+    kv_dtype: str = ""
+    """Type of the KV cache; empty = as `dtype`. For vLLM's --kv-cache-dtype use `dataclasses.replace(model, ...)`."""
+    small_parameters: int = 0
+    """Parameters outside of layers and embeddings: the final norm."""
+    head_format: WeightFormat | None = None
+    """Format of the LM head where it is quantized."""
+    quantization: str = "none"
+    """The method named in the config."""
+    assumptions: tuple[str, ...] = ()
+    """What was not in the config, as "field = value (why)"."""
 
     @property
     def num_layers(self) -> int:
+        """All layers, whatever their kind."""
         return sum(count for _, count in self.layers)
 
     @property
     def dtype_bytes(self) -> int:
-        """Bytes of one weight, activation or KV element."""
+        """Bytes of one activation or unquantized weight element."""
         return DTYPE_BYTES[self.dtype]
 
-    def kv_bytes_per_token(self, tp: int) -> int:
-        """Bytes that one token of context takes in the KV cache of one GPU, all layers: 2·Hkv/tp·head_dim each."""
-        return sum(
-            count * 2 * (layer.attention.kv_heads // tp) * layer.attention.head_dim * self.dtype_bytes
-            for layer, count in self.layers
+    @property
+    def embedding_parameters(self) -> int:
+        """Elements of the input embedding (and of the LM head)."""
+        return self.vocab_size * self.hidden_size
+
+    def parameters(self) -> int:
+        """All parameters of the language model, embeddings included, tied ones once; no draft layers, no vision."""
+        layers = sum(count * layer.parameters(self.hidden_size) for layer, count in self.layers)
+        embeddings = (1 if self.tied_embeddings else 2) * self.embedding_parameters
+        return layers + embeddings + self.small_parameters
+
+    def active_parameters(self) -> int:
+        """Parameters that one token uses: all but the experts it is not sent to. Both embeddings are counted."""
+        idle = sum(count * layer.idle_parameters(self.hidden_size) for layer, count in self.layers)
+        return self.parameters() - idle
+
+    @property
+    def allreduces(self) -> int:
+        """All-reduces of a step under tensor parallelism: after the embedding, every mixer and every MLP."""
+        return 1 + sum(count * ((layer.mixer is not None) + (layer.mlp is not None)) for layer, count in self.layers)
+
+    def gemms(self, tp: int) -> tuple[Gemm, ...]:
+        """The weight matrix products of a step on one of `tp` ranks, equal ones of all layers counted together.
+
+        Fused as vLLM does (query, key and value; gate and up), in the order of the forward pass, the LM head last.
+        Raises InputError naming the field that does not divide by `tp`.
+        """
+        self.check_tensor_parallel(tp)
+        counts: Counter[Gemm] = Counter()
+        for layer, count in self.layers:
+            for gemm in self._layer_gemms(layer, tp):
+                counts[gemm] += count
+        gemms = [replace(gemm, count=count) for gemm, count in counts.items()]
+        head = self.head_format or plain(self.dtype)
+        n = self._vocabulary(tp)
+        gemms.append(
+            Gemm("lm_head", n, self.hidden_size, 1, "sampled", head.bytes(n, self.hidden_size), head.flops_dtype)
         )
+        return tuple(gemms)
+
+    def _layer_gemms(self, layer: Layer, tp: int) -> list[Gemm]:
+        """One Gemm per fused group and format, each counted once."""
+        formats = dict(layer.formats)
+        fused: dict[tuple[str, WeightFormat], Gemm] = {}
+        for part in layer.projections(self.hidden_size):
+            weight = formats.get(part.module, plain(self.dtype))
+            n, k = part.shape(tp)
+            chosen = layer.mlp.experts_per_token if part.experts and layer.mlp else 0
+            size = weight.bytes(n, k)
+            key = (part.gemm, weight)
+            if key in fused and fused[key].k == k:
+                fused[key] = replace(fused[key], n=fused[key].n + n, weight_bytes=fused[key].weight_bytes + size)
+            else:
+                fused[key] = Gemm(part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen)
+        return list(fused.values())
+
+    def mixers(self, tp: int) -> tuple[MixerOp, ...]:
+        """The attention operations and state updates of a step on one of `tp` ranks, equal ones counted together."""
+        self.check_tensor_parallel(tp)
+        counts: Counter[Any] = Counter()
+        for layer, count in self.layers:
+            if layer.mixer is not None:
+                counts[layer.mixer] += count
+        kv_dtype = self.kv_dtype or self.dtype
+        return tuple(mixer.operation(count, tp, self.dtype, kv_dtype) for mixer, count in counts.items())
+
+    def _vocabulary(self, tp: int) -> int:
+        """Rows of the embedding on one rank."""
+        padded = -(-self.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING
+        if padded % tp:
+            raise InputError(
+                f"{self.name}: vocab_size {self.vocab_size} (padded to {padded}) does not divide by "
+                f"tensor parallel size {tp}"
+            )
+        return padded // tp
+
+    def weight_bytes(self, tp: int) -> int:
+        """Bytes of all weights on one of `tp` ranks: matrices, embeddings, norms and biases.
+
+        Quantized latent attention keeps a second copy of its key and value up-projection in the activation type,
+        absorbed for decoding.
+        """
+        gemms = sum(gemm.resident_bytes for gemm in self.gemms(tp))
+        embedding = 0 if self.tied_embeddings else self._vocabulary(tp) * self.hidden_size * self.dtype_bytes
+        small = self.small_parameters
+        absorbed = 0
+        for layer, count in self.layers:
+            small += count * layer.small_parameters(self.hidden_size)
+            for part in layer.projections(self.hidden_size):
+                n, k = part.shape(tp)
+                if part.bias:
+                    small += count * n * max(1, part.experts)
+                if isinstance(layer.mixer, LatentAttention) and part.gemm == "latent_up" and layer.formats:
+                    absorbed += count * n * k if part.module in dict(layer.formats) else 0
+        return gemms + embedding + (small + absorbed) * self.dtype_bytes
+
+    def kv_bytes_per_token(self, tp: int) -> int:
+        """Bytes that one token takes in the KV cache of one of `tp` ranks, all layers, while inside every window.
+
+        Grouped-query attention: 2·Hkv/tp·head_dim elements a layer; latent attention: kv_lora_rank + rope elements on
+        every rank. Recurrent layers take nothing per token: see `state_bytes`.
+        """
+        total = 0
+        for op in self.mixers(tp):
+            if isinstance(op, AttentionOp):
+                merged = (op.kv_bytes + op.index_bytes) // op.compression if op.compression > 1 else op.index_bytes
+                total += op.count * (op.kv_bytes + merged)
+        return total
+
+    def state_bytes(self, tp: int) -> int:
+        """Bytes of recurrent state that one running request keeps on one of `tp` ranks, all layers."""
+        return sum(op.count * op.state_bytes for op in self.mixers(tp) if isinstance(op, StateOp))
+
+    def request_bytes(self, context: int, tp: int) -> int:
+        """Bytes of cache and state of a request with `context` tokens on one of `tp` ranks, without block rounding."""
+        cache = sum(op.cache_bytes(context) for op in self.mixers(tp) if isinstance(op, AttentionOp))
+        return cache + self.state_bytes(tp)
 
     def check_tensor_parallel(self, tp: int) -> None:
-        """Raise InputError unless heads, KV heads and widths divide by `tp`, as vLLM requires."""
+        """Raise InputError unless heads and widths divide by `tp`, as vLLM requires (fewer KV heads are copied)."""
         if tp < 1:
             raise InputError(f"{self.name}: tensor parallel size {tp}: expected at least 1")
+        self._vocabulary(tp)
         for layer, _ in self.layers:
-            sizes = {
-                "num_attention_heads": layer.attention.heads,
-                "num_key_value_heads": layer.attention.kv_heads,
-                "intermediate_size": layer.feed_forward.width,
-            }
-            for field, size in sizes.items():
-                if size % tp:
-                    raise InputError(f"{self.name}: {field} {size} does not divide by tensor parallel size {tp}")
+            for part in layer.projections(self.hidden_size):
+                try:
+                    part.shape(tp)
+                except InputError as error:
+                    raise InputError(f"{self.name}: {error}") from None
 
 
-LLAMA_LIKE = {
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "Qwen3MoeForCausalLM",
-    "MixtralForCausalLM",
-}
-"""Architectures of one pattern: grouped-query attention, gated MLP or a uniform mixture of them, RMS norms."""
-
-DEFAULT_KV_HEADS_IS_HEADS = "num_key_value_heads"
-
-
-def model_from_config(config: Mapping[str, Any], name: str, config_sha256: str = "") -> ModelSpec:
-    """The ModelSpec of a parsed `config.json`.
+def model_from_config(
+    config: Mapping[str, Any], name: str, config_sha256: str = "", quant_config: object = None
+) -> ModelSpec:
+    """The ModelSpec of a parsed `config.json`; `quant_config` is a parsed `hf_quant_config.json`, if there is one.
 
     Raises NotSupportedError naming the field for an architecture or option that is not modelled, InputError for a
     missing or impossible value.
@@ -116,60 +210,102 @@ def model_from_config(config: Mapping[str, Any], name: str, config_sha256: str =
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise InputError(f"{name}: architectures: expected a list with the model class")
-    architecture = str(cast("list[object]", architectures)[0])
-    if architecture not in LLAMA_LIKE:
-        raise NotSupportedError(f"{name}: architectures: {architecture} is not supported yet")
-    if config.get("quantization_config") is not None:
-        raise NotSupportedError(f"{name}: quantization_config is not supported yet")
-
-    def size(field: str, default: int | None = None) -> int:
-        value = config.get(field)
-        if value is None and default is not None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
-            raise InputError(f"{name}: {field}: expected a positive integer, found {value!r}")
-        return value
-
-    if config.get("sliding_window") is not None and config.get("use_sliding_window", True):
-        raise NotSupportedError(f"{name}: sliding_window is not supported yet")
-    moe = architecture in {"MixtralForCausalLM", "Qwen3MoeForCausalLM"}
-    if moe and (config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1):
-        raise NotSupportedError(f"{name}: mlp_only_layers / decoder_sparse_step are not supported yet")
-    dtype = config.get("torch_dtype", config.get("dtype"))
-    if dtype not in DTYPE_BYTES:
-        raise NotSupportedError(f"{name}: torch_dtype: {dtype!r}, expected one of {', '.join(DTYPE_BYTES)}")
-
-    hidden_size, heads = size("hidden_size"), size("num_attention_heads")
-    if config.get("head_dim") is None and hidden_size % heads:
-        raise InputError(f"{name}: hidden_size {hidden_size} does not divide by num_attention_heads {heads}")
-    attention = Attention(
-        heads=heads,
-        kv_heads=size("num_key_value_heads", heads),
-        head_dim=size("head_dim", hidden_size // heads),
-        bias=architecture == "Qwen2ForCausalLM" or bool(config.get("attention_bias", False)),
-        qk_norm=architecture.startswith("Qwen3"),
-    )
-    if attention.heads % attention.kv_heads:
-        raise InputError(f"{name}: num_attention_heads {heads} is no multiple of num_key_value_heads {attention.kv_heads}")
-    if moe:
-        experts = size("num_local_experts" if architecture == "MixtralForCausalLM" else "num_experts")
-        width = size("intermediate_size" if architecture == "MixtralForCausalLM" else "moe_intermediate_size")
-        feed_forward = FeedForward(width, experts, size("num_experts_per_tok"))
-        if feed_forward.experts_per_token > experts:
-            raise InputError(f"{name}: num_experts_per_tok {feed_forward.experts_per_token} exceeds {experts} experts")
-    else:
-        feed_forward = FeedForward(size("intermediate_size"))
+    found = cast("list[object]", architectures)[0]
+    if not isinstance(found, str) or found not in ARCHITECTURES:
+        raise NotSupportedError(
+            f"{name}: architectures: {found!r} is not supported (supported: {', '.join(ARCHITECTURES)})"
+        )
+    architecture = ARCHITECTURES[found]
+    language = config.get("text_config")
+    if language is None:
+        language = config
+    elif not isinstance(language, dict):
+        raise InputError(f"{name}: text_config: expected a mapping, found {language!r:.60}")
+    fields = Fields(cast("Mapping[str, Any]", language), name, config)
+    dtype = fields.dtype
+    quantization = _quantization(fields, dtype, quant_config)
+    stack = architecture.read(fields)
+    layers: Counter[Layer] = Counter()
+    for index, layer in enumerate(stack.layers):
+        layers[_formatted(layer, index, fields.size("hidden_size"), architecture, quantization)] += 1
     return ModelSpec(
         name=name,
-        architecture=architecture,
-        hidden_size=hidden_size,
-        vocab_size=size("vocab_size"),
-        layers=((Layer(attention, feed_forward), size("num_hidden_layers")),),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        dtype=str(dtype),
-        max_position_embeddings=size("max_position_embeddings"),
+        architecture=found,
+        hidden_size=fields.size("hidden_size"),
+        vocab_size=fields.size("vocab_size"),
+        layers=tuple(layers.items()),
+        tied_embeddings=_tied(fields, architecture),
+        dtype=dtype,
+        max_position_embeddings=fields.size("max_position_embeddings"),
         config_sha256=config_sha256,
+        kv_dtype=quantization.kv_dtype or dtype,
+        small_parameters=stack.small,
+        head_format=quantization.format_of(("lm_head", "head", "language_model.lm_head")),
+        quantization=quantization.method,
+        assumptions=tuple(dict.fromkeys(fields.assumed)),
     )
+
+
+def _tied(fields: Fields, architecture: Architecture) -> bool:
+    """`tie_word_embeddings` of the language model, else of the wrapper, else the class's default."""
+    for at in (fields, Fields(fields.outer, fields.name)):
+        if at.config.get("tie_word_embeddings") is not None:
+            return at.flag("tie_word_embeddings")
+    return architecture.tied
+
+
+QUANTIZED_NAME = re.compile(r"(?i)(?<![a-z0-9])(nvfp4|mxfp4|fp4|fp8|int4|int8|awq|gptq|w4a16|w8a8)(?![a-z0-9])")
+
+
+def _quantization(fields: Fields, dtype: str, quant_config: object) -> Quantization:
+    """From `quantization_config`, else from `hf_quant_config.json`, else none, which the name must not contradict."""
+    for at in (fields.outer, fields.config):
+        value: object = at.get("quantization_config")
+        if isinstance(value, dict):
+            experts = {"expert_dtype": fields.config.get("expert_dtype")}
+            return read_quantization({**experts, **cast("dict[str, Any]", value)}, fields.name, dtype)
+        if value is not None:
+            raise InputError(f"{fields.name}: quantization_config: expected a mapping, found {value!r:.60}")
+    if isinstance(quant_config, dict):
+        inner = cast("dict[str, Any]", quant_config).get("quantization")
+        if not isinstance(inner, dict):
+            raise InputError(f"{fields.name}: hf_quant_config.json: quantization: expected a mapping")
+        return read_quantization({"quant_method": "modelopt", **cast("dict[str, Any]", inner)}, fields.name, dtype)
+    promised = QUANTIZED_NAME.search(fields.name)
+    if promised:
+        raise NotSupportedError(
+            f"{fields.name}: quantization_config is missing although the name says {promised[0]}: "
+            "put the model's hf_quant_config.json beside its config.json (roofml pull does)"
+        )
+    return NONE
+
+
+PREFIXES = ("model.", "language_model.model.", "model.language_model.", "backbone.", "")
+"""What stands before "layers.N." in checkpoints."""
+
+
+def _formatted(layer: Layer, index: int, hidden: int, architecture: Architecture, quantization: Quantization) -> Layer:
+    """The layer with the format of each of its quantized modules."""
+    if not quantization.rules:
+        return layer
+    formats: dict[str, WeightFormat] = {}
+    for part in layer.projections(hidden):
+        if not part.quantizable or part.module in formats:
+            continue
+        format = quantization.format_of(_names(part, index, architecture))
+        if format is not None:
+            formats[part.module] = format
+    return replace(layer, formats=tuple(formats.items()))
+
+
+def _names(part: Projection, index: int, architecture: Architecture) -> tuple[str, ...]:
+    """The names that checkpoints may give a matrix."""
+    module = part.module
+    for ours, theirs in architecture.renames:
+        if module == ours or module.startswith(f"{ours}."):
+            module = theirs + module[len(ours) :]
+            break
+    return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
 
 
 def load_model(model: str) -> ModelSpec:
@@ -178,17 +314,28 @@ def load_model(model: str) -> ModelSpec:
     Raises InputError when there is no such config or it is not a model config.
     """
     path = config_path(model)
+    raw = _read(path)
+    beside = path.parent / "hf_quant_config.json"
+    quant_config = _parse(beside, _read(beside)) if path.name == "config.json" and beside.is_file() else None
+    name = path.parent.name if path.name == "config.json" else path.stem
+    return model_from_config(_parse(path, raw), name, hashlib.sha256(raw).hexdigest(), quant_config)
+
+
+def _read(path: Path) -> bytes:
     try:
-        raw = path.read_bytes()
-        config: object = json.loads(raw)
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        config: object = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: expected a JSON object")
-    name = path.parent.name if path.name == "config.json" else path.stem
-    return model_from_config(cast("dict[str, Any]", config), name, hashlib.sha256(raw).hexdigest())
+    return cast("dict[str, Any]", config)
 
 
 def config_path(model: str) -> Path:
@@ -204,3 +351,16 @@ def config_path(model: str) -> Path:
     if name not in known:
         raise InputError(f"model {model!r}: no such path and not in model_configs/ (known: {', '.join(known)})")
     return folder / name / "config.json"
+
+
+__all__ = [
+    "DTYPE_BYTES",
+    "KV_DTYPE_BYTES",
+    "Attention",
+    "FeedForward",
+    "Layer",
+    "ModelSpec",
+    "config_path",
+    "load_model",
+    "model_from_config",
+]

@@ -114,7 +114,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
 
     computed = np.zeros(n, np.int64)  # tokens in the KV cache
     generated = np.zeros(n, np.int64)  # output tokens, those of steps in flight included
-    held = np.zeros(n, np.int64)  # blocks
+    held: Any = np.zeros(n, np.int64)  # blocks
     remembered = np.zeros(n, np.int64)  # of them full and known by key
     first_step = np.full(n, NOTHING, np.int64)
     last_step = np.full(n, NOTHING, np.int64)
@@ -124,8 +124,8 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
     preemptions = np.zeros(n, np.int64)
 
     slot = np.full(n, NOTHING, np.int64)  # row of a running request in `blocks`
-    blocks = np.empty((limits.max_num_seqs, most_blocks), np.int64)
-    free_slots = np.arange(limits.max_num_seqs)
+    blocks: Any = np.empty((limits.max_num_seqs, most_blocks), np.int64)
+    free_slots: Any = np.arange(limits.max_num_seqs, dtype=np.int64)
     running = np.empty(limits.max_num_seqs, np.int64)
     preempted = np.empty(limits.max_num_seqs, np.int64)
     finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
@@ -141,9 +141,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
     while finished < n:
         while arrived < n and requests.arrival_us[arrived] <= now:
             running_at_arrival[arrived] = running_count
-            queued[arrived] = (
-                requests.arrival_us[arrived] + q.queueing_us + q.queueing_per_running_us * running_count
-            )
+            queued[arrived] = requests.arrival_us[arrived] + q.queueing_us + q.queueing_per_running_us * running_count
             arrived += 1
 
         # Form a batch: first what runs, then, if nothing had to be preempted, what waits.
@@ -192,7 +190,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
                 hits, idle_hits = 0, 0
                 if limits.prefix_caching:
                     while hits < (known - 1) // block_size:
-                        block = cache.block_of_key[_key(requests, r, hits)]
+                        block: Any = cache.block_of_key[_key(requests, r, hits)]
                         if block == NOTHING:
                             break
                         if cache.users[block] == 0:
@@ -273,10 +271,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
                 continue
         elif in_flight == 0:
             # Nothing to do until the next request arrives or reaches the queue.
-            if admitted < arrived:
-                now = max(now, queued[admitted])
-            else:
-                now = requests.arrival_us[arrived]
+            now = max(now, queued[admitted]) if admitted < arrived else requests.arrival_us[arrived]
             continue
 
         # The oldest step in flight ends: its finished requests leave.
@@ -347,7 +342,8 @@ def _check_fits(run: Run) -> None:
     worst = int(np.argmax(tokens))
     if tokens[worst] > server.max_model_len:
         raise InputError(
-            f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens exceed max_model_len {server.max_model_len}"
+            f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens exceed max_model_len "
+            f"{server.max_model_len}"
         )
     if -(-int(tokens[worst]) // server.block_size) > server.num_gpu_blocks - 1:
         raise InputError(

@@ -103,4 +103,11 @@ def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: An
 def step_times(tables: ComponentTables, steps: StepTable, parameters: StepParameters) -> NDArray[np.float64]:
     """Time of every step of a table, shape (steps,), µs."""
     parts = tuple(components(tables, steps).T)
-    return step_time(parts, steps.prefill_tokens + steps.decode_tokens, steps.requests, 1.0 * (steps.prefill_tokens > 0), tables.layers, parameters)
+    return step_time(
+        parts,
+        steps.prefill_tokens + steps.decode_tokens,
+        steps.requests,
+        1.0 * (steps.prefill_tokens > 0),
+        tables.layers,
+        parameters,
+    )

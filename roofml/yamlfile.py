@@ -1,4 +1,4 @@
-"""Reading a small YAML mapping strictly: safe types only, no alias bombs, no duplicate keys, errors that name the file."""
+"""Reading a small YAML mapping strictly: safe types, no alias bombs, no duplicate keys, errors that name the file."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""roofml inspect: parameters, bytes, KV blocks and ideal step times of a model on a GPU."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roofml.errors import InputError
+from roofml.gpu import load_gpu
+from roofml.inspection import as_text, inspect_model, plot_roofline
+from roofml.model import KV_DTYPE_BYTES, load_model
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
+    gpu: Annotated[str, typer.Option(help="Name in hardware/ or path of a YAML file.")],
+    tp: Annotated[int, typer.Option(help="Tensor parallel size.")] = 1,
+    gpu_memory_utilization: Annotated[float, typer.Option(help="vLLM's share of the GPU's memory.")] = 0.9,
+    max_num_batched_tokens: Annotated[int | None, typer.Option(help="Default: vLLM's for this GPU.")] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Default: vLLM's for this GPU.")] = None,
+    kv_cache_dtype: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the roofline to this file (.png, .svg, .pdf).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Show a model's parameters, bytes, KV blocks and ideal step times on a GPU, and what was assumed."""
+    spec, sheet = load_model(model), load_gpu(gpu)
+    if kv_cache_dtype is not None:
+        if kv_cache_dtype not in KV_DTYPE_BYTES:
+            raise InputError(f"--kv-cache-dtype {kv_cache_dtype!r}: expected one of {', '.join(KV_DTYPE_BYTES)}")
+        spec = replace(spec, kv_dtype=kv_cache_dtype)
+    document = inspect_model(
+        spec,
+        sheet,
+        tp,
+        gpu_memory_utilization=gpu_memory_utilization,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_num_seqs=max_num_seqs,
+    )
+    if plot is not None:
+        plot_roofline(spec, sheet, tp, plot)
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+    elif not quiet:
+        typer.echo(as_text(document))
