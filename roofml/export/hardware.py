@@ -23,14 +23,16 @@ FIELDS = {
 NEEDED = ("TFlopsPeak", "BwPeakTBs")
 
 
-def edit_hardware(path: Path, gpu: str, hardware: Hardware) -> Edit:
+def edit_hardware(path: Path, gpu: str, hardware: Hardware, on: Edit | None = None) -> Edit:
     """The change that adds `gpu` to the file at `path`, which need not exist yet. A GPU that is there stays as it is.
 
+    `on` is a change of the same file that this one adds to.
     Coefficients are fitted on certain numbers, and BLIS multiplies those of this file: raises InputError where an entry
     of that name has another peak rate or bandwidth, and for a file that is no JSON object of objects.
     """
-    before = read_text(path)
-    text = before if before is not None and before.strip() else "{}\n"
+    before = read_text(path) if on is None else on.before
+    current = before if on is None else on.after
+    text = current if current is not None and current.strip() else "{}\n"
     try:
         loaded: object = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
     except (ValueError, RecursionError) as error:
@@ -42,7 +44,7 @@ def edit_hardware(path: Path, gpu: str, hardware: Hardware) -> Edit:
     gpus = cast("dict[str, Any]", loaded)
     if gpu in gpus:
         _check_same(path, gpu, gpus[gpu], hardware)
-        return Edit(path, before, text if before is None else before)
+        return Edit(path, before, text if current is None else current)
     rows = ", ".join(f'"{key}": {number(getattr(hardware, field))}' for key, field in FIELDS.items())
     newline = "\r\n" if "\r\n" in text else "\n"
     close = text.rindex("}")
