@@ -86,7 +86,7 @@ DENSE = {
 }  # fmt: skip
 ONE_SHORT_PREFILL = [(10, 2, 0, 10)]
 
-# Sets and deployments by the name BLIS's answer is recorded under.
+# BLIS's answers are recorded by name alone: these are sets and deployments made after the name and the error text.
 CASES = {
     "ok_7betas": {},
     "6betas": {"betas": [1.0] * 6},
