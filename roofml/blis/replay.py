@@ -1,0 +1,394 @@
+"""BLIS's way of running requests through steps, compiled: what `blis replay` would print, without BLIS.
+
+Where it differs from vLLM (and from roofml's native replay): a step begins when the one before it ends, times are
+whole µs, a block is found in the cache from the moment it is handed out, a prompt may be cached to its last token, a
+preempted request starts over, and the last step of a batch that empties does not hold up the next arrival.
+Source: sim/{simulator,event,batch_formation}.go and sim/kv/cache.go of inference-sim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from roofml.blis.deployment import Deployment, validate_coefficients
+from roofml.blis.steptime import BlisSteps, basis_times, complete, rates, weighted_sum
+from roofml.errors import InputError
+from roofml.kvcache import NOTHING, empty_cache, release, remember, take_cached, take_free
+from roofml.runs.run import Run
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+UNBOUNDED = 2**62
+
+_basis_times = njit(cache=True)(basis_times)
+_weighted_sum = njit(cache=True)(weighted_sum)
+
+
+@dataclass(frozen=True)
+class BlisSchedule:
+    """Which steps BLIS took and where in them each request was; NOTHING (-1) for a request it did not finish."""
+
+    steps: BlisSteps
+    start_us: Ints
+    """(steps,)"""
+    time_us: Ints
+    """(steps,)"""
+    admitted_step: Ints
+    """(requests,) the step in which it began, for the last time if it was preempted."""
+    first_step: Ints
+    """(requests,) the step that made its first output token."""
+    last_step: Ints
+    """(requests,) the step that made its last output token."""
+    preemptions: Ints
+    """(requests,)"""
+
+
+@dataclass(frozen=True)
+class BlisReplay:
+    """What BLIS predicts for every request of a run, µs; NaN for one it drops or does not finish by the horizon."""
+
+    ttft_us: Floats
+    e2e_us: Floats
+    schedule: BlisSchedule
+
+
+class _Requests(NamedTuple):
+    """What the compiled loop needs of the requests, in order of arrival."""
+
+    queued_us: Ints
+    prompt: Ints
+    output: Ints
+    shared_blocks: Ints
+    shared_key: Ints
+    own_key: Ints
+    keys: int
+
+
+class _Limits(NamedTuple):
+    max_num_seqs: int
+    budget: int
+    block_size: int
+    blocks: int
+    prefix_caching: bool
+    max_model_len: int
+    horizon_us: int
+
+
+def for_blis(run: Run) -> Run:
+    """`run` with prefixes as BLIS must be given them: one length for a group, and one token of each prompt its own.
+
+    BLIS computes nothing for a prompt that is cached to its last block, where vLLM computes that block again; and the
+    first row of a prefix group sets its length for all.
+    """
+    shared = np.minimum(run.prefix_tokens, run.prompt_tokens - 1)
+    groups, group = np.unique(run.prefix_group, return_inverse=True)
+    shortest = np.full(len(groups), np.iinfo(np.int64).max)
+    np.minimum.at(shortest, group, shared)
+    prefix = np.where(run.prefix_group >= 0, shortest[group], 0)
+    return replace(run, prefix_tokens=prefix.astype(np.int64))
+
+
+def replay(run: Run, deployment: Deployment, alphas: Any, betas: Any, horizon_us: int | None = None) -> BlisReplay:
+    """Serve the run's requests as BLIS would with `--latency-model trained-physics` and these coefficients.
+
+    Prefixes are taken as they stand (`for_blis` makes them what vLLM does). No step begins after `horizon_us`; None is
+    no horizon, unlike BLIS's own default of twice the last arrival. Raises InputError for what BLIS would refuse, and
+    for a request that it would preempt for ever.
+    """
+    validate_coefficients(alphas, betas)
+    server = run.server
+    queueing, completion, per_token = (int(alpha) for alpha in alphas[:3])
+    tokens = run.prompt_tokens + run.output_tokens
+    needs = -(-tokens // server.block_size)
+    served = (tokens <= server.max_model_len) & (run.prompt_tokens < server.max_model_len)
+    if len(run) == 0:
+        raise InputError(f"{run.name}: no requests to replay")
+    if np.any(needs[served] > server.num_gpu_blocks):
+        worst = int(np.argmax(np.where(served, needs, 0)))
+        raise InputError(
+            f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
+            f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
+        )
+    limits = _Limits(
+        server.max_num_seqs,
+        server.max_num_batched_tokens,
+        server.block_size,
+        server.num_gpu_blocks,
+        server.prefix_caching,
+        server.max_model_len,
+        UNBOUNDED if horizon_us is None else horizon_us,
+    )
+    arrival = np.rint(run.arrival_us).astype(np.int64)
+    columns, start, time, admitted, first, last, decoding, preemptions = _run(
+        _requests(run, served, arrival + queueing, server.block_size),
+        limits,
+        rates(deployment),
+        complete(betas),
+        len(betas) >= 9,
+        len(betas) >= 10,
+    )
+    done = last != NOTHING
+    ttft = np.full(int(served.sum()), np.nan)
+    e2e = ttft.copy()
+    ttft[done] = start[first[done]] + time[first[done]] + per_token - arrival[served][done]
+    produced = run.output_tokens[served][done]
+    e2e[done] = ttft[done] + decoding[done] + per_token * np.maximum(produced - 1, 0) + completion * (produced > 0)
+
+    def spread(values: Any, missing: float) -> Any:
+        everyone = np.full(len(run), missing, values.dtype)
+        everyone[served] = values
+        return everyone
+
+    zeros = np.zeros(len(start))
+    return BlisReplay(
+        spread(ttft, np.nan),
+        spread(e2e, np.nan),
+        BlisSchedule(
+            BlisSteps(columns[:, 4], zeros, columns[:, 0], columns[:, 1], zeros, zeros, columns[:, 2], columns[:, 3]),
+            start,
+            time,
+            spread(admitted, NOTHING),
+            spread(first, NOTHING),
+            spread(last, NOTHING),
+            spread(preemptions, 0),
+        ),
+    )
+
+
+def _requests(run: Run, served: NDArray[np.bool_], queued_us: Ints, block_size: int) -> _Requests:
+    """Number the full blocks of the prompts: one key for each that could ever be found in the cache."""
+    prompt, group = run.prompt_tokens[served], run.prefix_group[served]
+    total = prompt // block_size
+    shared = np.where(group >= 0, np.minimum(run.prefix_tokens[served], prompt) // block_size, 0)
+    groups, index = np.unique(group, return_inverse=True)
+    most = np.zeros(len(groups), np.int64)
+    np.maximum.at(most, index, shared)
+    group_key = np.concatenate(([0], np.cumsum(most)))
+    own_key = group_key[-1] + np.concatenate(([0], np.cumsum(total - shared)))
+    return _Requests(
+        queued_us=queued_us[served],
+        prompt=prompt,
+        output=run.output_tokens[served],
+        shared_blocks=shared,
+        shared_key=group_key[:-1][index],
+        own_key=own_key[:-1],
+        keys=int(own_key[-1]),
+    )
+
+
+@njit(cache=True)
+def _key(requests: Any, r: int, block: int) -> int:
+    """Key of the `block`-th full block of request r: shared within its prefix group, its own after the prefix."""
+    if block < requests.shared_blocks[r]:
+        return requests.shared_key[r] + block
+    return requests.own_key[r] + block - requests.shared_blocks[r]
+
+
+@njit(cache=True)
+def _step_us(r: Any, betas: Floats, prefill_split: bool, decode_split: bool, row: Floats) -> int:
+    """Step time of one row of columns, truncated to whole µs and at least 1."""
+    if row[4] == 0:
+        return 1
+    time = _weighted_sum(_basis_times(r, prefill_split, decode_split, row[0], row[1], row[2], row[3], row[4]), betas)
+    return max(1, int(time)) if time < 2.0**62 else 2**62
+
+
+@njit(cache=True, nogil=True)
+def _run(requests: Any, limits: Any, constants: Any, betas: Floats, prefill_split: bool, decode_split: bool) -> Any:
+    """The loop. Returns the step columns (P, A, D, S, B), start and time, and per request what BlisSchedule holds."""
+    n = len(requests.prompt)
+    block_size = limits.block_size
+    cache = empty_cache(limits.blocks + 1, requests.keys)
+    most_blocks = np.max(requests.prompt + requests.output) // block_size + 2
+
+    computed = np.zeros(n, np.int64)  # tokens known by the end of the step being formed (BLIS: ComputedTokens)
+    progress = np.zeros(n, np.int64)  # tokens known when the step began (BLIS: ProgressIndex)
+    stored = np.zeros(n, np.int64)  # tokens in its blocks
+    held: Any = np.zeros(n, np.int64)  # blocks
+    known = np.zeros(n, np.int64)  # of them full and with a key
+    new_tokens = np.zeros(n, np.int64)
+    admitted_step = np.full(n, NOTHING, np.int64)
+    first_step = np.full(n, NOTHING, np.int64)
+    last_step = np.full(n, NOTHING, np.int64)
+    decoding = np.zeros(n, np.int64)  # sum of the times of its decode steps
+    preemptions = np.zeros(n, np.int64)
+
+    slot: Any = np.full(n, NOTHING, np.int64)
+    blocks = np.empty((limits.max_num_seqs, most_blocks), np.int64)
+    free_slots = np.arange(int(limits.max_num_seqs))
+    running = np.empty(limits.max_num_seqs, np.int64)
+    preempted = np.empty(limits.max_num_seqs, np.int64)
+    running_count, preempted_count, arrived, admitted = 0, 0, 0, 0
+
+    columns = np.empty((1024, 5))
+    start = np.empty(1024, np.int64)
+    times = np.empty(1024, np.int64)
+    step = 0
+    now = requests.queued_us[0] if n > 0 else limits.horizon_us + 1
+
+    while now <= limits.horizon_us:
+        while arrived < n and requests.queued_us[arrived] <= now:
+            arrived += 1
+        for i in range(running_count):
+            new_tokens[running[i]] = 0
+
+        # First what runs, in order of admission, evicting from the tail where blocks run out.
+        budget = limits.budget
+        preempting = False
+        index = 0
+        while index < running_count and budget > 0:
+            r = running[index]
+            if progress[r] < requests.prompt[r]:
+                new = min(requests.prompt[r] - progress[r], budget)
+            elif requests.output[r] > 0 and progress[r] + 1 < limits.max_model_len:
+                new = 1
+            else:
+                index += 1
+                continue
+            need = (stored[r] + new + block_size - 1) // block_size - held[r]
+            while need > cache.free[0] and slot[r] != NOTHING:
+                preempting = True
+                running_count -= 1
+                victim = running[running_count]
+                release(cache, blocks[slot[victim]], held[victim])
+                free_slots[limits.max_num_seqs - running_count - 1] = slot[victim]
+                slot[victim], first_step[victim] = NOTHING, NOTHING
+                held[victim], known[victim], stored[victim] = 0, 0, 0
+                computed[victim], progress[victim], decoding[victim] = 0, 0, 0
+                preemptions[victim] += 1
+                preempted[preempted_count] = victim
+                preempted_count += 1
+            if slot[r] == NOTHING:
+                break
+            budget -= new
+            _extend(cache, requests, limits, blocks, r, slot[r], new, held, known, stored)
+            new_tokens[r] = new
+            computed[r] += new
+            index += 1
+
+        # Then, unless something was evicted, what waits: first come, first served.
+        while budget > 0 and running_count < limits.max_num_seqs and not preempting:
+            if preempted_count > 0:
+                r = preempted[preempted_count - 1]
+            elif admitted < arrived:
+                r = admitted
+            else:
+                break
+            hits, idle_hits = 0, 0
+            if limits.prefix_caching:
+                while hits < requests.prompt[r] // block_size:
+                    block = cache.block_of_key[_key(requests, r, hits)]
+                    if block == NOTHING:
+                        break
+                    if cache.users[block] == 0:
+                        idle_hits += 1
+                    hits += 1
+            new = min(requests.prompt[r] - hits * block_size, budget)
+            if (new + block_size - 1) // block_size + idle_hits > cache.free[0]:
+                break
+            if preempted_count > 0:
+                preempted_count -= 1
+            else:
+                admitted += 1
+            slot[r] = free_slots[limits.max_num_seqs - running_count - 1]
+            running[running_count] = r
+            running_count += 1
+            if new > 0:  # a prompt cached to its last block takes no blocks
+                for j in range(hits):
+                    block = cache.block_of_key[_key(requests, r, j)]
+                    take_cached(cache, block)
+                    blocks[slot[r], j] = block
+                held[r], known[r], stored[r] = hits, hits, hits * block_size
+                _extend(cache, requests, limits, blocks, r, slot[r], new, held, known, stored)
+            new_tokens[r] = new
+            computed[r] = hits * block_size + new
+            admitted_step[r] = step
+            budget -= new
+
+        if step == len(start):
+            columns = np.concatenate((columns, np.empty_like(columns)))
+            start = np.concatenate((start, np.empty_like(start)))
+            times = np.concatenate((times, np.empty_like(times)))
+        row = columns[step]
+        row[:] = 0.0
+        for i in range(running_count):
+            r = running[i]
+            if new_tokens[r] == 0:
+                continue
+            row[4] += 1
+            if progress[r] < requests.prompt[r]:
+                row[0] += new_tokens[r]
+                row[1] += new_tokens[r] * (requests.prompt[r] + new_tokens[r] / 2)
+            else:
+                row[2] += 1
+                row[3] += progress[r]
+        start[step] = now
+        times[step] = _step_us(constants, betas, prefill_split, decode_split, row)
+
+        kept = 0
+        for i in range(running_count):
+            r = running[i]
+            if progress[r] < requests.prompt[r]:
+                progress[r] = computed[r]
+            elif new_tokens[r] > 0:
+                progress[r] += 1
+                decoding[r] += times[step]
+            if progress[r] == requests.prompt[r] and first_step[r] == NOTHING:
+                first_step[r] = step
+            if progress[r] >= min(requests.prompt[r] + max(requests.output[r], 1), limits.max_model_len) - 1:
+                last_step[r] = step
+                release(cache, blocks[slot[r]], held[r])
+                free_slots[limits.max_num_seqs - running_count + i - kept] = slot[r]
+                slot[r] = NOTHING
+            else:
+                running[kept] = r
+                kept += 1
+        running_count = kept
+        step += 1
+        if running_count > 0 or preempted_count > 0 or admitted < arrived:
+            now += times[step - 1]
+        elif arrived < n:
+            now = requests.queued_us[arrived]
+        else:
+            break
+    return (
+        columns[:step].copy(),
+        start[:step].copy(),
+        times[:step].copy(),
+        admitted_step,
+        first_step,
+        last_step,
+        decoding,
+        preemptions,
+    )
+
+
+@njit(cache=True)
+def _extend(
+    cache: Any,
+    requests: Any,
+    limits: Any,
+    blocks: Any,
+    r: int,
+    slot: int,
+    new: int,
+    held: Ints,
+    known: Ints,
+    stored: Ints,
+) -> None:
+    """Give request r blocks for `new` more tokens; the full blocks of its prompt can be found from now on."""
+    block_size = limits.block_size
+    stored[r] += new
+    while held[r] * block_size < stored[r]:
+        blocks[slot, held[r]] = take_free(cache)
+        held[r] += 1
+    if limits.prefix_caching:
+        while (known[r] + 1) * block_size <= min(stored[r], requests.prompt[r]):
+            remember(cache, blocks[slot, known[r]], _key(requests, r, known[r]))
+            known[r] += 1

@@ -1,0 +1,167 @@
+"""roofml export blis: coefficients into BLIS's files, or as its flags."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from roofml.blis.deployment import Deployment, hardware_of
+from roofml.blis.model_view import blis_model
+from roofml.errors import InputError
+from roofml.export.blis import BlisExport, edits_for_several, read_export
+from roofml.export.defaults import Edit
+from roofml.export.hardware import edit_hardware
+from roofml.export.verify import TIMEOUT_S, BlisFailedError, Check, Verification, find_blis
+from roofml.export.verify import verify as verify_with_blis
+from roofml.gpu import load_gpu
+from roofml.model import config_path
+from roofml.runs import read_run
+from roofml.runs.doctor import examine
+
+app = typer.Typer(no_args_is_help=True, help="Write what other simulators load.")
+
+
+@app.callback()
+def export() -> None:
+    """Write what other simulators load."""
+
+
+@app.command()
+def blis(
+    coeffs: Annotated[list[Path], typer.Argument(help="Coefficients files with a `blis` section.")],
+    defaults: Annotated[
+        Path | None,
+        typer.Option(help="Your defaults.yaml: edited in place; with several COEFFS, the base of each file."),
+    ] = None,
+    hardware_config: Annotated[
+        Path | None, typer.Option("--hardware-config", help="Your hardware_config.json: the GPU is added if missing.")
+    ] = None,
+    flags: Annotated[bool, typer.Option("--flags", help="Print the command line and write no defaults file.")] = False,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for new defaults files.")] = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")] = False,
+    backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep what was there as FILE.bak.")] = True,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", metavar="RUN", help="Run the blis binary on this run, before and after.")
+    ] = None,
+    blis_binary: Annotated[Path | None, typer.Option("--blis", help="The blis binary, if it is not on PATH.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one call of blis.")] = TIMEOUT_S,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Put coefficients into a BLIS defaults.yaml, keeping everything else in it, or print them as flags.
+
+    BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
+    """
+    exports = [read_export(path) for path in coeffs]
+    if verify is not None and len(exports) > 1:
+        raise InputError("--verify: expected one COEFFS file, for a run is of one model")
+    edits = [] if flags else _defaults_edits(exports, defaults, output)
+    if hardware_config is not None:
+        edits += _hardware_edits(exports, hardware_config)
+    verification = None
+    if verify is not None:
+        try:
+            verification = _verify(exports[0], verify, find_blis(blis_binary), defaults, timeout)
+        except BlisFailedError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+    backups = [None if dry_run else edit.write(backup) for edit in edits]
+
+    if as_json:
+        typer.echo(json.dumps(_document(exports, edits, backups, dry_run, verification), indent=2))
+    elif not quiet:
+        for edit, saved in zip(edits, backups, strict=True):
+            typer.echo(_told(edit, saved, dry_run), nl=False)
+        for export in exports:
+            typer.echo(export.command_line() if flags else f"run BLIS with: {' '.join(export.server_flags())}")
+        if verification is not None:
+            typer.echo(_judged(verification))
+
+
+def _defaults_edits(exports: list[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:
+    if len(exports) > 1:
+        if not output.is_dir():
+            raise InputError(f"{output}: no such folder")
+        if defaults is not None and not defaults.is_file():
+            raise InputError(f"{defaults}: no such file")
+        return edits_for_several(exports, output, defaults)
+    return [exports[0].edit(defaults if defaults is not None else output / f"{exports[0].slug}.defaults.yaml")]
+
+
+def _hardware_edits(exports: list[BlisExport], path: Path) -> list[Edit]:
+    """One edit of the file for all GPUs: each builds on the last."""
+    edit: Edit | None = None
+    for name in dict.fromkeys(export.model.gpu for export in exports):
+        edit = edit_hardware(path, name, hardware_of(load_gpu(name)), edit)
+    return [] if edit is None else [edit]
+
+
+def _verify(export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float) -> Verification:
+    config = json.loads(config_path(export.model.hf_repo).read_text("utf-8"))
+    deployment = Deployment(
+        blis_model(config, export.model.name), hardware_of(load_gpu(export.model.gpu)), export.model.tensor_parallel
+    )
+    run = examine(read_run(run_path)).run
+    existing = defaults if defaults is not None and defaults.is_file() else None
+    return verify_with_blis(run, deployment, export, binary, existing, timeout_s)
+
+
+def _told(edit: Edit, saved: Path | None, dry_run: bool) -> str:
+    if not edit.changed:
+        return f"{edit.path}: nothing to change\n"
+    done = "would be written" if dry_run else "written" if saved is None else f"written, was saved as {saved}"
+    return f"{edit.diff()}{edit.path}: {done}\n"
+
+
+def _judged(found: Verification) -> str:
+    def row(name: str, check: Check) -> str:
+        grades = ", ".join(f"{metric} {grade.quality}" for metric, grade in check.grades.items())
+        missing = f", {check.missing} requests not finished" if check.missing else ""
+        return (
+            f"{name}: E2E {check.e2e_pct:+.1f} %, TTFT {check.ttft_pct:+.1f} %, TPOT {check.tpot_pct:+.1f} % "
+            f"(calibrate: {grades}{missing})"
+        )
+
+    before = f"before: {found.before_problem}" if found.before is None else row("before", found.before)
+    lines = [before, row("after ", found.after)]
+    if abs(found.drift_pct) > 0.5:
+        lines.append(f"warning: this blis is {found.drift_pct:+.1f} % from our replay of it: is it another version?")
+    return "\n".join(lines)
+
+
+def _document(
+    exports: list[BlisExport],
+    edits: list[Edit],
+    backups: list[Path | None],
+    dry_run: bool,
+    verification: Verification | None,
+) -> dict[str, Any]:
+    return {
+        "exports": [
+            {
+                "model": export.model.name,
+                "gpu": export.model.gpu,
+                "tensor_parallel": export.model.tensor_parallel,
+                "total_kv_blocks": export.total_kv_blocks,
+                "alpha_coeffs": list(export.coefficients.alphas),
+                "beta_coeffs": list(export.coefficients.betas),
+                "flags": [*export.server_flags(), *export.coefficient_flags()],
+            }
+            for export in exports
+        ],
+        "files": [
+            {
+                "path": str(edit.path),
+                "changed": edit.changed,
+                "written": edit.changed and not dry_run,
+                "backup": None if saved is None else str(saved),
+                "diff": edit.diff(),
+            }
+            for edit, saved in zip(edits, backups, strict=True)
+        ],
+        "verification": None if verification is None else asdict(verification),
+    }

@@ -1,0 +1,224 @@
+"""The live check: does BLIS itself, with our file, say what was measured?
+
+Runs `blis replay` and `blis calibrate` on a run, with the defaults as they were and with our coefficients.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roofml.blis.deployment import Deployment
+from roofml.blis.fit import errors_of
+from roofml.blis.replay import for_blis
+from roofml.blis.replay import replay as replay_blis
+from roofml.errors import InputError
+from roofml.export.blis import BlisExport
+from roofml.export.defaults import read_text
+from roofml.export.hardware import edit_hardware
+from roofml.export.trace import TraceFiles, write_trace
+from roofml.files import write_atomically
+from roofml.model import config_path
+from roofml.runs.run import Run
+
+Floats = NDArray[np.float64]
+
+HORIZON_US = 10**15
+"""Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
+TIMEOUT_S = 600.0
+
+
+class BlisFailedError(RuntimeError):
+    """The `blis` binary did not do its work. One line: the command, and the last that it said."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What `blis calibrate` says of one metric."""
+
+    mape_pct: float
+    pearson_r: float
+    quality: str
+    """excellent, good, fair or poor."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """BLIS on one run: signed errors of its means against the measured ones, per cent, and its own verdict."""
+
+    requests: int
+    """Measured requests that BLIS finished."""
+    missing: int
+    """Measured requests that it did not finish."""
+    e2e_pct: float
+    ttft_pct: float
+    tpot_pct: float
+    grades: dict[str, Grade]
+    mean_e2e_us: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Before and after. `before` is None, and `before_problem` says why, where BLIS could not run without our file."""
+
+    before: Check | None
+    before_problem: str
+    after: Check
+    drift_pct: float
+    """BLIS's mean E2E against our replay of it: other than 0, this BLIS has another physics than we know."""
+
+
+def find_blis(given: Path | None = None) -> Path:
+    """The `blis` binary: as given, else the one on PATH. Raises InputError where there is none."""
+    if given is not None:
+        if not given.is_file() or not os.access(given, os.X_OK):
+            raise InputError(f"{given}: no executable file")
+        return given.resolve()
+    found = shutil.which("blis")
+    if found is None:
+        raise InputError("blis: not on PATH; build it from github.com/inference-sim/inference-sim or give its path")
+    return Path(found)
+
+
+def verify(
+    run: Run,
+    deployment: Deployment,
+    export: BlisExport,
+    blis: Path,
+    defaults: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+    model_config_folder: Path | None = None,
+) -> Verification:
+    """Run BLIS on `run` without and with `export`, and compare both with what was measured.
+
+    `defaults` is the file BLIS would read without us; None is its own. The model's `config.json` is taken from
+    `model_config_folder`, else from ours. Raises BlisFailedError where BLIS does not run with our coefficients.
+    """
+    config_folder = model_config_folder or config_path(export.model.hf_repo).parent
+    with tempfile.TemporaryDirectory(prefix="roofml-verify-") as name:
+        folder = Path(name)
+        files = write_trace(run, folder)
+        edit_hardware(folder / "hardware_config.json", export.model.gpu, deployment.hardware).write()
+        text = "" if defaults is None else read_text(defaults)
+        if text is None:
+            raise InputError(f"{defaults}: no such file")
+        ours = folder / "defaults.yaml"
+        if text:
+            write_atomically(ours, text)
+        export.edit(ours).write(backup=False)
+        flags = [*export.server_flags(), "--model-config-folder", str(config_folder.resolve())]
+        flags += ["--hardware-config", str(folder / "hardware_config.json"), "--horizon", str(HORIZON_US)]
+        theirs = [] if defaults is None else ["--defaults-filepath", str(defaults.resolve())]
+        before, problem = None, ""
+        try:
+            before = _check(run, files, blis, [*flags, *theirs], folder / "before", timeout_s)
+        except BlisFailedError as error:
+            problem = str(error)
+        after = _check(run, files, blis, [*flags, "--defaults-filepath", str(ours)], folder / "after", timeout_s)
+    as_run = for_blis(run)
+    expected = replay_blis(as_run, deployment, export.coefficients.alphas, export.coefficients.betas)
+    known = float(np.nanmean(expected.e2e_us[run.ok]))
+    return Verification(before, problem, after, 100 * (after.mean_e2e_us / known - 1))
+
+
+def _check(run: Run, files: TraceFiles, blis: Path, flags: Sequence[str], folder: Path, timeout_s: float) -> Check:
+    folder.mkdir()
+    results, report = folder / "results.json", folder / "report.json"
+    header = ["--trace-header", str(files.header)]
+    call(
+        [str(blis), "replay", *header, "--trace-data", str(files.replay), "--results-path", str(results), *flags],
+        timeout_s,
+    )
+    call(
+        [str(blis), "calibrate", *header, "--trace-data", str(files.judge), "--sim-results", str(results), "--report",
+         str(report)],
+        timeout_s,
+    )  # fmt: skip
+    ttft, e2e = parse_results(results, run)
+    errors = errors_of(run, ttft, e2e)
+    return Check(
+        requests=errors.requests,
+        missing=int(run.ok.sum()) - errors.requests,
+        e2e_pct=errors.e2e_pct,
+        ttft_pct=errors.ttft_pct,
+        tpot_pct=errors.tpot_pct,
+        grades=parse_report(report),
+        mean_e2e_us=float(np.nanmean(e2e[run.ok])),
+    )
+
+
+def call(command: Sequence[str], timeout_s: float) -> str:
+    """Run a command and return its standard output. Raises BlisFailedError for time-outs and exits other than 0."""
+    name = f"{Path(command[0]).name} {command[1]}"
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BlisFailedError(f"{name}: not done after {timeout_s:g} s") from None
+    except OSError as error:
+        raise BlisFailedError(f"{name}: cannot be run: {error.strerror or error}") from None
+    if done.returncode != 0:
+        raise BlisFailedError(f"{name}: exit code {done.returncode}: {_reason(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def _reason(output: str) -> str:
+    """The line of BLIS's log that says what went wrong: its first fatal error or panic, else the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    told = [line for line in lines if "level=fatal" in line or "level=error" in line or line.startswith("panic:")]
+    chosen = (told or lines[-1:] or ["it said nothing"])[0]
+    return chosen if len(chosen) <= 400 else f"{chosen[:400]}..."
+
+
+def _read_json(path: Path, what: str) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BlisFailedError(f"blis: no readable {what} was written: {error}") from None
+
+
+def parse_results(path: Path, run: Run) -> tuple[Floats, Floats]:
+    """TTFT and E2E in a file of `blis replay --results-path`, in the order of `run`; NaN for a request not in it."""
+    loaded = _read_json(path, "results")
+    if not isinstance(loaded, list):
+        raise BlisFailedError("blis replay: results: expected a list of requests")
+    at = {int(number): place for place, number in enumerate(run.request_id)}
+    ttft, e2e = np.full(len(run), np.nan), np.full(len(run), np.nan)
+    for entry in cast("list[Any]", loaded):
+        try:
+            place = at.get(int(entry["request_id"]))
+            latencies = float(entry["ttft_us"]), float(entry["e2e_us"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BlisFailedError(f"blis replay: results: a request without {error}") from None
+        if place is not None:
+            ttft[place], e2e[place] = latencies
+    return ttft, e2e
+
+
+def parse_report(path: Path) -> dict[str, Grade]:
+    """The grades by metric (ttft, e2e, itl where there is one) in a report of `blis calibrate`."""
+    loaded = _read_json(path, "report")
+    try:
+        metrics = loaded["metrics"]
+        return {
+            name: Grade(
+                100 * float(metric["request_level"]["mape"]),
+                float(metric["request_level"]["pearson_r"]),
+                str(metric["request_level"]["quality"]),
+            )
+            for name, metric in metrics.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BlisFailedError(f"blis calibrate: report without {error}") from None

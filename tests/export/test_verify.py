@@ -1,0 +1,206 @@
+"""The live check with a stand-in for `blis`, and with the real one where there is one."""
+
+import json
+import shutil
+import stat
+import sys
+from dataclasses import replace as with_changes
+
+import numpy as np
+import pytest
+
+from roofml.blis.deployment import SHIPPED_HARDWARE, BlisCoefficients, Deployment
+from roofml.blis.model_view import blis_model
+from roofml.blis.replay import for_blis, replay
+from roofml.errors import InputError
+from roofml.export.blis import BlisExport
+from roofml.export.defaults import ModelEntry
+from roofml.export.trace import write_trace
+from roofml.export.verify import BlisFailedError, call, find_blis, parse_report, parse_results, verify
+from roofml.files import data_folder
+from roofml.runs import ServerOverrides, read_run
+from roofml.runs.doctor import examine
+from roofml.runs.run import Run, Server
+
+CONFIG = data_folder("model_configs") / "llama-2-7b-hf" / "config.json"
+DEPLOYMENT = Deployment(blis_model(json.loads(CONFIG.read_text()), "llama-2-7b-hf"), SHIPPED_HARDWARE["H100"], 1)
+SET = BlisCoefficients((9000, 400, 3), (1.4, 0, 1.3, 1, 12, 2, 90, 0, 0, 1.8, 1))
+EXPORT = BlisExport(ModelEntry("llama-2-7b-hf", "H100", 1, "meta-llama/Llama-2-7b-hf"), SET, 7462, 16, 128, 2048, 4096)
+
+
+def small_run(requests=40):
+    """Requests that took what BLIS would say with SET; one failed."""
+    random = np.random.default_rng(2)
+    group = np.arange(requests) % 7
+    run = Run(
+        name="small",
+        server=Server("meta-llama/Llama-2-7b-hf", 1, 128, 2048, 16, 7462, 4096, "H100"),
+        request_id=np.arange(requests) + 100,
+        arrival_us=np.cumsum(random.integers(10_000, 300_000, requests)).astype(float),
+        prompt_tokens=300 + group * 16,
+        output_tokens=random.integers(20, 90, requests),
+        prefix_group=np.where(group == 6, -1, group),
+        prefix_tokens=np.where(group == 6, 0, 300 + group * 16),
+        ttft_us=np.zeros(requests), e2e_us=np.zeros(requests), ok=np.arange(requests) != 3,
+    )  # fmt: skip
+    found = replay(for_blis(run), DEPLOYMENT, SET.alphas, SET.betas)
+    blank = np.where(run.ok, 0, np.nan)
+    return with_changes(run, ttft_us=found.ttft_us + blank, e2e_us=found.e2e_us + blank)
+
+
+FAKE = """\
+#!{python}
+# Stands in for blis: {how}. `replay` says what was measured, half as much again without our coefficients.
+import csv, json, sys, time
+HOW = {how!r}
+command, flags = sys.argv[1], dict(zip(sys.argv[2::2], sys.argv[3::2]))
+if HOW == "hangs":
+    time.sleep(60)
+if HOW == "panics":
+    sys.exit("loading\\npanic: trained-physics model: AlphaCoeffs requires at least 3 elements, got 2\\ngoroutine 1")
+if HOW == "fails silently":
+    sys.exit(1)
+ours = "roofml" in open(flags["--defaults-filepath"]).read() if "--defaults-filepath" in flags else False
+if HOW == "fails without us" and command == "replay" and not ours:
+    sys.exit('time=1 level=fatal msg="no coefficients"')
+with open(flags["--trace-data"]) as file:
+    rows = list(csv.DictReader(file))
+if command == "replay":
+    assert flags["--latency-model"] == "trained-physics" and int(flags["--horizon"]) > 1e12
+    assert flags["--total-kv-blocks"] == "7462" and json.load(open(flags["--hardware-config"]))["H100"]
+    assert open(flags["--model-config-folder"] + "/config.json")
+    factor = 1.0 if ours else 1.5
+    results = [
+        dict(request_id=int(r["request_id"]), ttft_us=factor * (int(r["first_chunk_time_us"]) - int(r["send_time_us"])),
+             e2e_us=factor * (int(r["last_chunk_time_us"]) - int(r["send_time_us"])), input_tokens=1, output_tokens=1)
+        for r in rows
+    ]
+    if HOW == "drops the last":
+        results.pop()
+    open(flags["--results-path"], "w").write("[1" if HOW == "writes rubbish" else json.dumps(results))
+else:
+    assert all(r["status"] == "ok" for r in rows)
+    level = dict(mape=0.01 if ours else 0.5, pearson_r=0.99, quality="excellent")
+    open(flags["--report"], "w").write(json.dumps(dict(metrics=dict(ttft=dict(request_level=level)))))
+"""
+
+
+@pytest.fixture
+def fake_blis(tmp_path):
+    def make(how="works"):
+        path = tmp_path / "blis"
+        path.write_text(FAKE.format(python=sys.executable, how=how))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return path
+
+    return make
+
+
+def test_blis_is_run_without_and_with_our_file(tmp_path, fake_blis):
+    defaults = tmp_path / "defaults.yaml"
+    defaults.write_text("version: 1\n")
+    found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis(), defaults)
+    assert found.before is not None
+    assert found.before.e2e_pct == pytest.approx(50, abs=0.01)  # whole µs in the trace
+    assert found.after.e2e_pct == pytest.approx(0, abs=0.01)
+    assert found.after.ttft_pct == pytest.approx(0, abs=0.01)
+    assert (found.after.requests, found.after.missing) == (39, 0)
+    assert found.after.grades["ttft"].quality == "excellent"
+    assert found.drift_pct == pytest.approx(0, abs=0.01)
+    assert defaults.read_text() == "version: 1\n"
+
+
+def test_without_a_defaults_file_blis_takes_its_own(fake_blis):
+    found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis())
+    assert found.before is not None
+    assert found.before.e2e_pct == pytest.approx(50, abs=0.01)
+
+
+def test_a_blis_that_cannot_run_without_us_is_judged_with_us_alone(fake_blis):
+    found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis("fails without us"))
+    assert found.before is None
+    assert found.before_problem == 'blis replay: exit code 1: time=1 level=fatal msg="no coefficients"'
+    assert found.after.requests == 39
+
+
+def test_requests_that_blis_does_not_finish_are_counted(fake_blis):
+    assert verify(small_run(), DEPLOYMENT, EXPORT, fake_blis("drops the last")).after.missing == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ("panics", "blis replay: exit code 1: panic: trained-physics model: AlphaCoeffs requires at least 3"),
+        ("fails silently", "blis replay: exit code 1: it said nothing"),
+        ("writes rubbish", "blis: no readable results was written"),
+    ],
+)
+def test_a_blis_that_fails_is_quoted_in_one_line(fake_blis, how, error):
+    with pytest.raises(BlisFailedError, match=error) as raised:
+        verify(small_run(), DEPLOYMENT, EXPORT, fake_blis(how))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_blis_that_hangs_is_stopped(fake_blis):
+    with pytest.raises(BlisFailedError, match=r"not done after 0\.5 s"):
+        call([str(fake_blis("hangs")), "replay"], 0.5)
+
+
+def test_the_binary_is_looked_for_on_the_path(tmp_path, monkeypatch, fake_blis):
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="blis: not on PATH"):
+        find_blis()
+    with pytest.raises(InputError, match="no executable file"):
+        find_blis(tmp_path / "missing")
+    path = fake_blis()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_blis() == find_blis(path) == path
+
+
+def test_the_trace_says_what_the_run_says(tmp_path):
+    run = small_run()
+    files = write_trace(run, tmp_path)
+    assert len(files.judge.read_text().splitlines()) == len(files.replay.read_text().splitlines()) - 1
+    (tmp_path / "kv-cache.yaml").write_text("num_gpu_blocks: 7462\nblock_size: 16\n")
+    again = examine(read_run(tmp_path, ServerOverrides(max_num_batched_tokens=2048))).run
+    # A failed request without a chunk is one that was never served: only BLIS is told of it.
+    for name in ("request_id", "prompt_tokens", "output_tokens", "ttft_us", "e2e_us"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(run, name)[run.ok], name)
+    np.testing.assert_array_equal(again.arrival_us, (run.arrival_us - run.arrival_us[0])[run.ok])
+    with pytest.raises(InputError, match="no such folder"):
+        write_trace(run, tmp_path / "nowhere")
+
+
+def test_recorded_results_are_read_by_request(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text('[{"request_id": 102, "ttft_us": 7, "e2e_us": 9.5}, {"request_id": 5, "ttft_us": 1, "e2e_us": 1}]')
+    ttft, e2e = parse_results(path, small_run())
+    assert (ttft[2], e2e[2]) == (7, 9.5)
+    assert np.isnan(np.delete(e2e, 2)).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '[{"request_id": 1}]', "[7]", '[{"request_id": "x", "ttft_us": 1, "e2e_us": 1}]']
+)
+def test_results_of_another_form_are_refused(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(BlisFailedError, match="blis replay: results"):
+        parse_results(path, small_run())
+
+
+@pytest.mark.parametrize("text", ["[]", '{"metrics": {"ttft": {}}}', '{"metrics": []}', "{}"])
+def test_reports_of_another_form_are_refused(tmp_path, text):
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(BlisFailedError, match="blis calibrate: report"):
+        parse_report(path)
+
+
+def test_the_real_blis_agrees_with_our_replay_of_it():
+    blis = shutil.which("blis")
+    if blis is None:
+        pytest.skip("no blis binary on PATH (build it from github.com/inference-sim/inference-sim)")
+    found = verify(small_run(), DEPLOYMENT, EXPORT, find_blis())
+    assert abs(found.drift_pct) < 0.5
+    assert abs(found.after.e2e_pct) < 0.5
