@@ -95,6 +95,10 @@ class BlisSection(_Strict):
     alpha_coeffs: list[Finite]
     beta_coeffs: list[Finite]
     total_kv_blocks: int
+    block_size: int = 16
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    max_model_len: int | None = None
 
 
 class Coefficients(_Strict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -94,7 +94,21 @@ def judged_after(run: Run, fraction: float) -> Bools:
     return mask
 
 
-def report(run: Run, predicted: Replay, judged: Bools, saturated: bool) -> RunReport:
+class Predicted(Protocol):
+    """A replay's latencies, ours or BLIS's: one a request, µs."""
+
+    @property
+    def ttft_us(self) -> Floats:
+        """(requests,)"""
+        ...
+
+    @property
+    def e2e_us(self) -> Floats:
+        """(requests,)"""
+        ...
+
+
+def report(run: Run, predicted: Predicted, judged: Bools, saturated: bool) -> RunReport:
     """Compare a replay with its run over the `judged` requests, shape (requests,)."""
 
     def tpot(e2e: Floats, ttft: Floats) -> Floats:
