@@ -21,15 +21,22 @@ def data_folder(name: str) -> Path:
     raise FileNotFoundError(f"packaged folder {name!r} is missing: reinstall roofml")
 
 
+def check_writable(path: Path) -> None:
+    """Raise InputError where `write_atomically` could not write: asked before long work, not after."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: folder {path.parent} does not exist")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file name")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: cannot write in {path.parent}: permission denied")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` through a temporary file beside it, so no half-written file is ever seen.
 
     Raises InputError where the folder does not exist or cannot be written to.
     """
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a file name")
+    check_writable(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:

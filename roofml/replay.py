@@ -5,7 +5,8 @@ What is imitated, from vLLM's V1 scheduler and engine core (vllm/v1/core/sched/s
 - running requests are served before waiting ones, in order of arrival, under a token budget and `max_num_seqs`;
   a prompt that does not fit the budget is computed in chunks;
 - full blocks of a prompt that are still in the cache are not computed again, except that the last token always is;
-- when blocks run out the last running request is preempted, its blocks freed, and it is computed again later;
+- when blocks run out the last running request is preempted, its blocks freed, and it is computed again later (unless
+  the step in flight is its last);
 - with async scheduling the batch of a step is formed when the step before it starts, so that a request joins one step
   later and a finished one leaves one step later.
 
@@ -162,8 +163,6 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
                 need = (computed[r] + new + block_size - 1) // block_size - held[r]
                 while need > cache.free[0]:
                     victim = running[running_count - 1]
-                    if generated[victim] == requests.output[victim]:
-                        break  # its blocks come free when its last step ends
                     preempting = True
                     running_count -= 1
                     release(cache, blocks[slot[victim]], held[victim])
@@ -171,11 +170,12 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
                     slot[victim] = NOTHING
                     held[victim], remembered[victim], computed[victim] = 0, 0, 0
                     preemptions[victim] += 1
-                    preempted[preempted_count] = victim
-                    preempted_count += 1
+                    if generated[victim] < requests.output[victim]:  # else it ends with the step in flight
+                        preempted[preempted_count] = victim
+                        preempted_count += 1
                     if victim == r:
                         break
-                if need > cache.free[0] or slot[r] == NOTHING:
+                if slot[r] == NOTHING:
                     break
             else:
                 if preempting or running_count == limits.max_num_seqs:
@@ -282,8 +282,9 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
         if finishing_count[which] > 0:
             for i in range(finishing_count[which]):
                 r = finishing[which, i]
-                release(cache, blocks[slot[r]], held[r])
-                held[r] = 0
+                if slot[r] != NOTHING:  # it was not preempted meanwhile
+                    release(cache, blocks[slot[r]], held[r])
+                    held[r] = 0
             kept = 0
             for i in range(running_count):
                 r = running[i]
@@ -293,7 +294,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any)
                 else:
                     running[kept] = r
                     kept += 1
-            finished += running_count - kept
+            finished += finishing_count[which]
             running_count = kept
             finishing_count[which] = 0
             progress[0] = finished

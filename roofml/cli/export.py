@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roofml.blis.deployment import Deployment, hardware_of
-from roofml.blis.model_view import blis_model
 from roofml.errors import InputError
-from roofml.export.blis import BlisExport, edits_for_several, read_export
-from roofml.export.defaults import Edit
-from roofml.export.hardware import edit_hardware
-from roofml.export.verify import TIMEOUT_S, BlisFailedError, Check, Verification, find_blis
-from roofml.export.verify import verify as verify_with_blis
-from roofml.gpu import load_gpu
-from roofml.model import config_path
-from roofml.runs import read_run
-from roofml.runs.doctor import examine
+
+if TYPE_CHECKING:
+    from roofml.export.blis import BlisExport
+    from roofml.export.defaults import Edit
+    from roofml.export.verify import Check, Verification
 
 app = typer.Typer(no_args_is_help=True, help="Write what other simulators load.")
 
@@ -48,7 +42,7 @@ def blis(
         Path | None, typer.Option("--verify", metavar="RUN", help="Run the blis binary on this run, before and after.")
     ] = None,
     blis_binary: Annotated[Path | None, typer.Option("--blis", help="The blis binary, if it is not on PATH.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one call of blis.")] = TIMEOUT_S,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one call of blis.")] = 600.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -56,6 +50,9 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
+    from roofml.export.blis import read_export
+    from roofml.export.verify import BlisFailedError, find_blis
+
     exports = [read_export(path) for path in coeffs]
     if verify is not None and len(exports) > 1:
         raise InputError("--verify: expected one COEFFS file, for a run is of one model")
@@ -83,6 +80,8 @@ def blis(
 
 
 def _defaults_edits(exports: list[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:
+    from roofml.export.blis import edits_for_several
+
     if len(exports) > 1:
         if not output.is_dir():
             raise InputError(f"{output}: no such folder")
@@ -94,6 +93,10 @@ def _defaults_edits(exports: list[BlisExport], defaults: Path | None, output: Pa
 
 def _hardware_edits(exports: list[BlisExport], path: Path) -> list[Edit]:
     """One edit of the file for all GPUs: each builds on the last."""
+    from roofml.blis.deployment import hardware_of
+    from roofml.export.hardware import edit_hardware
+    from roofml.gpu import load_gpu
+
     edit: Edit | None = None
     for name in dict.fromkeys(export.model.gpu for export in exports):
         edit = edit_hardware(path, name, hardware_of(load_gpu(name)), edit)
@@ -101,11 +104,13 @@ def _hardware_edits(exports: list[BlisExport], path: Path) -> list[Edit]:
 
 
 def _verify(export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float) -> Verification:
-    config = json.loads(config_path(export.model.hf_repo).read_text("utf-8"))
-    deployment = Deployment(
-        blis_model(config, export.model.name), hardware_of(load_gpu(export.model.gpu)), export.model.tensor_parallel
-    )
-    run = examine(read_run(run_path)).run
+    from roofml.blis.evaluate import deployment_of
+    from roofml.export.verify import verify as verify_with_blis
+    from roofml.runs import ServerOverrides, read_run
+    from roofml.runs.doctor import examine
+
+    run = examine(read_run(run_path, ServerOverrides(gpu=export.model.gpu))).run
+    deployment = deployment_of(run)
     existing = defaults if defaults is not None and defaults.is_file() else None
     return verify_with_blis(run, deployment, export, binary, existing, timeout_s)
 

@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 from roofml.errors import InputError
-from roofml.hub import pull as pull_config
-from roofml.model import load_model
 
 
 def pull(
@@ -19,6 +17,9 @@ def pull(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Bring the config of a Hub model to model_configs/, pinned to a commit. What is there is not asked for again."""
+    from roofml.hub import pull as pull_config
+    from roofml.model import load_model
+
     pulled = pull_config(repo, revision)
     problem = None
     try:

@@ -1,0 +1,175 @@
+"""roofml fit: coefficients of one model, GPU and tensor parallel size from its runs."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from roofml.cli import options as o
+from roofml.cli.console import OUT, note, pct, print_json, progress, table, warn
+
+if TYPE_CHECKING:
+    from roofml.coefficients import Coefficients
+    from roofml.evaluate import RunReport
+    from roofml.fit import Fit
+
+
+class Target(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
+    """Whose step-time formula is fitted."""
+
+    native = "native"
+    blis = "blis"
+
+
+def fit(
+    runs: o.Runs,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Coefficients file (YAML) to write.")] = None,
+    train_fraction: Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")] = 1.0,
+    target: Annotated[Target, typer.Option(help="blis: also what makes BLIS itself most accurate.")] = Target.native,
+    gpu: o.Gpu = None,
+    model: o.Model = None,
+    tp: o.Tp = None,
+    max_num_seqs: o.MaxSeqs = None,
+    max_num_batched_tokens: o.MaxTokens = None,
+    block_size: o.BlockSize = None,
+    num_gpu_blocks: o.Blocks = None,
+    max_model_len: o.MaxLen = None,
+    prefix_caching: o.Prefix = None,
+    async_scheduling: o.Async = None,
+    output_tokens: o.Output = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
+    from roofml.cli.reading import diagnose
+    from roofml.coefficients import coefficients_of, coefficients_text, write_coefficients
+    from roofml.evaluate import in_sample_error_pct, setting_of, trainable, with_parameters
+    from roofml.files import check_writable
+    from roofml.fit import fit as fit_runs
+    from roofml.params import split
+    from roofml.runs import ServerOverrides
+
+    if output is not None:
+        check_writable(output)
+    overrides = ServerOverrides(
+        model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
+        prefix_caching, async_scheduling, output_tokens,
+    )  # fmt: skip
+    diagnoses = diagnose(runs, overrides)
+    where = setting_of([d.run for d in diagnoses])
+    chosen = trainable(diagnoses)
+    used = [d for d in diagnoses if any(d.run is run for run in chosen)]
+    for diagnosis in diagnoses:
+        if diagnosis not in used:
+            note(f"{diagnosis.run.name}: saturated, left out of the fit")
+    with progress(quiet or as_json) as shown:
+        task = shown.add_task("fitting", total=10)
+        found = fit_runs(
+            chosen, where.tables, train_fraction, on_round=lambda i, n: shown.update(task, completed=i - 1, total=n)
+        )
+    reports, _ = with_parameters(used, where, *split(found.values))
+    coefficients = coefficients_of(
+        found, where.model, where.gpu.name, chosen, train_fraction, in_sample_error_pct(reports)
+    )
+    blis_reports: list[RunReport] = []
+    if target is Target.blis:
+        from roofml.blis.evaluate import fit_group, judge, section_of
+
+        fitted = fit_group(used, train_fraction)
+        blis_reports = [judge(d, fitted.coefficients) for d in used]
+        coefficients = coefficients.model_copy(update={"blis": section_of(fitted, chosen[0])})
+    if not found.converged:
+        warn("the schedule still moved in the last round: fit more requests, or a run at lower load")
+    if output is not None:
+        write_coefficients(output, coefficients)
+    if as_json:
+        print_json(_document(coefficients, found, reports, blis_reports, output))
+        return
+    if output is None:
+        OUT.print(coefficients_text(coefficients), end="", markup=False)
+    elif not quiet:
+        _print_tables(coefficients, found, reports, blis_reports)
+        OUT.print(f"written: {output}", markup=False)
+
+
+def _document(
+    coefficients: Coefficients,
+    found: Fit,
+    reports: list[RunReport],
+    blis_reports: list[RunReport],
+    output: Path | None,
+) -> dict[str, Any]:
+    from roofml.evaluate import document
+
+    document_of = {"runs": document("in-sample", 1.0, reports)["runs"]}
+    if blis_reports:
+        document_of["blis_runs"] = document("in-sample", 1.0, blis_reports)["runs"]
+    return {
+        "coefficients": coefficients.model_dump(by_alias=True, mode="json"),
+        "output": None if output is None else str(output),
+        "parameters": parameter_rows(found),
+        "converged": found.converged,
+        **document_of,
+    }
+
+
+def parameter_rows(found: Fit) -> list[dict[str, Any]]:
+    """Each parameter with its 95 % interval, prior, and whether the data identified it."""
+    from roofml.params import PARAMETERS
+
+    low, high = found.interval()
+    return [
+        {
+            "name": parameter.name,
+            "group": parameter.group,
+            "unit": parameter.unit,
+            "value": float(found.values[i]),
+            "low": float(low[i]),
+            "high": float(high[i]),
+            "prior": parameter.prior,
+            "identified": parameter.name not in found.not_identified,
+        }
+        for i, parameter in enumerate(PARAMETERS)
+    ]
+
+
+def _print_tables(
+    coefficients: Coefficients,
+    found: Fit,
+    reports: list[RunReport],
+    blis_reports: list[RunReport],
+) -> None:
+    rows = [
+        [
+            row["name"],
+            f"{row['value']:.4g} {row['unit']}".strip(),
+            f"{row['low']:.3g} to {row['high']:.3g}",
+            f"{row['prior']:.3g}",
+            "data" if row["identified"] else "prior",
+        ]
+        for row in parameter_rows(found)
+    ]
+    name = f"{coefficients.model.name} on {coefficients.gpu}, TP {coefficients.tensor_parallel}"
+    OUT.print(table(name, ["parameter", "value", "95 % interval", "prior", "decided by"], rows))
+    columns = ["run", "requests", "E2E %", "TTFT %", "TPOT %"]
+    OUT.print(table("errors of means, in sample", columns, _error_rows(reports)))
+    if blis_reports:
+        OUT.print(table("the same requests as BLIS with its own coefficients", columns, _error_rows(blis_reports)))
+        OUT.print(
+            "BLIS runs a step after the one before ended and has one queueing constant, so what async scheduling and a "
+            "busy front end add to TTFT it can only meet on average."
+        )
+
+
+def _error_rows(reports: list[RunReport]) -> list[list[str]]:
+    return [
+        [
+            r.run,
+            str(r.requests),
+            *(pct(r.metrics[m].error_pct) for m in ("e2e_mean", "ttft_mean", "tpot_mean") if m in r.metrics),
+        ]
+        for r in reports
+    ]

@@ -1,0 +1,85 @@
+"""The `roofml` command. Commands import what they need when they run, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from roofml import __version__
+from roofml.cli import demo, doctor, evaluate, export, fit, inspect, predict, pull, replay
+from roofml.errors import InputError
+
+app = typer.Typer(
+    name="roofml",
+    help="Physics-informed calibration for LLM-inference simulators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"roofml {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it.")] = False,
+) -> None:
+    """Physics-informed calibration for LLM-inference simulators."""
+
+
+for command in (
+    doctor.doctor,
+    fit.fit,
+    evaluate.evaluate,
+    replay.replay,
+    predict.predict,
+    pull.pull,
+    inspect.inspect,
+    demo.demo,
+):
+    app.command()(command)
+app.add_typer(export.app, name="export")
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, 2 for bad usage or input, 1 for any other failure."""
+    try:
+        result: object = app(args=arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    except InputError as error:
+        print(f"roofml: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        print("roofml: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing is left to say, to stdout least of all.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("ROOFML_TRACEBACK"):
+            raise
+        message = " ".join(str(error).split()) or "no message"
+        print(f"roofml: {type(error).__name__}: {message} (ROOFML_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Console entry point."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

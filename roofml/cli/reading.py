@@ -1,0 +1,40 @@
+"""From the paths of a command line to diagnosed runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roofml.cli.console import warn
+from roofml.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.runs import ServerOverrides
+    from roofml.runs.doctor import Diagnosis
+
+
+def diagnose(paths: Sequence[Path], overrides: ServerOverrides, strict: bool = True) -> list[Diagnosis]:
+    """Read and examine each run. With `strict`, one that the doctor calls unusable is refused, and warnings are said.
+
+    Raises InputError for an unreadable run and for the same run given twice.
+    """
+    from roofml.runs import read_run
+    from roofml.runs.doctor import examine
+
+    found: list[Diagnosis] = []
+    seen: dict[Path, Path] = {}
+    for path in paths:
+        place = path.resolve()
+        if place in seen:
+            raise InputError(f"{path}: given twice")
+        seen[place] = path
+        diagnosis = examine(read_run(path, overrides))
+        if strict:
+            for finding in diagnosis.findings:
+                if finding.severity == "error":
+                    raise InputError(f"{path}: {finding.code}: {finding.summary} {finding.advice}")
+                if finding.severity == "warning":
+                    warn(f"{diagnosis.run.name}: {finding.summary}")
+        found.append(diagnosis)
+    return found

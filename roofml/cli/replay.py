@@ -1,0 +1,181 @@
+"""roofml replay: serve a run again with given coefficients."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from roofml.cli import options as o
+from roofml.cli.console import OUT, pct, print_json, progress, table, us, warn
+from roofml.cli.fit import Target
+from roofml.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.coefficients import Coefficients
+    from roofml.evaluate import RunReport, Setting
+    from roofml.replay import Replay
+    from roofml.runs.doctor import Diagnosis
+    from roofml.runs.run import Run
+
+
+def replay(
+    run: o.OneRun,
+    coeffs: Annotated[Path, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Predicted requests (CSV, µs).")] = None,
+    gpu: o.Gpu = None,
+    model: o.Model = None,
+    tp: o.Tp = None,
+    max_num_seqs: o.MaxSeqs = None,
+    max_num_batched_tokens: o.MaxTokens = None,
+    block_size: o.BlockSize = None,
+    num_gpu_blocks: o.Blocks = None,
+    max_model_len: o.MaxLen = None,
+    prefix_caching: o.Prefix = None,
+    async_scheduling: o.Async = None,
+    output_tokens: o.Output = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Serve a run's requests again, with vLLM's scheduler and the coefficients' step times, and compare."""
+    import numpy as np
+
+    from roofml.cli.reading import diagnose
+    from roofml.coefficients import read_coefficients
+    from roofml.evaluate import judged_after, report
+    from roofml.files import check_writable, write_atomically
+    from roofml.replay import replay as replay_run
+    from roofml.runs import ServerOverrides
+
+    if output is not None:
+        check_writable(output)
+    given = read_coefficients(coeffs)
+    overrides = ServerOverrides(
+        model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu or given.gpu,
+        prefix_caching, async_scheduling, output_tokens,
+    )  # fmt: skip
+    (diagnosis,) = diagnose([run], overrides)
+    where = setting_for(given, coeffs, [diagnosis.run])
+    finished = np.zeros(1, np.int64)
+    with progress(quiet or as_json) as shown, _Watched(shown, finished, len(diagnosis.run)):
+        predicted = replay_run(diagnosis.run, where.tables, *given.parameters(), progress=finished)
+    for text in given.outside(predicted.schedule.steps):
+        warn(text)
+    judged = report(diagnosis.run, predicted, judged_after(diagnosis.run, 0.0), diagnosis.saturated)
+    if output is not None:
+        write_atomically(output, _csv(diagnosis.run, predicted))
+    facts = _facts(diagnosis.run, predicted)
+    if as_json:
+        from roofml.evaluate import document
+
+        print_json(
+            {**document("replay", 0.0, [judged])["runs"][0], "schedule": facts, "output": output and str(output)}
+        )
+    elif not quiet:
+        rows = [
+            [name, us(metric.measured_us), us(metric.predicted_us), pct(metric.error_pct)]
+            for name, metric in judged.metrics.items()
+        ]
+        caption = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in facts.items())
+        OUT.print(table(diagnosis.run.name, ["latency", "measured", "predicted", "error %"], rows, caption))
+
+
+def setting_for(given: Coefficients, path: Path, runs: Sequence[Run]) -> Setting:
+    """The physics of the coefficients' pair. Raises InputError where a run is of another, or the config has changed."""
+    from roofml.evaluate import setting_of
+    from roofml.gpu import load_gpu
+
+    for run in runs:
+        server = run.server
+        pairs = {
+            "model": (server.model.rsplit("/", 1)[-1].lower(), given.model.hf_repo.rsplit("/", 1)[-1].lower()),
+            "tensor parallel size": (server.tensor_parallel, given.tensor_parallel),
+            "GPU": (load_gpu(server.gpu).name if server.gpu else given.gpu, given.gpu),
+        }
+        for name, (ours, theirs) in pairs.items():
+            if ours != theirs:
+                raise InputError(f"{run.name}: {name} {ours} is not that of {path}: {theirs}")
+    where = setting_of(runs)
+    if where.model.config_sha256 != given.model.config_sha256:
+        warn(f"{path}: was fitted with another config.json of {given.model.name}")
+    return where
+
+
+def judge_with(
+    path: Path, diagnoses: Sequence[Diagnosis], after: float, target: Target
+) -> tuple[list[RunReport], list[str]]:
+    """Reports of the coefficients in `path` on each run, and what to warn of."""
+    from roofml.coefficients import read_coefficients
+    from roofml.evaluate import with_parameters
+
+    given = read_coefficients(path)
+    where = setting_for(given, path, [d.run for d in diagnoses])
+    if target is Target.blis:
+        from roofml.blis.evaluate import coefficients_in, judge
+
+        if given.blis is None:
+            raise InputError(f"{path}: blis: missing; fit with --target blis")
+        coefficients = coefficients_in(given.blis, str(path))
+        return [judge(d, coefficients, after) for d in diagnoses], []
+    reports, replays = with_parameters(diagnoses, where, *given.parameters(), after)
+    warnings = [
+        f"{d.run.name}: {text}"
+        for d, r in zip(diagnoses, replays, strict=True)
+        for text in given.outside(r.schedule.steps)
+    ]
+    return reports, warnings
+
+
+class _Watched:
+    """While inside, show how many requests the compiled loop has finished: it keeps the count for us."""
+
+    def __init__(self, shown: Any, finished: Any, total: int) -> None:
+        self.task = shown.add_task("replaying", total=total)
+        self.shown, self.finished, self.done = shown, finished, threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self.done.wait(0.1):
+            self.shown.update(self.task, completed=int(self.finished[0]))
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+
+def _facts(run: Run, predicted: Replay) -> dict[str, float]:
+    steps = predicted.schedule.steps
+    return {
+        "steps": len(steps),
+        "mean_batch": float(steps.requests.mean()),
+        "largest_batch": float(steps.requests.max()),
+        "cached_share_of_prompts": float(predicted.schedule.cached_tokens.sum() / run.prompt_tokens.sum()),
+        "preemptions": float(predicted.schedule.preemptions.sum()),
+    }
+
+
+def _csv(run: Run, predicted: Replay) -> str:
+    schedule = predicted.schedule
+    columns: dict[str, Any] = {
+        "request_id": run.request_id,
+        "arrival_us": run.arrival_us,
+        "ttft_us": predicted.ttft_us,
+        "e2e_us": predicted.e2e_us,
+        "first_step": schedule.first_step,
+        "last_step": schedule.last_step,
+        "cached_tokens": schedule.cached_tokens,
+        "preemptions": schedule.preemptions,
+    }
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+    return stream.getvalue()
