@@ -16,6 +16,8 @@ Nothing is made per step: the compiled loop fills columns that grow by doubling.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,6 +99,15 @@ class _Limits(NamedTuple):
     steps_ahead: int
 
 
+def _compiled_in() -> NDArray[Any]:
+    """An argument whose type names a digest of the files that `_run` compiles in.
+
+    Numba's cache looks for changes in this file alone: without it, a change of the formula would go unnoticed here.
+    """
+    files = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("components", "steptime", "kvcache")]
+    return np.zeros(1, np.dtype([(f"sources_{sha256(b''.join(files)).hexdigest()[:16]}", np.int8)]))
+
+
 @njit(cache=True)
 def _key(requests: Any, r: int, index: int) -> int:
     """Key of the `index`-th full block of request r: shared within its prefix group, its own after the prefix."""
@@ -106,7 +117,7 @@ def _key(requests: Any, r: int, index: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any) -> Any:
+def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any, sources: Any) -> Any:
     """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts the finished."""
     n = len(requests.prompt)
     block_size = limits.block_size
@@ -362,11 +373,13 @@ def replay(
 ) -> Replay:
     """Serve the run's requests as vLLM would, with steps as long as the parameters say.
 
-    `tables` must reach the run's token budget. `progress`, an array of one, is kept at the number of finished
+    `tables` must reach the run's token budget (ValueError). `progress`, an array of one, is kept at the number of finished
     requests while the compiled loop runs (it releases the GIL). Raises InputError for a request that can never run.
     """
     _check_fits(run)
     server = run.server
+    if len(tables.gemm) <= server.max_num_batched_tokens:
+        raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {server.max_num_batched_tokens}")
     limits = _Limits(
         server.max_num_seqs,
         server.max_num_batched_tokens,
@@ -382,6 +395,7 @@ def replay(
         StepParameters(*map(float, step)),
         RequestParameters(*map(float, request)),
         np.zeros(1, np.int64) if progress is None else progress,
+        _compiled_in(),
     )
     end = start + duration
     return Replay(

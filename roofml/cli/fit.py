@@ -63,7 +63,7 @@ def fit(
     chosen = trainable(diagnoses)
     used = [d for d in diagnoses if any(d.run is run for run in chosen)]
     for diagnosis in diagnoses:
-        if diagnosis not in used:
+        if diagnosis not in used and not quiet:
             note(f"{diagnosis.run.name}: saturated, left out of the fit")
     with progress(quiet or as_json) as shown:
         task = shown.add_task("fitting", total=10)
