@@ -50,7 +50,10 @@ class StepTable:
             row = [0.0] * 6
             for new, context, prompt in batch:
                 if new < 1 or context < 0 or prompt < 0:
-                    raise InputError(f"step {number}: request ({new}, {context}, {prompt}): expected new tokens >= 1")
+                    raise InputError(
+                        f"step {number}: request ({new}, {context}, {prompt}): expected at least one new token, "
+                        "and context and prompt tokens of at least 0"
+                    )
                 row[2] += 1
                 if context < prompt:
                     row[0] += new

@@ -143,7 +143,7 @@ class Coefficients(_Strict):
                 word = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}[name]
                 warnings.append(
                     f"{word} {int(values.min())} to {int(values.max())}: the fit has seen {low} to {high} "
-                    f"({beyond:.2g} % of steps lie outside)"
+                    f"({beyond:.3g} % of steps lie outside)"
                 )
         return warnings
 

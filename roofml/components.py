@@ -63,7 +63,7 @@ def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Eff
     """Compute time of all layers' GEMMs: Σ 2·M·n·k / (peak·efficiency); each token visits its experts' only.
 
     State updates of recurrent layers, a fixed amount of arithmetic a token, count here too; the LM head does not.
-    Shape (M,) -> (M,), µs, never falling in M. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
+    Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
     """
     dense = experts = 0.0
     for gemm in model.gemms(tp):
@@ -73,8 +73,7 @@ def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Eff
     for op in model.mixers(tp):
         if isinstance(op, StateOp):
             dense += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
-    effective = dense / efficiency.gemm_at(tokens) + experts / efficiency.moe_at(tokens)
-    return np.maximum.accumulate(tokens * effective)
+    return tokens * (dense / efficiency.gemm + experts / efficiency.moe)
 
 
 def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:

@@ -20,12 +20,11 @@ Floats = NDArray[np.float64]
 class Efficiency:
     """Ideal over measured time of kernels, dimensionless; all-reduces as their measured time, µs."""
 
-    tokens: Floats
-    """(points,) numbers of tokens M at which GEMMs were measured, ascending."""
-    gemm: Floats
-    """(points,) max(FLOP/peak, weight bytes/bandwidth) over measured time of large matrices at M tokens."""
-    moe: Floats
-    """(points,) the same for a fused mixture of experts."""
+    gemm: float
+    """MFU of GEMMs of thousands of tokens. One number: where fewer tokens reach less, arithmetic hides behind the
+    weights, and a curve that rises would make a token of a larger step cheaper than itself in two smaller ones."""
+    moe: float
+    """The same for a fused mixture of experts, of a shape that the engine has tuned."""
     weights: float
     """MBU of a GEMM of one token, which does nothing but read its weights."""
     moe_weights: float
@@ -41,14 +40,6 @@ class Efficiency:
     allreduce_us: dict[int, Floats]
     """GPUs -> (sizes,) measured time, µs."""
     source: str
-
-    def gemm_at(self, tokens: Floats) -> Floats:
-        """Efficiency of GEMMs on M tokens, interpolated in log M, constant outside the measured range."""
-        return np.interp(np.log(np.maximum(tokens, 1)), np.log(self.tokens), self.gemm)
-
-    def moe_at(self, tokens: Floats) -> Floats:
-        """The same for a mixture of experts."""
-        return np.interp(np.log(np.maximum(tokens, 1)), np.log(self.tokens), self.moe)
 
     def allreduce_us_at(self, gpus: int, message_bytes: Floats) -> Floats:
         """Time of one all-reduce, µs: interpolated in bytes, beyond the largest at its bandwidth.
@@ -81,15 +72,13 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
             raise InputError(f"{path}: {field}: expected a list of {length or 'at least 2'} numbers")
         return np.array(numbers)
 
-    tokens = curve("tokens", table.get("tokens"), None)
     sizes = curve("allreduce_bytes", table.get("allreduce_bytes"), None)
     times = table.get("allreduce_us")
-    if not isinstance(times, dict) or np.any(np.diff(tokens) <= 0) or np.any(np.diff(sizes) <= 0):
-        raise InputError(f"{path}: expected ascending tokens and allreduce_bytes, and allreduce_us by number of GPUs")
+    if not isinstance(times, dict) or np.any(np.diff(sizes) <= 0):
+        raise InputError(f"{path}: expected ascending allreduce_bytes and allreduce_us by number of GPUs")
     return Efficiency(
-        tokens=tokens,
-        gemm=curve("gemm", table.get("gemm"), len(tokens)),
-        moe=curve("moe", table.get("moe"), len(tokens)),
+        gemm=positive("gemm", table.get("gemm")),
+        moe=positive("moe", table.get("moe")),
         weights=positive("weights", table.get("weights")),
         moe_weights=positive("moe_weights", table.get("moe_weights")),
         prefill_attention=positive("prefill_attention", table.get("prefill_attention")),

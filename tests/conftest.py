@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("roofml", deadline=None)  # the first example may compile, and cores are shared
+settings.load_profile("ci" if os.environ.get("CI") else "roofml")
 
 
 @pytest.fixture(scope="session")

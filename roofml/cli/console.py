@@ -17,8 +17,8 @@ from rich.table import Table
 WIDE = 150
 """Columns of a table that goes to a file or a pipe, where nothing has to fit a screen."""
 
-OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+OUT = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+ERR = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_json(document: Any) -> None:

@@ -12,7 +12,7 @@ from roofml.cli.console import OUT, pct, print_json, progress, table
 
 
 def demo(
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Coefficients file (YAML) to write.")] = Path(
         "roofml-demo.yaml"
     ),

@@ -51,7 +51,7 @@ def evaluate(
 ) -> None:
     """Judge predictions on held-out requests: fit the first part of each run, or take --coeffs as they are."""
     from roofml.cli.reading import diagnose
-    from roofml.evaluate import document, temporal
+    from roofml.evaluate import document, groups, temporal
     from roofml.runs import ServerOverrides
 
     if coeffs is not None and protocol is not None:
@@ -67,7 +67,7 @@ def evaluate(
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
     with progress(quiet or as_json) as shown:
-        task = shown.add_task("evaluating", total=len(diagnoses))
+        task = shown.add_task("evaluating", total=len(groups(diagnoses)))
 
         def on_group(name: str) -> None:
             shown.update(task, description=name, advance=1)

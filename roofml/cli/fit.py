@@ -89,7 +89,7 @@ def fit(
         print_json(_document(coefficients, found, reports, blis_reports, output))
         return
     if output is None:
-        OUT.print(coefficients_text(coefficients), end="", markup=False)
+        typer.echo(coefficients_text(coefficients), nl=False)
     elif not quiet:
         _print_tables(coefficients, found, reports, blis_reports)
         OUT.print(f"written: {output}", markup=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from roofml import __version__
@@ -53,32 +53,34 @@ app.add_typer(export.app, name="export")
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 2 for bad usage or input, 1 for any other failure."""
     try:
-        result: object = app(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return 2
+        app(args=arguments)
+    except SystemExit as end:  # typer ends every command this way, and says itself what is wrong with a command line
+        return end.code if isinstance(end.code, int) else 0
     except InputError as error:
         print(f"roofml: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        print("roofml: interrupted", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # The reader of our output has gone: nothing is left to say, to stdout least of all.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
         if os.environ.get("ROOFML_TRACEBACK"):
             raise
         message = " ".join(str(error).split()) or "no message"
         print(f"roofml: {type(error).__name__}: {message} (ROOFML_TRACEBACK=1 shows where)", file=sys.stderr)
         return 1
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def main() -> None:
     """Console entry point."""
-    sys.exit(run())
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    status = run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing is left to say, to stdout least of all.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import typer
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or trace files.", metavar="RUN...")]
 OneRun = Annotated[Path, typer.Argument(help="A run folder, or a trace file.", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no tables; results are still written.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="No progress and no chatter; results are still printed or written.")
+]
 Coeffs = Annotated[Path | None, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")]
 
 Gpu = Annotated[str | None, typer.Option("--gpu", help="GPU that served: a name in hardware/ or a YAML file.")]

@@ -12,6 +12,10 @@ from roofml.cli.console import OUT, print_json, table, us, warn
 from roofml.errors import InputError
 
 
+MOST_TOKENS = 1_000_000
+"""Most new tokens of one step: far past any engine's budget, and the tables still fit into memory."""
+
+
 def predict(
     model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
     gpu: Annotated[str, typer.Option("--gpu", help="Name in hardware/ or path of a YAML file.")],
@@ -34,10 +38,13 @@ def predict(
     from roofml.components import COMPONENTS, components
     from roofml.evaluate import setting
     from roofml.params import PRIOR_VALUES, split
-    from roofml.steptime import step_times
+    from roofml.steptime import step_times, weights_factor
 
     steps = StepTable.from_batches([batch])
-    where = setting(model, gpu, tp, budget=int(steps.prefill_tokens[0] + steps.decode_tokens[0]))
+    new_tokens = int(steps.prefill_tokens[0] + steps.decode_tokens[0])
+    if new_tokens > MOST_TOKENS:
+        raise InputError(f"{new_tokens} new tokens in the step: expected at most {MOST_TOKENS}")
+    where = setting(model, gpu, tp, budget=new_tokens)
     step, _ = split(PRIOR_VALUES)
     if coeffs is not None:
         given = read_coefficients(coeffs)
@@ -50,7 +57,8 @@ def predict(
             warn(text)
     total = float(step_times(where.tables, steps, step)[0])
     ideal = dict(zip(COMPONENTS, map(float, components(where.tables, steps)[0]), strict=True))
-    corrected = {name: getattr(step, name) * value for name, value in ideal.items()}
+    factors = {**step._asdict(), "weights": weights_factor(float(new_tokens), step)}
+    corrected = {name: float(factors[name]) * value for name, value in ideal.items()}
     document: dict[str, Any] = {
         "model": where.model.name,
         "gpu": where.gpu.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,3 +39,10 @@ def diagnose(paths: Sequence[Path], overrides: ServerOverrides, strict: bool = T
                     warn(f"{diagnosis.run.name}: {finding.summary}")
         found.append(diagnosis)
     return found
+
+
+def with_gpu(diagnosis: Diagnosis, gpu: str) -> Diagnosis:
+    """The diagnosis of a run on `gpu`, unless it or the command line said its own."""
+    if diagnosis.run.server.gpu is not None:
+        return diagnosis
+    return replace(diagnosis, run=replace(diagnosis.run, server=replace(diagnosis.run.server, gpu=gpu)))

@@ -45,7 +45,7 @@ def replay(
     """Serve a run's requests again, with vLLM's scheduler and the coefficients' step times, and compare."""
     import numpy as np
 
-    from roofml.cli.reading import diagnose
+    from roofml.cli.reading import diagnose, with_gpu
     from roofml.coefficients import read_coefficients
     from roofml.evaluate import judged_after, report
     from roofml.files import check_writable, write_atomically
@@ -56,10 +56,10 @@ def replay(
         check_writable(output)
     given = read_coefficients(coeffs)
     overrides = ServerOverrides(
-        model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu or given.gpu,
+        model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
         prefix_caching, async_scheduling, output_tokens,
     )  # fmt: skip
-    (diagnosis,) = diagnose([run], overrides)
+    diagnosis = with_gpu(diagnose([run], overrides)[0], given.gpu)
     where = setting_for(given, coeffs, [diagnosis.run])
     finished = np.zeros(1, np.int64)
     with progress(quiet or as_json) as shown, _Watched(shown, finished, len(diagnosis.run)):
@@ -76,7 +76,7 @@ def replay(
         print_json(
             {**document("replay", 0.0, [judged])["runs"][0], "schedule": facts, "output": output and str(output)}
         )
-    elif not quiet:
+    elif output is None or not quiet:
         rows = [
             [name, us(metric.measured_us), us(metric.predicted_us), pct(metric.error_pct)]
             for name, metric in judged.metrics.items()
@@ -110,10 +110,12 @@ def judge_with(
     path: Path, diagnoses: Sequence[Diagnosis], after: float, target: Target
 ) -> tuple[list[RunReport], list[str]]:
     """Reports of the coefficients in `path` on each run, and what to warn of."""
+    from roofml.cli.reading import with_gpu
     from roofml.coefficients import read_coefficients
     from roofml.evaluate import with_parameters
 
     given = read_coefficients(path)
+    diagnoses = [with_gpu(diagnosis, given.gpu) for diagnosis in diagnoses]
     where = setting_for(given, path, [d.run for d in diagnoses])
     if target is Target.blis:
         from roofml.blis.evaluate import coefficients_in, judge
