@@ -16,7 +16,7 @@ import pandas as pd
 
 from roofml.gpu import Gpu, load_gpu
 
-GROUPED_IN_SERVING = 0.65
+GROUPED_IN_SERVING = 0.63
 """What grouped decode attention keeps of its kernel's bandwidth in serving. Not in the kernel tables, whose batches
 have one context length each: the saturated CodeLlama-34B run (batch 128, contexts 1,080-2,530) streams its KV cache at
 0.53-0.63 of the peak where the kernel alone reaches 0.87."""

@@ -86,11 +86,15 @@ def setting_of(runs: Sequence[Run]) -> Setting:
     return setting(first.model, first.gpu, first.tensor_parallel, budget)
 
 
-def judged_after(run: Run, fraction: float) -> Bools:
-    """Requests measured that come after the first `fraction` of the run. Raises InputError when none is left."""
-    mask = run.ok & (np.arange(len(run)) >= fraction * len(run))
+def judged_after(run: Run, fraction: float, until: float = 1.0) -> Bools:
+    """Requests measured that come after the first `fraction` of the run, up to the share `until`.
+
+    Raises InputError when none is left.
+    """
+    place = np.arange(len(run))
+    mask = run.ok & (place >= fraction * len(run)) & (place < until * len(run))
     if not mask.any():
-        raise InputError(f"{run.name}: no successful request after the first {fraction:.0%} to judge by")
+        raise InputError(f"{run.name}: no successful request from {fraction:.0%} to {until:.0%} of the run to judge by")
     return mask
 
 
@@ -123,8 +127,8 @@ def report(run: Run, predicted: Predicted, judged: Bools, saturated: bool) -> Ru
     for name in METRICS:
         latency, statistic = name.split("_")
         measured, simulated = pairs[latency]
-        if len(measured):
-            of: Callable[[Floats], Any] = np.mean if statistic == "mean" else _p99
+        of: Callable[[Floats], Any] = np.mean if statistic == "mean" else _p99
+        if len(measured) and of(measured) > 0:  # TPOT is 0 where answers came in one piece: nothing to compare with
             metrics[name] = Metric(float(of(measured)), float(of(simulated)))
     measured, simulated = pairs["e2e"]
     return RunReport(
@@ -190,11 +194,13 @@ def with_parameters(
     step: StepParameters,
     request: RequestParameters,
     after: float = 0.0,
+    until: float = 1.0,
 ) -> tuple[list[RunReport], list[Replay]]:
-    """Judge given parameters on the requests after the first share `after` of each run."""
+    """Judge given parameters on the requests between the shares `after` and `until` of each run."""
     replays = [replay(d.run, where.tables, step, request) for d in diagnoses]
     return [
-        report(d.run, r, judged_after(d.run, after), d.saturated) for d, r in zip(diagnoses, replays, strict=True)
+        report(d.run, r, judged_after(d.run, after, until), d.saturated)
+        for d, r in zip(diagnoses, replays, strict=True)
     ], replays
 
 

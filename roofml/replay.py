@@ -373,8 +373,8 @@ def replay(
 ) -> Replay:
     """Serve the run's requests as vLLM would, with steps as long as the parameters say.
 
-    `tables` must reach the run's token budget (ValueError). `progress`, an array of one, is kept at the number of
-    finished requests while the compiled loop runs (it releases the GIL). Raises InputError for a request that can never run.
+    `progress`, an array of one, is kept at the number of finished requests while the compiled loop runs (it releases
+    the GIL). Raises InputError for a request that can never run, ValueError for tables that end before the budget.
     """
     _check_fits(run)
     server = run.server

@@ -207,14 +207,17 @@ def test_more_layers_take_more(batch: list[Request], layers: int, more: int) -> 
     assert many["prefill_gemm"] + many["decode_gemm"] > few["prefill_gemm"] + few["decode_gemm"]
 
 
-@given(
-    batches,
-    st.sampled_from(
-        [{"hidden_size": 2048}, {"intermediate_size": 4096}, {"num_attention_heads": 32}, {"vocab_size": 64000}]
-        + [{"head_dim": 128}, {"num_key_value_heads": 8}]
-    ),
-    st.sampled_from([LLAMA, MIXTRAL]),
-)
+WIDER: list[dict[str, int]] = [
+    {"hidden_size": 2048},
+    {"intermediate_size": 4096},
+    {"num_attention_heads": 32},
+    {"num_key_value_heads": 8},
+    {"head_dim": 128},
+    {"vocab_size": 64000},
+]
+
+
+@given(batches, st.sampled_from(WIDER), st.sampled_from([LLAMA, MIXTRAL]))
 def test_wider_layers_take_more(batch: list[Request], change: dict[str, int], config: dict[str, object]) -> None:
     narrow = parts(component_tables(model(config), GPU, 2, BUDGET, ROUND), batch)
     wide = parts(component_tables(model(config, **change), GPU, 2, BUDGET, ROUND), batch)

@@ -125,7 +125,10 @@ def test_the_split_is_by_order_of_arrival() -> None:
 def test_groups_are_of_one_model_gpu_and_size() -> None:
     first, other = diagnosed(a_run()), diagnosed(replace(a_run(), server=replace(a_run().server, tensor_parallel=2)))
     again = diagnosed(replace(a_run(), name="again"))
-    assert [[d.run.name for d in group] for group in groups([first, other, again])] == [["made up", "again"], ["made up"]]
+    assert [[d.run.name for d in group] for group in groups([first, other, again])] == [
+        ["made up", "again"],
+        ["made up"],
+    ]
 
 
 def test_saturated_runs_are_not_fitted_where_others_are() -> None:
@@ -166,8 +169,9 @@ def test_temporal_never_sees_what_it_judges() -> None:
 def test_temporal_predicts_what_it_could_know() -> None:
     (found,), (fitted,) = temporal([diagnosed(served(600))], 0.6)
     assert fitted.requests == 360
-    for name in ("e2e_mean", "tpot_mean", "ttft_mean"):
-        assert abs(found.metrics[name].error_pct) < 1.0
+    # A fit trusts no run's mean TTFT further than 1.5 % (TTFT_DISCREPANCY), so it need not come closer than that.
+    for name, bound in {"e2e_mean": 1.0, "tpot_mean": 1.0, "ttft_mean": 2.0}.items():
+        assert abs(found.metrics[name].error_pct) < bound
 
 
 def test_a_saturated_run_is_judged_whole_and_changes_no_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -75,25 +76,10 @@ def test_longer_contexts_never_shorten_a_step(
     assert no_shorter(after, before)
 
 
-@given(any_tables, mixed_batches, prefills, step_parameters)
-def test_one_more_prefill_never_shortens_a_step(
+@given(any_tables, mixed_batches, st.one_of(prefills, decodes), step_parameters)
+def test_one_more_request_never_shortens_a_step(
     tables: ComponentTables, batch: list[Request], request: Request, p: StepParameters
 ) -> None:
-    before, after = times(tables, [batch, [*batch, request]], p)
-    assert no_shorter(after, before)
-
-
-@given(any_tables, mixed_batches, decodes, step_parameters)
-def test_one_more_decode_never_shortens_a_step(
-    tables: ComponentTables, batch: list[Request], request: Request, p: StepParameters
-) -> None:
-    """For corrections of which the decodes' is at least 0.6 of the prefills'.
-
-    Another decode moves the boundary between "GEMM of the decodes" and "what the prefills add". Were prefills charged
-    many times what decodes are, the move itself would save time where efficiency rises with M: the next token costs
-    0.44 of one further down at the least (A100, M = 127), and 1 - 0.44 < 0.6.
-    """
-    p = p._replace(decode_gemm=max(p.decode_gemm, 0.6 * p.prefill_gemm))
     before, after = times(tables, [batch, [*batch, request]], p)
     assert no_shorter(after, before)
 
@@ -138,48 +124,46 @@ def test_larger_corrections_and_overheads_never_shorten_a_step(
 
 
 @given(any_tables, prefill_batches, decode_batches, step_parameters)
-def test_a_mixed_step_costs_at_least_its_prefill_half(
+def test_a_mixed_step_costs_at_least_each_of_its_halves(
     tables: ComponentTables, prefill: list[Request], decode: list[Request], p: StepParameters
 ) -> None:
-    """With the condition of one more decode: the decodes' correction is at least 0.6 of the prefills'."""
-    p = p._replace(decode_gemm=max(p.decode_gemm, 0.6 * p.prefill_gemm))
-    together, half = times(tables, [prefill + decode, prefill], p)
-    assert no_shorter(together, half)
+    together, first, second = times(tables, [prefill + decode, prefill, decode], p)
+    assert no_shorter(together, first)
+    assert no_shorter(together, second)
 
 
 @given(any_tables, prefill_batches, decode_batches, step_parameters)
-def test_a_mixed_step_costs_at_least_its_decode_half(
+def test_a_mixed_step_costs_at_most_the_sum_of_its_halves(
     tables: ComponentTables, prefill: list[Request], decode: list[Request], p: StepParameters
 ) -> None:
-    together, half = times(tables, [prefill + decode, decode], p)
-    assert no_shorter(together, half)
+    """Where the growths of weights together are no more than the weights, as in any fit so far (a fifth).
 
-
-@given(any_tables, prefill_batches, decode_batches)
-def test_a_mixed_step_costs_at_most_the_sum_of_its_halves(
-    tables: ComponentTables, prefill: list[Request], decode: list[Request]
-) -> None:
-    """At the default parameters, which charge what was measured."""
-    together, first, second = times(tables, [prefill + decode, prefill, decode])
+    Growths are of the whole step's tokens: each half would read the weights once at its own, lower, growth.
+    """
+    growths = [name for name in p._fields if name.startswith("growth")]
+    share = min(1.0, p.weights / max(1e-9, sum(getattr(p, name) for name in growths)))
+    p = p._replace(**{name: share * getattr(p, name) for name in growths})
+    together, first, second = times(tables, [prefill + decode, prefill, decode], p)
     assert no_shorter(first + second, together)
 
 
 @pytest.mark.parametrize("shipped", SHIPPED)
-def test_every_split_of_a_step_is_subadditive(shipped: tuple[str, int]) -> None:
-    """All splits of up to 2048 tokens with up to 256 decodes, on an H100.
+@pytest.mark.parametrize("gpu", ["H100", "A100-SXM", "H200"])
+def test_every_split_of_a_step_is_subadditive(shipped: tuple[str, int], gpu: str) -> None:
+    """A prompt of each length up to 2047 with so many decodes, at the default parameters.
 
-    Beyond, a mixture of experts is measured to be worse than that (its kernel's efficiency falls faster than M grows
-    above some 500 tokens): 1024 decodes and a prompt of 1024 take 10 % longer together than apart.
+    Where links are as slow as an L40S's, all-reduces outweigh all else, and twice the message was measured to take
+    more than twice the time (TP4: 0.5 MB 361 µs, 1 MB 841 µs): there a mixed step may cost more than its halves.
     """
-    at = tables(*shipped)
-    for decode in (1, 2, 8, 16, 31, 64, 100, 128, 200, 256):
+    at = tables(*shipped, gpu)
+    for decode in (1, 2, 8, 16, 31, 64, 100, 128, 200, 256, 512, 1024):
         prefill = np.arange(1.0, BUDGET - decode + 1)
         zero, count = np.zeros_like(prefill), np.full_like(prefill, decode)
 
         def time(chunk: Any, decodes: Any) -> Any:
             pairs = chunk * (chunk + 1) / 2
-            steps = StepTable(chunk, decodes, (chunk > 0) + decodes, pairs, 0 * chunk, 500 * decodes)  # noqa: B023
-            return step_times(at, steps, DEFAULT)  # noqa: B023
+            steps = StepTable(chunk, decodes, (chunk > 0) + decodes, pairs, 0 * chunk, 500 * decodes)
+            return step_times(at, steps, DEFAULT)
 
         assert np.all(time(prefill, count) <= (1 + ROUNDING) * (time(prefill, zero) + time(zero, count)))
 
@@ -220,7 +204,7 @@ def test_a_blend_is_continuous(a: float, b: float, w: float, da: float, db: floa
 @given(st.integers(0, 400), step_parameters)
 def test_weights_grow_from_correction_to_all_growths(tokens: int, p: StepParameters) -> None:
     growths = [getattr(p, f"growth_{until}") for until in GROWTH_TOKENS[1:]]
-    reached = [np.interp(tokens, ends, (0, 1)) for ends in zip(GROWTH_TOKENS, GROWTH_TOKENS[1:], strict=False)]
+    reached = [np.interp(tokens, ends, (0, 1)) for ends in pairwise(GROWTH_TOKENS)]
     expected = p.weights + sum(growth * share for growth, share in zip(growths, reached, strict=True))
     assert weights_factor(tokens, p) == pytest.approx(expected, rel=1e-12)
 

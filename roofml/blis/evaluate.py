@@ -30,11 +30,11 @@ def deployment_of(run: Run) -> Deployment:
     return Deployment(model, hardware_of(load_gpu(server.gpu)), server.tensor_parallel)
 
 
-def judge(diagnosis: Diagnosis, coefficients: BlisCoefficients, after: float = 0.0) -> RunReport:
-    """BLIS's errors on the requests after the first share `after`. Raises InputError for requests it never finishes."""
+def judge(diagnosis: Diagnosis, coefficients: BlisCoefficients, after: float = 0.0, until: float = 1.0) -> RunReport:
+    """BLIS's errors on the requests between two shares. Raises InputError for requests it never finishes."""
     run = diagnosis.run
     predicted = replay(for_blis(run), deployment_of(run), coefficients.alphas, coefficients.betas)
-    judged = judged_after(run, after)
+    judged = judged_after(run, after, until)
     unfinished = judged & ~np.isfinite(predicted.e2e_us)
     if unfinished.any():
         raise InputError(f"{run.name}: BLIS drops {int(unfinished.sum())} requests: longer than max_model_len?")

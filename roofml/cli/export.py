@@ -26,7 +26,14 @@ def export() -> None:
 
 @app.command()
 def blis(
-    coeffs: Annotated[list[Path], typer.Argument(help="Coefficients files with a `blis` section.")],
+    coeffs: Annotated[list[Path] | None, typer.Argument(help="Coefficients files with a `blis` section.")] = None,
+    derive: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="No trace: match BLIS's form to our step times of this model.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu", help="With --derive: name in hardware/ or a YAML file.")] = None,
+    tp: Annotated[int, typer.Option("--tp", help="With --derive: tensor parallel size (GPUs).")] = 1,
+    max_num_seqs: Annotated[int, typer.Option(help="With --derive: most requests in a step.")] = 128,
+    max_num_batched_tokens: Annotated[int, typer.Option(help="With --derive: most new tokens in a step.")] = 2048,
     defaults: Annotated[
         Path | None,
         typer.Option(help="Your defaults.yaml: edited in place; with several COEFFS, the base of each file."),
@@ -53,7 +60,11 @@ def blis(
     from roofml.export.blis import read_export
     from roofml.export.verify import BlisFailedError, find_blis
 
-    exports = [read_export(path) for path in coeffs]
+    if (derive is None) == (not coeffs):
+        raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
+    exports = [read_export(path) for path in coeffs or []]
+    if derive is not None:
+        exports = [_derived(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
     if verify is not None and len(exports) > 1:
         raise InputError("--verify: expected one COEFFS file, for a run is of one model")
     edits = [] if flags else _defaults_edits(exports, defaults, output)
@@ -75,8 +86,45 @@ def blis(
             typer.echo(_told(edit, saved, dry_run), nl=False)
         for export in exports:
             typer.echo(export.command_line() if flags else f"run BLIS with: {' '.join(export.server_flags())}")
+            if derive is not None:
+                typer.echo("; ".join(export.provenance), err=True)
         if verification is not None:
             typer.echo(_judged(verification))
+
+
+def _derived(model: str, gpu: str | None, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
+    """Coefficients from physics and priors alone, with the KV blocks that the config and the datasheet allow."""
+    from roofml.blis.deployment import Deployment, hardware_of
+    from roofml.blis.derive import derive
+    from roofml.blis.model_view import blis_model
+    from roofml.evaluate import setting
+    from roofml.export.blis import BlisExport
+    from roofml.export.defaults import ModelEntry
+    from roofml.kv_capacity import kv_capacity
+    from roofml.model import config_path
+    from roofml.params import PRIOR_VALUES, split
+
+    if gpu is None:
+        raise InputError("--derive: expected --gpu as well")
+    where = setting(model, gpu, tp, budget)
+    raw = json.loads(config_path(model).read_text("utf-8"))
+    deployment = Deployment(blis_model(raw, where.model.name), hardware_of(where.gpu), tp)
+    found = derive(where, deployment, *split(PRIOR_VALUES), max_num_seqs)
+    capacity = kv_capacity(
+        where.model, where.gpu, tp, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs, block_size=16
+    )
+    return BlisExport(
+        model=ModelEntry(where.model.name, where.gpu.name, tp, model),
+        coefficients=found.coefficients,
+        total_kv_blocks=capacity.blocks,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        provenance=(
+            "derived by roofml from config, datasheet and kernel measurements: not fitted to any trace",
+            f"BLIS's form is {found.median_error_pct:.1f} % (median), at most {found.worst_usual_error_pct:.1f} %, "
+            "from our time of a usual step",
+        ),
+    )
 
 
 def _defaults_edits(exports: list[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:

@@ -70,7 +70,7 @@ def fit(
         found = fit_runs(
             chosen, where.tables, train_fraction, on_round=lambda i, n: shown.update(task, completed=i - 1, total=n)
         )
-    reports, _ = with_parameters(used, where, *split(found.values))
+    reports, _ = with_parameters(used, where, *split(found.values), until=train_fraction)
     coefficients = coefficients_of(
         found, where.model, where.gpu.name, chosen, train_fraction, in_sample_error_pct(reports)
     )
@@ -79,7 +79,7 @@ def fit(
         from roofml.blis.evaluate import fit_group, judge, section_of
 
         fitted = fit_group(used, train_fraction)
-        blis_reports = [judge(d, fitted.coefficients) for d in used]
+        blis_reports = [judge(d, fitted.coefficients, until=train_fraction) for d in used]
         coefficients = coefficients.model_copy(update={"blis": section_of(fitted, chosen[0])})
     if not found.converged:
         warn("the schedule still moved in the last round: fit more requests, or a run at lower load")
@@ -169,7 +169,7 @@ def _error_rows(reports: list[RunReport]) -> list[list[str]]:
         [
             r.run,
             str(r.requests),
-            *(pct(r.metrics[m].error_pct) for m in ("e2e_mean", "ttft_mean", "tpot_mean") if m in r.metrics),
+            *(pct(r.metrics[m].error_pct) if m in r.metrics else "-" for m in ("e2e_mean", "ttft_mean", "tpot_mean")),
         ]
         for r in reports
     ]

@@ -11,7 +11,6 @@ from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, table, us, warn
 from roofml.errors import InputError
 
-
 MOST_TOKENS = 1_000_000
 """Most new tokens of one step: far past any engine's budget, and the tables still fit into memory."""
 

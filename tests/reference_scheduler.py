@@ -1,0 +1,202 @@
+"""A slow, plain reading of vLLM's V1 scheduler and block pool, to hold the compiled replay against.
+
+Lists and dictionaries, tokens by name, one object a request; it shares nothing with roofml/replay.py and
+roofml/kvcache.py but what vLLM does. Source: vllm/v1/core/sched/scheduler.py, core/block_pool.py, engine/core.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from roofml.replay import RequestParameters
+from roofml.runs.run import Run
+
+Row = tuple[float, ...]
+"""Prefill tokens, decode tokens, requests, prefill pairs, prefill context, decode context."""
+
+
+@dataclass
+class Request:
+    number: int
+    arrival: float
+    prompt: int
+    output: int
+    tokens: list[tuple[str, int, int]]
+    """Every token of prompt and answer by name: equal names, equal tokens."""
+    queued: float = 0.0
+    running_at_arrival: int = 0
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0
+    generated: int = 0
+    cached: int | None = None
+    first_step: int = -1
+    last_step: int = -1
+    preemptions: int = 0
+
+
+class BlockPool:
+    def __init__(self, blocks: int, block_size: int, caching: bool) -> None:
+        self.size, self.caching = block_size, caching
+        self.free = list(range(blocks - 1))  # in order of eviction; vLLM keeps one block for itself
+        self.users = [0] * (blocks - 1)
+        self.holds: dict[int, tuple[object, ...]] = {}
+        self.found: dict[tuple[object, ...], int] = {}
+
+    def key(self, request: Request, index: int) -> tuple[object, ...]:
+        """All tokens up to the end of the block: a block's keys and values depend on what stands before it."""
+        return tuple(request.tokens[: (index + 1) * self.size])
+
+    def hits(self, request: Request) -> list[int]:
+        """The cached blocks a request begins with, all but the one of its last token."""
+        known, blocks = request.prompt + request.generated, []
+        while self.caching and (len(blocks) + 1) * self.size <= known - 1:
+            block = self.found.get(self.key(request, len(blocks)))
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def missing(self, request: Request, until: int) -> int:
+        """Blocks to be handed out before `until` tokens can be computed."""
+        return -(-until // self.size) - len(request.blocks)
+
+    def grow(self, request: Request, until: int) -> None:
+        for _ in range(self.missing(request, until)):
+            block = self.free.pop(0)
+            key = self.holds.pop(block, None)
+            if key is not None:
+                del self.found[key]
+            self.users[block] = 1
+            request.blocks.append(block)
+        for index in range(request.computed // self.size, until // self.size if self.caching else 0):
+            key, block = self.key(request, index), request.blocks[index]
+            if key not in self.found:  # of two copies the first is the one found (vLLM keeps the second in reserve)
+                self.found[key] = block
+                self.holds[block] = key
+
+    def take(self, request: Request, blocks: list[int]) -> None:
+        for block in blocks:
+            if self.users[block] == 0:
+                self.free.remove(block)
+            self.users[block] += 1
+        request.blocks = list(blocks)
+
+    def release(self, request: Request) -> None:
+        for block in reversed(request.blocks):
+            self.users[block] -= 1
+            if self.users[block] == 0:
+                self.free.append(block)
+        request.blocks = []
+
+
+@dataclass
+class Scheduler:
+    run: Run
+    pool: BlockPool
+    waiting: list[Request] = field(default_factory=list)
+    running: list[Request] = field(default_factory=list)
+
+    def batch(self, clock: float) -> list[tuple[Request, int]]:
+        """Who is computed in the next step, and how many tokens of each."""
+        server, budget, scheduled = self.run.server, self.run.server.max_num_batched_tokens, []
+        preempting = False
+        for request in list(self.running):
+            if budget == 0 or request not in self.running:
+                break
+            if request.generated == request.output:
+                continue  # nothing left to compute, its last step is in flight
+            new = min(request.prompt + request.generated - request.computed, budget)
+            while request in self.running and self.pool.missing(request, request.computed + new) > len(self.pool.free):
+                preempting = True
+                self.preempt(self.running.pop())
+            if request not in self.running:
+                break
+            self.pool.grow(request, request.computed + new)
+            scheduled.append((request, new))
+            budget -= new
+        while not preempting and budget > 0 and self.waiting and len(self.running) < server.max_num_seqs:
+            request = self.waiting[0]
+            if request.queued > clock:
+                break
+            hits = self.pool.hits(request)
+            start = len(hits) * self.pool.size
+            new = min(request.prompt + request.generated - start, budget)
+            idle = sum(self.pool.users[block] == 0 for block in hits)
+            if -(-(start + new) // self.pool.size) - len(hits) + idle > len(self.pool.free):
+                break
+            self.running.append(self.waiting.pop(0))
+            self.pool.take(request, hits)
+            request.computed = start
+            request.cached = start if request.cached is None else request.cached
+            self.pool.grow(request, start + new)
+            scheduled.append((request, new))
+            budget -= new
+        return scheduled
+
+    def preempt(self, request: Request) -> None:
+        self.pool.release(request)
+        request.computed = 0
+        request.preemptions += 1
+        if request.generated < request.output:
+            self.waiting.insert(0, request)
+
+
+def row_of(batch: list[tuple[Request, int]]) -> Row:
+    prefill = [(new, r.computed) for r, new in batch if new > 1 or r.computed < r.prompt]
+    decode = [r.computed for r, new in batch if not (new > 1 or r.computed < r.prompt)]
+    pairs = sum(float(context + i) for new, context in prefill for i in range(1, new + 1))
+    context = sum(context for _, context in prefill)
+    return (sum(new for new, _ in prefill), len(decode), len(batch), pairs, context, sum(decode))
+
+
+def simulate(
+    run: Run, step_us: Callable[[Row], float], p: RequestParameters
+) -> tuple[list[Row], list[float], list[Request]]:
+    """The rows of the steps, when each started, and the requests as they ended."""
+    server = run.server
+    coming: list[Request] = []
+    for number, arrival in enumerate(run.arrival_us.tolist()):
+        prompt, output = int(run.prompt_tokens[number]), int(run.output_tokens[number])
+        shared = int(run.prefix_tokens[number]) if run.prefix_group[number] >= 0 else 0
+        names = [("group", int(run.prefix_group[number]), i) for i in range(min(shared, prompt))]
+        names += [("request", number, i) for i in range(len(names), prompt + output)]
+        coming.append(Request(number, arrival, prompt, output, names))
+    requests, unfinished = list(coming), len(coming)
+    scheduler = Scheduler(run, BlockPool(server.num_gpu_blocks, server.block_size, server.prefix_caching))
+    rows: list[Row] = []
+    starts: list[float] = []
+    in_flight: list[tuple[float, list[Request]]] = []
+    clock, last_end = coming[0].arrival, 0.0
+    while unfinished:
+        while coming and coming[0].arrival <= clock:
+            request = coming.pop(0)
+            request.running_at_arrival = len(scheduler.running)
+            wait = p.queueing_us + p.queueing_per_running_us * request.running_at_arrival
+            request.queued = request.arrival + wait
+            scheduler.waiting.append(request)
+        batch = scheduler.batch(clock)
+        if batch:
+            rows.append(row_of(batch))
+            starts.append(max(clock, last_end))
+            last_end = starts[-1] + step_us(rows[-1])
+            for request, new in batch:
+                request.computed += new
+                if request.computed == request.prompt + request.generated:
+                    request.generated += 1
+                    request.first_step = len(rows) - 1 if request.generated == 1 else request.first_step
+                    request.last_step = len(rows) - 1
+            finishing = [r for r, _ in batch if r.generated == r.output and r.last_step == len(rows) - 1]
+            in_flight.append((last_end, finishing))
+            if len(in_flight) <= server.async_scheduling:
+                continue
+        elif not in_flight:
+            clock = max(clock, scheduler.waiting[0].queued) if scheduler.waiting else coming[0].arrival
+            continue
+        clock, finishing = in_flight.pop(0)
+        for request in finishing:
+            if request in scheduler.running:  # else it was preempted in its last step
+                scheduler.running.remove(request)
+                scheduler.pool.release(request)
+        unfinished -= len(finishing)
+    return rows, starts, requests
