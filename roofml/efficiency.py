@@ -72,6 +72,11 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
             raise InputError(f"{path}: {field}: expected a list of {length or 'at least 2'} numbers")
         return np.array(numbers)
 
+    def gpus(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 2:
+            raise InputError(f"{path}: allreduce_us: {value!r}: expected a number of GPUs of at least 2")
+        return value
+
     sizes = curve("allreduce_bytes", table.get("allreduce_bytes"), None)
     times = table.get("allreduce_us")
     if not isinstance(times, dict) or np.any(np.diff(sizes) <= 0):
@@ -86,7 +91,7 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
         decode_attention_grouped=positive("decode_attention_grouped", table.get("decode_attention_grouped")),
         allreduce_bytes=sizes,
         allreduce_us={
-            int(n): curve(f"allreduce_us.{n}", t, len(sizes)) for n, t in cast("dict[int, Any]", times).items()
+            gpus(n): curve(f"allreduce_us.{n}", t, len(sizes)) for n, t in cast("dict[Any, Any]", times).items()
         },
         source=str(table.get("source", "")),
     )

@@ -7,18 +7,21 @@ from typing import Any, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 
 from roofml.errors import InputError
 
 MAX_BYTES = 4_000_000
+MAX_DEPTH = 100
+"""Of lists and mappings within each other; the parser takes time with the square of it."""
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in `path`, as plain dicts, lists, strings and numbers.
 
-    Raises InputError for a missing, oversized, binary or invalid file, for anchors and aliases (a few lines of
-    them can expand to gigabytes, and no file of ours needs them), for duplicate keys and for a top level that is
-    not a mapping.
+    Raises InputError for a missing, oversized, deeply nested, binary or invalid file, for anchors and aliases (a few
+    lines of them can expand to gigabytes, and no file of ours needs them), for duplicate keys and for a top level that
+    is not a mapping.
     """
     try:
         size = path.stat().st_size
@@ -34,19 +37,21 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
     yaml = YAML(typ="safe", pure=True)
+    depth = 0
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
+            line = event.start_mark.line + 1
             if getattr(event, "anchor", None):
-                line = event.start_mark.line + 1
                 raise InputError(f"{path}: line {line}: anchors and aliases are not accepted")
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise InputError(f"{path}: line {line}: nested more than {MAX_DEPTH} deep")
         loaded: object = yaml.load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{path}: {line}not valid YAML: {problem}") from None
-    except RecursionError:
-        raise InputError(f"{path}: nested too deeply") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(loaded, dict):

@@ -211,7 +211,7 @@ def test_a_bomb_of_aliases_is_refused_before_it_goes_off(file: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="folder .*nowhere does not exist"):
+    with pytest.raises(InputError, match=r"folder .*nowhere does not exist"):
         write_coefficients(tmp_path / "nowhere" / "c.yaml", made())
     assert list(tmp_path.iterdir()) == []
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from reference_scheduler import Row, simulate
 from synthetic import PLENTY, request_parameters, run_of, step_parameters, tables
 
+import roofml.replay
 from roofml.batch import StepTable
 from roofml.components import ComponentTables
 from roofml.errors import InputError
@@ -177,8 +180,8 @@ def test_steps_do_not_overlap_and_every_request_ends_in_one(run: Run) -> None:
     assert np.all(schedule.first_step <= schedule.last_step)
     assert np.all(result.ttft_us <= result.e2e_us)
     served = schedule.last_step - schedule.first_step
-    enough = served == run.output_tokens - 1
-    assert np.all(enough | (served > run.output_tokens - 1) & (schedule.preemptions > 0) | (served > 0))
+    assert np.all(served >= run.output_tokens - 1)  # more where the budget or the blocks did not suffice for everyone
+    assert np.all((served > 0) | (run.output_tokens == 1))
 
 
 @given(small_runs())
@@ -365,6 +368,22 @@ def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor
     assert after.e2e_us.tolist() == (factor * before.e2e_us).tolist()
     assert after.ttft_us.tolist() == (factor * before.ttft_us).tolist()
     assert columns(after.schedule.steps) == columns(before.schedule.steps)
+
+
+def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba's cache looks at replay.py alone. What else the loop compiles in must be in the digest it is kept under."""
+    folder = Path(roofml.replay.__file__).parent
+    imported = re.findall(r"^from roofml\.(\w+) import", (folder / "replay.py").read_text(), re.MULTILINE)
+    files = [folder / f"{name}.py" for name in imported]
+    compiled = {path.stem for path in files if path.is_file() and "numba" in path.read_text()}
+    before = roofml.replay._compiled_in().dtype
+    read = Path.read_bytes
+    digested = set()
+    for name in compiled:
+        monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
+        if roofml.replay._compiled_in().dtype != before:
+            digested.add(name)
+    assert digested == compiled == {"components", "kvcache", "steptime"}
 
 
 def test_the_progress_counts_finished_requests() -> None:

@@ -50,8 +50,10 @@ def evaluate(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge predictions on held-out requests: fit the first part of each run, or take --coeffs as they are."""
-    from roofml.cli.reading import diagnose
-    from roofml.evaluate import document, groups, temporal
+    from roofml.cli.reading import diagnose, warn_of
+    from roofml.cli.replay import judge_with
+    from roofml.coefficients import read_coefficients
+    from roofml.evaluate import document, groups, judged_after, setting_of, temporal
     from roofml.runs import ServerOverrides
 
     if coeffs is not None and protocol is not None:
@@ -61,21 +63,27 @@ def evaluate(
     fraction = train_fraction if train_fraction is not None else (0.0 if coeffs is not None else 0.6)
     if not 0 <= fraction < 1 or (coeffs is None and fraction == 0):
         raise InputError(f"--train-fraction {fraction:g}: expected more than 0 (0 with --coeffs) and less than 1")
+    given = None if coeffs is None else read_coefficients(coeffs)
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
         prefix_caching, async_scheduling, output_tokens,
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
+    if given is None:
+        # Whatever is wrong with the last group is said before the first is fitted.
+        for group in groups(diagnoses):
+            setting_of([d.run for d in group])
+            for diagnosis in group:
+                judged_after(diagnosis.run, 0.0 if diagnosis.saturated else fraction)
+        warn_of(diagnoses)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=len(groups(diagnoses)))
 
         def on_group(name: str) -> None:
             shown.update(task, description=name, advance=1)
 
-        if coeffs is not None:
-            from roofml.cli.replay import judge_with
-
-            reports, warnings = judge_with(coeffs, diagnoses, fraction, target)
+        if given is not None and coeffs is not None:
+            reports, warnings = judge_with(given, coeffs, diagnoses, fraction, target)
             for text in warnings:
                 warn(text)
         elif target is Target.blis:

@@ -10,6 +10,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, pct, print_json, progress, table, warn
+from roofml.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.coefficients import Coefficients
@@ -44,7 +45,7 @@ def fit(
     quiet: o.Quiet = False,
 ) -> None:
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
-    from roofml.cli.reading import diagnose
+    from roofml.cli.reading import diagnose, warn_of
     from roofml.coefficients import coefficients_of, coefficients_text, write_coefficients
     from roofml.evaluate import in_sample_error_pct, setting_of, trainable, with_parameters
     from roofml.files import check_writable
@@ -52,6 +53,8 @@ def fit(
     from roofml.params import split
     from roofml.runs import ServerOverrides
 
+    if not 0 < train_fraction <= 1:
+        raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
     if output is not None:
         check_writable(output)
     overrides = ServerOverrides(
@@ -60,6 +63,7 @@ def fit(
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
     where = setting_of([d.run for d in diagnoses])
+    warn_of(diagnoses)
     chosen = trainable(diagnoses)
     used = [d for d in diagnoses if any(d.run is run for run in chosen)]
     for diagnosis in diagnoses:
@@ -107,8 +111,11 @@ def _document(
     document_of = {"runs": document("in-sample", 1.0, reports)["runs"]}
     if blis_reports:
         document_of["blis_runs"] = document("in-sample", 1.0, blis_reports)["runs"]
+    mapping = coefficients.model_dump(by_alias=True, mode="json")
+    if coefficients.blis is None:
+        del mapping["blis"]
     return {
-        "coefficients": coefficients.model_dump(by_alias=True, mode="json"),
+        "coefficients": mapping,
         "output": None if output is None else str(output),
         "parameters": parameter_rows(found),
         "converged": found.converged,

@@ -53,7 +53,7 @@ app.add_typer(export.app, name="export")
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 2 for bad usage or input, 1 for any other failure."""
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="roofml")
     except SystemExit as end:  # typer ends every command this way, and says itself what is wrong with a command line
         return end.code if isinstance(end.code, int) else 0
     except InputError as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def diagnose(paths: Sequence[Path], overrides: ServerOverrides, strict: bool = True) -> list[Diagnosis]:
-    """Read and examine each run. With `strict`, one that the doctor calls unusable is refused, and warnings are said.
+    """Read and examine each run. With `strict`, one that the doctor calls unusable is refused.
 
     Raises InputError for an unreadable run and for the same run given twice.
     """
@@ -35,10 +35,16 @@ def diagnose(paths: Sequence[Path], overrides: ServerOverrides, strict: bool = T
             for finding in diagnosis.findings:
                 if finding.severity == "error":
                     raise InputError(f"{path}: {finding.code}: {finding.summary} {finding.advice}")
-                if finding.severity == "warning":
-                    warn(f"{diagnosis.run.name}: {finding.summary}")
         found.append(diagnosis)
     return found
+
+
+def warn_of(diagnoses: Sequence[Diagnosis]) -> None:
+    """Say the doctor's warnings: once the rest of the command line is known to be good, for a refusal is one line."""
+    for diagnosis in diagnoses:
+        for finding in diagnosis.findings:
+            if finding.severity == "warning":
+                warn(f"{diagnosis.run.name}: {finding.summary}")
 
 
 def with_gpu(diagnosis: Diagnosis, gpu: str) -> Diagnosis:

@@ -45,7 +45,7 @@ def replay(
     """Serve a run's requests again, with vLLM's scheduler and the coefficients' step times, and compare."""
     import numpy as np
 
-    from roofml.cli.reading import diagnose, with_gpu
+    from roofml.cli.reading import diagnose, warn_of, with_gpu
     from roofml.coefficients import read_coefficients
     from roofml.evaluate import judged_after, report
     from roofml.files import check_writable, write_atomically
@@ -61,6 +61,7 @@ def replay(
     )  # fmt: skip
     diagnosis = with_gpu(diagnose([run], overrides)[0], given.gpu)
     where = setting_for(given, coeffs, [diagnosis.run])
+    warn_of([diagnosis])
     finished = np.zeros(1, np.int64)
     with progress(quiet or as_json) as shown, _Watched(shown, finished, len(diagnosis.run)):
         predicted = replay_run(diagnosis.run, where.tables, *given.parameters(), progress=finished)
@@ -107,21 +108,22 @@ def setting_for(given: Coefficients, path: Path, runs: Sequence[Run]) -> Setting
 
 
 def judge_with(
-    path: Path, diagnoses: Sequence[Diagnosis], after: float, target: Target
+    given: Coefficients, path: Path, diagnoses: Sequence[Diagnosis], after: float, target: Target
 ) -> tuple[list[RunReport], list[str]]:
-    """Reports of the coefficients in `path` on each run, and what to warn of."""
-    from roofml.cli.reading import with_gpu
-    from roofml.coefficients import read_coefficients
-    from roofml.evaluate import with_parameters
+    """Reports of the coefficients read from `path` on each run, and what to warn of."""
+    from roofml.cli.reading import warn_of, with_gpu
+    from roofml.evaluate import judged_after, with_parameters
 
-    given = read_coefficients(path)
+    if target is Target.blis and given.blis is None:
+        raise InputError(f"{path}: blis: missing; fit with --target blis")
     diagnoses = [with_gpu(diagnosis, given.gpu) for diagnosis in diagnoses]
+    for diagnosis in diagnoses:
+        judged_after(diagnosis.run, after)
     where = setting_for(given, path, [d.run for d in diagnoses])
-    if target is Target.blis:
+    warn_of(diagnoses)
+    if given.blis is not None and target is Target.blis:
         from roofml.blis.evaluate import coefficients_in, judge
 
-        if given.blis is None:
-            raise InputError(f"{path}: blis: missing; fit with --target blis")
         coefficients = coefficients_in(given.blis, str(path))
         return [judge(d, coefficients, after) for d in diagnoses], []
     reports, replays = with_parameters(diagnoses, where, *given.parameters(), after)

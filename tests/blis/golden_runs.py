@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from test_model_view import config_of
+from test_blis_model_view import config_of
 
 from roofml.blis.deployment import SHIPPED_HARDWARE, Deployment
 from roofml.blis.model_view import blis_model

@@ -5,7 +5,7 @@ from dataclasses import replace as with_changes
 import numpy as np
 import pytest
 from golden_runs import SATURATED, deployment_of, measured_run, run_names
-from test_replay import DEPLOYMENT, small_run
+from test_blis_replay import DEPLOYMENT, small_run
 
 from roofml.blis.deployment import BlisCoefficients
 from roofml.blis.fit import NAMES, PRIORS, Prior, errors_of, first_requests, fit

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from test_model_view import config_of
+from test_blis_model_view import config_of
 
 from roofml.blis.deployment import SHIPPED_HARDWARE, Deployment, check_deployment, validate_coefficients
 from roofml.blis.model_view import blis_model

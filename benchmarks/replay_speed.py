@@ -1,0 +1,118 @@
+"""How fast is a replay? Steps per second of a run like the real ones, beside BLIS's figure for such a run.
+
+    python benchmarks/replay_speed.py [--requests 16800] [--repeats 5]
+
+The run is made up: CodeLlama-34B on two H100, 16,800 requests at 10, then 25 a second, prompts of about 575 tokens out
+of 100 that repeat, 247 output tokens each, on the server of BLIS.md's runs (128 seats, 2,048 tokens a step, 26,602
+blocks of 16). BLIS took 14.6 s for such a run (BLIS.md, codellama-34b general); its steps per second are taken as the
+same number of steps over that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from roofml.batch import StepTable
+from roofml.components import component_tables
+from roofml.efficiency import load_efficiency
+from roofml.gpu import load_gpu
+from roofml.model import load_model
+from roofml.params import PRIOR_VALUES, split
+from roofml.replay import replay
+from roofml.runs.run import Run, Server
+from roofml.steptime import step_times
+
+BLIS_SECONDS = 14.6
+"""BLIS's replay of codellama-34b general, 16,800 requests."""
+BLIS_REQUESTS = 16_800
+OUTPUT_TOKENS = 247
+PROMPTS = 100
+MODEL, GPU, TP, BUDGET = "codellama/CodeLlama-34b-Instruct-hf", "H100", 2, 2048
+
+
+def made_up_run(requests: int) -> Run:
+    """Poisson arrivals, the first third at 10 a second, the rest at 25; prompts in turn, as the real generator does."""
+    rng = np.random.default_rng(0)
+    rate = np.where(np.arange(requests) < requests // 3, 10.0, 25.0)
+    prompt = np.clip(np.rint(rng.normal(575, 10, PROMPTS)), 1, None).astype(np.int64)
+    group = np.arange(requests) % PROMPTS
+    unknown = np.full(requests, np.nan)
+    return Run(
+        name="made up",
+        server=Server(
+            model=MODEL,
+            tensor_parallel=TP,
+            max_num_seqs=128,
+            max_num_batched_tokens=BUDGET,
+            block_size=16,
+            num_gpu_blocks=26_602,
+            max_model_len=4096,
+            gpu=GPU,
+        ),
+        request_id=np.arange(requests),
+        arrival_us=np.cumsum(rng.exponential(1e6 / rate)),
+        prompt_tokens=prompt[group],
+        output_tokens=np.full(requests, OUTPUT_TOKENS, np.int64),
+        prefix_group=group,
+        prefix_tokens=prompt[group],
+        ttft_us=unknown,
+        e2e_us=unknown,
+        ok=np.ones(requests, np.bool_),
+    )
+
+
+def mixed_batches(steps: int) -> StepTable:
+    """Batches of 1 to 128 decodes at contexts around 700, every other with a chunk of a prompt."""
+    rng = np.random.default_rng(0)
+    decodes = rng.integers(1, 129, steps).astype(np.float64)
+    chunk = rng.integers(1, 600, steps) * (np.arange(steps) % 2.0)
+    context = rng.integers(0, 1000, steps) * (chunk > 0.0)
+    pairs = chunk * (context + (chunk + 1) / 2)
+    return StepTable(chunk, decodes, decodes + (chunk > 0), pairs, context, 700 * decodes)
+
+
+def fastest(job: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of `repeats` runs, after one that compiles and warms up."""
+    job()
+    seconds: list[float] = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        job()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--requests", type=int, default=BLIS_REQUESTS)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+
+    gpu = load_gpu(GPU)
+    tables = component_tables(load_model(MODEL), gpu, TP, BUDGET, load_efficiency(gpu))
+    step, request = split(PRIOR_VALUES)
+    run = made_up_run(options.requests)
+    schedule = replay(run, tables, step, request).schedule
+    steps = len(schedule.steps)
+    seconds = fastest(lambda: replay(run, tables, step, request), options.repeats)
+    blis_seconds = BLIS_SECONDS * options.requests / BLIS_REQUESTS
+    print(
+        f"replay      {options.requests:,} requests, {steps:,} steps, {schedule.steps.requests.mean():.0f} requests a"
+    )
+    print(f"            step, {schedule.cached_tokens.sum() / run.prompt_tokens.sum():.0%} of prompt tokens cached")
+    print(f"            {seconds:.4f} s, {steps / seconds:,.0f} steps/s (fastest of {options.repeats})")
+    print(f"BLIS        {blis_seconds:.1f} s, {steps / blis_seconds:,.0f} steps/s")
+    print(f"ratio       {blis_seconds / seconds:,.0f}")
+
+    batches = mixed_batches(1_000_000)
+    seconds = fastest(lambda: step_times(tables, batches, step), options.repeats)
+    print(f"step_times  {len(batches):,} mixed batches: {seconds:.3f} s, {len(batches) / seconds:,.0f} steps/s")
+
+
+if __name__ == "__main__":
+    main()
