@@ -39,8 +39,8 @@ def gemm_efficiency(folder: Path, gpu: Gpu) -> list[float]:
 def moe_efficiency(folder: Path, gpu: Gpu) -> list[float]:
     """The same for the fused mixture of experts, weights of the experts that uniform routing is expected to hit.
 
-    Only shapes that vLLM has tuned tile sizes for: the others, less than half as fast on thousands of tokens, would need
-    a table by shape.
+    Only shapes that vLLM has tuned tile sizes for: the others, less than half as fast on thousands of tokens, would
+    need a table by shape.
     """
     table = pd.read_parquet(folder / "moe_perf.parquet")
     table = table[(table.moe_dtype == "bfloat16") & (table.moe_ep_size == 1) & (table.moe_tp_size <= 4)]

@@ -35,6 +35,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Range = tuple[int, int]
 
 
+RARELY_PCT = 0.1
+"""A prediction may leave the fitted range in so many of its steps before it warns: the fit's own run does, replayed."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -138,8 +142,8 @@ class Coefficients(_Strict):
         warnings: list[str] = []
         for name, values in asked.items():
             low, high = self.fit.valid[name]  # pyright: ignore[reportArgumentType]
-            if len(values) and (values.min() < low or values.max() > high):
-                beyond = 100 * float(np.mean((values < low) | (values > high)))
+            beyond = 100 * float(np.mean((values < low) | (values > high))) if len(values) else 0.0
+            if beyond > RARELY_PCT:
                 word = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}[name]
                 warnings.append(
                     f"{word} {int(values.min())} to {int(values.max())}: the fit has seen {low} to {high} "

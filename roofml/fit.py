@@ -196,7 +196,8 @@ def at_measured_load(run: Run, tables: ComponentTables, values: Floats, fitted: 
     """The schedule of a replay whose step times are scaled until mean decode time is the measured one."""
     step, request = split(values)
     decode_us = run.e2e_us - run.ttft_us
-    decodes = fitted & (run.output_tokens > 1)
+    with np.errstate(invalid="ignore"):  # an answer that came in one piece has no decode time
+        decodes = fitted & (run.output_tokens > 1) & (decode_us > 0)
     if not decodes.any():
         return replay(run, tables, step, request).schedule
     target = float(np.log(np.mean(decode_us[decodes])))
@@ -298,7 +299,7 @@ class _Problem:
         weights: list[tuple[Floats, Floats]] = []
         for f, (decode, ttft) in zip(frozen, measured, strict=True):
             decode_now, ttft_now, _, _ = latencies_and_gradients(from_coordinates(x), f)
-            several = decode_now > 0  # a request of one token has no decode time
+            several = (decode_now > 0) & (decode > 0)  # a request of one token, or of one chunk, has no decode time
             w = np.zeros_like(decode)
             if several.any():
                 w[several] = _weights(decode[several], decode_now[several], DECODE_DISCREPANCY)

@@ -341,6 +341,7 @@ def test_fit_takes_the_first_share_of_requests(folder: Path) -> None:
     found = ok("fit", folder, "--gpu", "H100", "--train-fraction", 0.6, "--json").document
     assert found["coefficients"]["fit"]["requests"] == 90
     assert found["coefficients"]["fit"]["train_fraction"] == 0.6
+    assert found["runs"][0]["requests"] == 90, "in sample: the errors are of the requests fitted"
 
 
 def test_fit_leaves_saturated_runs_out_and_says_so(folder: Path, tmp_path: Path) -> None:

@@ -168,6 +168,17 @@ def test_every_split_of_a_step_is_subadditive(shipped: tuple[str, int], gpu: str
         assert np.all(time(prefill, count) <= (1 + ROUNDING) * (time(prefill, zero) + time(zero, count)))
 
 
+def test_throughput_bends_where_compute_takes_over() -> None:
+    """A step of 1024 decodes takes more than twice one of 256, whatever a fit returns for the rest (BLIS #1123).
+
+    The bend is in the physics: no correction reaches zero and no blend hides arithmetic behind less memory traffic.
+    """
+    least = StepParameters(*(BY_NAME[name].lower for name in StepParameters._fields))
+    p = least._replace(decode_gemm=1.0, weights=1.0, max_weight=1.0)
+    few, many = times(tables("codellama-34b-instruct-hf", 2), [[(1, 10, 0)] * 256, [(1, 10, 0)] * 1024], p)
+    assert many > 2 * few
+
+
 @given(any_tables, step_parameters)
 def test_the_empty_batch_costs_nothing(tables: ComponentTables, p: StepParameters) -> None:
     assert times(tables, [[]], p) == [0.0]
