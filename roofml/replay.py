@@ -16,7 +16,6 @@ Nothing is made per step: the compiled loop fills columns that grow by doubling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from roofml.batch import StepTable
+from roofml.compiled import digest_argument
 from roofml.components import ComponentTables, step_components
 from roofml.errors import InputError
 from roofml.kvcache import NOTHING, empty_cache, release, remember, take_cached, take_free
@@ -100,12 +100,8 @@ class _Limits(NamedTuple):
 
 
 def _compiled_in() -> NDArray[Any]:
-    """An argument whose type names a digest of the files that `_run` compiles in.
-
-    Numba's cache looks for changes in this file alone: without it, a change of the formula would go unnoticed here.
-    """
-    files = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("components", "steptime", "kvcache")]
-    return np.zeros(1, np.dtype([(f"sources_{sha256(b''.join(files)).hexdigest()[:16]}", np.int8)]))
+    """The files that `_run` compiles in, for the compiler's cache."""
+    return digest_argument(*(Path(__file__).with_name(f"{name}.py") for name in ("components", "steptime", "kvcache")))
 
 
 @njit(cache=True)

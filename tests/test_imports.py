@@ -16,7 +16,7 @@ PACKAGE = Path(roofml.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files",),
+    ("files", "compiled"),
     ("yamlfile",),
     ("operations", "weights"),
     ("feed_forward", "mixers", "recurrent", "quantization"),

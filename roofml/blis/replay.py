@@ -9,6 +9,7 @@ Source: sim/{simulator,event,batch_formation}.go and sim/kv/cache.go of inferenc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from roofml.blis.deployment import Deployment, validate_coefficients
 from roofml.blis.steptime import BlisSteps, basis_times, complete, rates, weighted_sum
+from roofml.compiled import digest_argument
 from roofml.errors import InputError
 from roofml.kvcache import NOTHING, empty_cache, release, remember, take_cached, take_free
 from roofml.runs.run import Run
@@ -132,6 +134,7 @@ def replay(run: Run, deployment: Deployment, alphas: Any, betas: Any, horizon_us
         complete(betas),
         len(betas) >= 9,
         len(betas) >= 10,
+        digest_argument(Path(__file__).with_name("steptime.py"), Path(__file__).parents[1] / "kvcache.py"),
     )
     done = last != NOTHING
     ttft = np.full(int(served.sum()), np.nan)
@@ -200,7 +203,9 @@ def _step_us(r: Any, betas: Floats, prefill_split: bool, decode_split: bool, row
 
 
 @njit(cache=True, nogil=True)
-def _run(requests: Any, limits: Any, constants: Any, betas: Floats, prefill_split: bool, decode_split: bool) -> Any:
+def _run(
+    requests: Any, limits: Any, constants: Any, betas: Floats, prefill_split: bool, decode_split: bool, sources: Any
+) -> Any:
     """The loop. Returns the step columns (P, A, D, S, B), start and time, and per request what BlisSchedule holds."""
     n = len(requests.prompt)
     block_size = limits.block_size
