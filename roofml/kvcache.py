@@ -36,6 +36,40 @@ class KvCache(NamedTuple):
     """(1,) blocks in the free list."""
 
 
+class BlockKeys(NamedTuple):
+    """Numbers for the full blocks that could ever be found in the cache, so that equal tokens have equal keys."""
+
+    shared_blocks: Ints
+    """(requests,) full blocks at the start of a prompt that it shares with its prefix group."""
+    shared_key: Ints
+    """(requests,) key of the first of them."""
+    own_key: Ints
+    """(requests,) key of the first block after them, nobody else's."""
+    total: int
+    """How many keys there are."""
+
+
+def block_keys(prefix_group: Ints, shared_blocks: Ints, full_blocks: Ints) -> BlockKeys:
+    """Number the `full_blocks` of each request, the first `shared_blocks` of them as those of its group.
+
+    Arrays of shape (requests,); requests of group -1 must have no shared blocks.
+    """
+    groups, group = np.unique(prefix_group, return_inverse=True)
+    most = np.zeros(len(groups), np.int64)
+    np.maximum.at(most, group, shared_blocks)
+    group_key = np.concatenate(([0], np.cumsum(most)))
+    own_key = group_key[-1] + np.concatenate(([0], np.cumsum(full_blocks - shared_blocks)))
+    return BlockKeys(shared_blocks, group_key[:-1][group], own_key[:-1], int(own_key[-1]))
+
+
+@njit(cache=True)
+def key_of(keys: Any, r: int, index: int) -> int:
+    """Key of the `index`-th full block of request r: shared within its prefix group, its own after the prefix."""
+    if index < keys.shared_blocks[r]:
+        return keys.shared_key[r] + index
+    return keys.own_key[r] + index - keys.shared_blocks[r]
+
+
 @njit(cache=True)
 def empty_cache(num_gpu_blocks: int, keys: int) -> Any:
     """A cache of which nothing is used. vLLM keeps one block for itself (the null block): blocks - 1 are usable."""

@@ -27,7 +27,17 @@ from roofml.batch import StepTable
 from roofml.compiled import digest_argument
 from roofml.components import ComponentTables, step_components
 from roofml.errors import InputError
-from roofml.kvcache import NOTHING, empty_cache, release, remember, take_cached, take_free
+from roofml.kvcache import (
+    NOTHING,
+    BlockKeys,
+    block_keys,
+    empty_cache,
+    key_of,
+    release,
+    remember,
+    take_cached,
+    take_free,
+)
 from roofml.runs.run import Run
 from roofml.steptime import StepParameters, step_time
 
@@ -84,10 +94,7 @@ class _Requests(NamedTuple):
     arrival_us: Floats
     prompt: Ints
     output: Ints
-    shared_blocks: Ints
-    shared_key: Ints
-    own_key: Ints
-    keys: int
+    keys: BlockKeys
 
 
 class _Limits(NamedTuple):
@@ -104,20 +111,12 @@ def _compiled_in() -> NDArray[Any]:
     return digest_argument(*(Path(__file__).with_name(f"{name}.py") for name in ("components", "steptime", "kvcache")))
 
 
-@njit(cache=True)
-def _key(requests: Any, r: int, index: int) -> int:
-    """Key of the `index`-th full block of request r: shared within its prefix group, its own after the prefix."""
-    if index < requests.shared_blocks[r]:
-        return requests.shared_key[r] + index
-    return requests.own_key[r] + index - requests.shared_blocks[r]
-
-
 @njit(cache=True, nogil=True)
 def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any, sources: Any) -> Any:
     """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts the finished."""
     n = len(requests.prompt)
     block_size = limits.block_size
-    cache = empty_cache(limits.num_gpu_blocks, requests.keys)
+    cache = empty_cache(limits.num_gpu_blocks, requests.keys.total)
     most_blocks = (np.max(requests.prompt + requests.output) + block_size - 1) // block_size + 1
 
     computed = np.zeros(n, np.int64)  # tokens in the KV cache
@@ -197,7 +196,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
                 hits, idle_hits = 0, 0
                 if limits.prefix_caching:
                     while hits < (known - 1) // block_size:
-                        block: Any = cache.block_of_key[_key(requests, r, hits)]
+                        block: Any = cache.block_of_key[key_of(requests.keys, r, hits)]
                         if block == NOTHING:
                             break
                         if cache.users[block] == 0:
@@ -213,7 +212,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
                     admitted += 1
                 slot[r] = free_slots[limits.max_num_seqs - running_count - 1]
                 for j in range(hits):
-                    block = cache.block_of_key[_key(requests, r, j)]
+                    block = cache.block_of_key[key_of(requests.keys, r, j)]
                     take_cached(cache, block)
                     blocks[slot[r], j] = block
                 held[r], remembered[r], computed[r] = hits, hits, hits * block_size
@@ -238,7 +237,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
             computed[r] += new
             if limits.prefix_caching:
                 while (remembered[r] + 1) * block_size <= computed[r]:
-                    remember(cache, blocks[slot[r], remembered[r]], _key(requests, r, remembered[r]))
+                    remember(cache, blocks[slot[r], remembered[r]], key_of(requests.keys, r, remembered[r]))
                     remembered[r] += 1
             if computed[r] == requests.prompt[r] + generated[r]:
                 generated[r] += 1
@@ -319,24 +318,12 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
 
 
 def _requests(run: Run) -> _Requests:
-    """Number the run's distinct full blocks: one key for each that could ever be found in the cache."""
+    """The run's requests, and keys for every full block of prompt and output: a preempted request finds its own."""
     block_size = run.server.block_size
-    total = (run.prompt_tokens + run.output_tokens) // block_size + 1
     shared = np.where(run.prefix_group >= 0, np.minimum(run.prefix_tokens, run.prompt_tokens) // block_size, 0)
-    groups, group = np.unique(run.prefix_group, return_inverse=True)
-    group_blocks = np.zeros(len(groups), np.int64)
-    np.maximum.at(group_blocks, group, shared)
-    group_key = np.concatenate(([0], np.cumsum(group_blocks)))
-    own_key = group_key[-1] + np.concatenate(([0], np.cumsum(total - shared)))
-    return _Requests(
-        arrival_us=run.arrival_us,
-        prompt=run.prompt_tokens,
-        output=run.output_tokens,
-        shared_blocks=shared,
-        shared_key=group_key[:-1][group],
-        own_key=own_key[:-1],
-        keys=int(own_key[-1]),
-    )
+    full = (run.prompt_tokens + run.output_tokens) // block_size + 1
+    keys = block_keys(run.prefix_group, shared, full)
+    return _Requests(run.arrival_us, run.prompt_tokens, run.output_tokens, keys)
 
 
 def _check_fits(run: Run) -> None:

@@ -20,7 +20,17 @@ from roofml.blis.deployment import Deployment, validate_coefficients
 from roofml.blis.steptime import BlisSteps, basis_times, complete, rates, weighted_sum
 from roofml.compiled import digest_argument
 from roofml.errors import InputError
-from roofml.kvcache import NOTHING, empty_cache, release, remember, take_cached, take_free
+from roofml.kvcache import (
+    NOTHING,
+    BlockKeys,
+    block_keys,
+    empty_cache,
+    key_of,
+    release,
+    remember,
+    take_cached,
+    take_free,
+)
 from roofml.runs.run import Run
 
 Ints = NDArray[np.int64]
@@ -66,10 +76,7 @@ class _Requests(NamedTuple):
     queued_us: Ints
     prompt: Ints
     output: Ints
-    shared_blocks: Ints
-    shared_key: Ints
-    own_key: Ints
-    keys: int
+    keys: BlockKeys
 
 
 class _Limits(NamedTuple):
@@ -165,32 +172,11 @@ def replay(run: Run, deployment: Deployment, alphas: Any, betas: Any, horizon_us
 
 
 def _requests(run: Run, served: NDArray[np.bool_], queued_us: Ints, block_size: int) -> _Requests:
-    """Number the full blocks of the prompts: one key for each that could ever be found in the cache."""
+    """The requests that are served, and keys for the full blocks of their prompts."""
     prompt, group = run.prompt_tokens[served], run.prefix_group[served]
-    total = prompt // block_size
     shared = np.where(group >= 0, np.minimum(run.prefix_tokens[served], prompt) // block_size, 0)
-    groups, index = np.unique(group, return_inverse=True)
-    most = np.zeros(len(groups), np.int64)
-    np.maximum.at(most, index, shared)
-    group_key = np.concatenate(([0], np.cumsum(most)))
-    own_key = group_key[-1] + np.concatenate(([0], np.cumsum(total - shared)))
-    return _Requests(
-        queued_us=queued_us[served],
-        prompt=prompt,
-        output=run.output_tokens[served],
-        shared_blocks=shared,
-        shared_key=group_key[:-1][index],
-        own_key=own_key[:-1],
-        keys=int(own_key[-1]),
-    )
-
-
-@njit(cache=True)
-def _key(requests: Any, r: int, block: int) -> int:
-    """Key of the `block`-th full block of request r: shared within its prefix group, its own after the prefix."""
-    if block < requests.shared_blocks[r]:
-        return requests.shared_key[r] + block
-    return requests.own_key[r] + block - requests.shared_blocks[r]
+    keys = block_keys(group, shared, prompt // block_size)
+    return _Requests(queued_us[served], prompt, run.output_tokens[served], keys)
 
 
 @njit(cache=True)
@@ -209,7 +195,7 @@ def _run(
     """The loop. Returns the step columns (P, A, D, S, B), start and time, and per request what BlisSchedule holds."""
     n = len(requests.prompt)
     block_size = limits.block_size
-    cache = empty_cache(limits.blocks + 1, requests.keys)
+    cache = empty_cache(limits.blocks + 1, requests.keys.total)
     most_blocks = np.max(requests.prompt + requests.output) // block_size + 2
 
     computed = np.zeros(n, np.int64)  # tokens known by the end of the step being formed (BLIS: ComputedTokens)
@@ -288,7 +274,7 @@ def _run(
             hits, idle_hits = 0, 0
             if limits.prefix_caching:
                 while hits < requests.prompt[r] // block_size:
-                    block = cache.block_of_key[_key(requests, r, hits)]
+                    block = cache.block_of_key[key_of(requests.keys, r, hits)]
                     if block == NOTHING:
                         break
                     if cache.users[block] == 0:
@@ -306,7 +292,7 @@ def _run(
             running_count += 1
             if new > 0:  # a prompt cached to its last block takes no blocks
                 for j in range(hits):
-                    block = cache.block_of_key[_key(requests, r, j)]
+                    block = cache.block_of_key[key_of(requests.keys, r, j)]
                     take_cached(cache, block)
                     blocks[slot[r], j] = block
                 held[r], known[r], stored[r] = hits, hits, hits * block_size
@@ -395,5 +381,5 @@ def _extend(
         held[r] += 1
     if limits.prefix_caching:
         while (known[r] + 1) * block_size <= min(stored[r], requests.prompt[r]):
-            remember(cache, blocks[slot, known[r]], _key(requests, r, known[r]))
+            remember(cache, blocks[slot, known[r]], key_of(requests.keys, r, known[r]))
             known[r] += 1
