@@ -66,7 +66,8 @@ class Schedule:
     step_time_us: Floats
     """(steps,)"""
     first_step: Ints
-    """(requests,) the step that made the first output token; a request is in every step from its first to its last."""
+    """(requests,) the step that made the first output token. Until its last a request waits for every step, and is in
+    each unless it was preempted or the budget ran out before it."""
     last_step: Ints
     """(requests,) the step that made the last output token."""
     queued_us: Floats
