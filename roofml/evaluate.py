@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from roofml import protocols
 from roofml.components import ComponentTables, component_tables
 from roofml.efficiency import load_efficiency
 from roofml.errors import InputError
@@ -15,6 +16,7 @@ from roofml.fit import Fit, fit
 from roofml.gpu import Gpu, load_gpu
 from roofml.model import ModelSpec, load_model
 from roofml.params import split
+from roofml.protocols import Part, part
 from roofml.replay import Replay, RequestParameters, replay
 from roofml.runs.doctor import Diagnosis
 from roofml.runs.run import Bools, Floats, Run
@@ -86,18 +88,6 @@ def setting_of(runs: Sequence[Run]) -> Setting:
     return setting(first.model, first.gpu, first.tensor_parallel, budget)
 
 
-def judged_after(run: Run, fraction: float, until: float = 1.0) -> Bools:
-    """Requests measured that come after the first `fraction` of the run, up to the share `until`.
-
-    Raises InputError when none is left.
-    """
-    place = np.arange(len(run))
-    mask = run.ok & (place >= fraction * len(run)) & (place < until * len(run))
-    if not mask.any():
-        raise InputError(f"{run.name}: no successful request from {fraction:.0%} to {until:.0%} of the run to judge by")
-    return mask
-
-
 class Predicted(Protocol):
     """A replay's latencies, ours or BLIS's: one a request, µs."""
 
@@ -147,20 +137,6 @@ def _p99(values: Floats) -> float:
     return float(np.percentile(values, 99))
 
 
-def groups(diagnoses: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
-    """Runs of one model, GPU and tensor parallel size together, in order of first appearance."""
-    found: dict[tuple[str, str | None, int], list[Diagnosis]] = {}
-    for diagnosis in diagnoses:
-        server = diagnosis.run.server
-        found.setdefault((server.model, server.gpu, server.tensor_parallel), []).append(diagnosis)
-    return list(found.values())
-
-
-def trainable(group: Sequence[Diagnosis]) -> list[Run]:
-    """The runs a fit may use: those not saturated, or all where every one is."""
-    return [d.run for d in group if not d.saturated] or [d.run for d in group]
-
-
 def temporal(
     diagnoses: Sequence[Diagnosis],
     train_fraction: float,
@@ -172,20 +148,20 @@ def temporal(
     """
     reports: list[RunReport] = []
     fits: list[Fit] = []
-    for group in groups(diagnoses):
-        runs = trainable(group)
-        where = setting_of([d.run for d in group])
+    for fold in protocols.temporal(diagnoses, train_fraction):
         if on_group is not None:
-            on_group(f"{where.model.name} on {where.gpu.name}, TP {where.tp}")
-        fitted = fit(runs, where.tables, train_fraction)
+            on_group(fold.name)
+        where = setting_of([part.run for part in fold.test])
+        fitted = fit([part.run for part in fold.train], where.tables, train_fraction)
         fits.append(fitted)
-        trained = {id(run) for run in runs}
-        for diagnosis in group:
-            run = diagnosis.run
-            judged = judged_after(run, train_fraction if id(run) in trained else 0.0)
-            predicted = replay(run, where.tables, *split(fitted.values))
-            reports.append(report(run, predicted, judged, diagnosis.saturated))
+        reports += [judge(part, where, fitted) for part in fold.test]
     return reports, fits
+
+
+def judge(part: Part, where: Setting, fitted: Fit) -> RunReport:
+    """Replay a run with what a fit found, and compare the requests of `part`."""
+    predicted = replay(part.run, where.tables, *split(fitted.values))
+    return report(part.run, predicted, part.requests, part.diagnosis.saturated)
 
 
 def with_parameters(
@@ -199,8 +175,7 @@ def with_parameters(
     """Judge given parameters on the requests between the shares `after` and `until` of each run."""
     replays = [replay(d.run, where.tables, step, request) for d in diagnoses]
     return [
-        report(d.run, r, judged_after(d.run, after, until), d.saturated)
-        for d, r in zip(diagnoses, replays, strict=True)
+        report(d.run, r, part(d, after, until).requests, d.saturated) for d, r in zip(diagnoses, replays, strict=True)
     ], replays
 
 

@@ -16,17 +16,16 @@ from roofml.evaluate import (
     METRICS,
     RunReport,
     document,
-    groups,
     in_sample_error_pct,
-    judged_after,
     report,
     setting_of,
     summary,
     temporal,
-    trainable,
     with_parameters,
 )
 from roofml.params import PRIOR_VALUES, split
+from roofml.protocols import between, groups, lomo, lowo, part, trainable
+from roofml.protocols import temporal as temporal_folds
 from roofml.replay import replay
 from roofml.runs import ServerOverrides, read_run
 from roofml.runs.doctor import Diagnosis, examine
@@ -113,13 +112,13 @@ def test_answers_that_came_in_one_piece_have_no_tpot_to_compare_with() -> None:
 
 def test_the_split_is_by_order_of_arrival() -> None:
     run = a_run(10)
-    assert judged_after(run, 0.6).tolist() == [False] * 6 + [True] * 4
-    assert judged_after(run, 0.65).tolist() == [False] * 7 + [True] * 3
-    assert judged_after(run, 0.0).all()
+    assert between(run, 0.6).tolist() == [False] * 6 + [True] * 4
+    assert between(run, 0.65).tolist() == [False] * 7 + [True] * 3
+    assert between(run, 0.0).all()
     failed = replace(run, ok=np.arange(10) != 8)
-    assert judged_after(failed, 0.6).sum() == 3
+    assert between(failed, 0.6).sum() == 3
     with pytest.raises(InputError, match=r"no successful request .*60%"):
-        judged_after(replace(run, ok=np.arange(10) < 6), 0.6)
+        between(replace(run, ok=np.arange(10) < 6), 0.6)
 
 
 def test_groups_are_of_one_model_gpu_and_size() -> None:
@@ -133,8 +132,30 @@ def test_groups_are_of_one_model_gpu_and_size() -> None:
 
 def test_saturated_runs_are_not_fitted_where_others_are() -> None:
     good, full = diagnosed(a_run()), diagnosed(a_run(), saturated=True)
-    assert trainable([full, good]) == [good.run]
-    assert trainable([full]) == [full.run]
+    assert trainable([full, good]) == [good]
+    assert trainable([full]) == [full]
+
+
+def test_folds_never_learn_from_what_they_are_judged_by() -> None:
+    first = [diagnosed(replace(a_run(), name=name)) for name in ("a", "b")]
+    other = [diagnosed(replace(a_run(), name=name, server=replace(a_run().server, tensor_parallel=2))) for name in "cd"]
+    full = diagnosed(replace(a_run(), name="full"), saturated=True)
+    every = [*first, full, *other]
+    for folds in (temporal_folds(every, 0.5, 0.2), lomo(every), lowo(every)):
+        assert sorted(p.run.name for fold in folds for p in fold.test) == ["a", "b", "c", "d", "full"]
+        for fold in folds:
+            seen = np.zeros((5, len(first[0].run)), int)
+            for p in (*fold.train, *fold.validation, *fold.test):
+                seen["abcdf".index(p.run.name[0])] += p.requests
+            assert seen.max() == 1
+            assert "full" not in {p.run.name for p in fold.train}
+    assert [p.run.name for p in lomo(every)[0].train] == ["c", "d"]
+    assert [p.run.name for p in lowo(every)[0].train] == ["b"]
+    with pytest.raises(InputError, match="lomo: expected runs of at least two models"):
+        lomo(first)
+    with pytest.raises(InputError, match="lowo: expected at least two runs of one model"):
+        lowo([first[0], other[0]])
+    assert part(first[0], 0.5).requests.sum() == len(first[0].run) - part(first[0], 0.0, 0.5).requests.sum()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +211,7 @@ def test_each_group_has_its_own_fit_and_is_announced() -> None:
     reports, fits = temporal([diagnosed(fast), diagnosed(slow)], 0.6, seen.append)
     assert len(fits) == 2
     assert [r.gpu for r in reports] == ["H100", "A100-SXM"]
-    assert seen == ["llama-2-7b-hf on H100, TP 1", "llama-2-7b-hf on A100-SXM, TP 1"]
+    assert seen == ["Llama-2-7b-hf on H100, TP 1", "llama-2-7b-hf on A100-SXM, TP 1"]
 
 
 def test_given_parameters_are_judged_without_a_fit() -> None:

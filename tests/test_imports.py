@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("params",),
     ("fit",),
     ("coefficients",),
+    ("protocols",),
     ("evaluate",),
     ("demo", "inspection", "blis"),
     ("export",),

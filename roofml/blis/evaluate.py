@@ -13,9 +13,10 @@ from roofml.blis.model_view import blis_model
 from roofml.blis.replay import for_blis, replay
 from roofml.coefficients import BlisSection
 from roofml.errors import InputError
-from roofml.evaluate import RunReport, groups, judged_after, report, trainable
+from roofml.evaluate import RunReport, report
 from roofml.gpu import load_gpu
 from roofml.model import config_path
+from roofml.protocols import between, groups, trainable
 from roofml.runs.doctor import Diagnosis
 from roofml.runs.run import Run
 
@@ -34,7 +35,7 @@ def judge(diagnosis: Diagnosis, coefficients: BlisCoefficients, after: float = 0
     """BLIS's errors on the requests between two shares. Raises InputError for requests it never finishes."""
     run = diagnosis.run
     predicted = replay(for_blis(run), deployment_of(run), coefficients.alphas, coefficients.betas)
-    judged = judged_after(run, after, until)
+    judged = between(run, after, until)
     unfinished = judged & ~np.isfinite(predicted.e2e_us)
     if unfinished.any():
         raise InputError(f"{run.name}: BLIS drops {int(unfinished.sum())} requests: longer than max_model_len?")
@@ -43,7 +44,7 @@ def judge(diagnosis: Diagnosis, coefficients: BlisCoefficients, after: float = 0
 
 def fit_group(group: Sequence[Diagnosis], train_fraction: float) -> BlisFit:
     """The coefficients that make BLIS most accurate on a group's runs of one model, GPU and tensor parallel size."""
-    return fit([(run, deployment_of(run)) for run in trainable(group)], train_fraction)
+    return fit([(d.run, deployment_of(d.run)) for d in trainable(group)], train_fraction)
 
 
 def temporal(
@@ -56,8 +57,8 @@ def temporal(
         if on_group is not None:
             on_group(f"{first.model} on {first.gpu}, TP {first.tensor_parallel}, as BLIS")
         coefficients = fit_group(group, train_fraction).coefficients
-        trained = {id(run) for run in trainable(group)}
-        reports += [judge(d, coefficients, train_fraction if id(d.run) in trained else 0.0) for d in group]
+        trained = {id(d) for d in trainable(group)}
+        reports += [judge(d, coefficients, train_fraction if id(d) in trained else 0.0) for d in group]
     return reports
 
 

@@ -53,7 +53,8 @@ def evaluate(
     from roofml.cli.reading import diagnose, warn_of
     from roofml.cli.replay import judge_with
     from roofml.coefficients import read_coefficients
-    from roofml.evaluate import document, groups, judged_after, setting_of, temporal
+    from roofml.evaluate import document, setting_of, temporal
+    from roofml.protocols import between, groups
     from roofml.runs import ServerOverrides
 
     if coeffs is not None and protocol is not None:
@@ -74,7 +75,7 @@ def evaluate(
         for group in groups(diagnoses):
             setting_of([d.run for d in group])
             for diagnosis in group:
-                judged_after(diagnosis.run, 0.0 if diagnosis.saturated else fraction)
+                between(diagnosis.run, 0.0 if diagnosis.saturated else fraction)
         warn_of(diagnoses)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=len(groups(diagnoses)))

@@ -47,10 +47,11 @@ def fit(
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
     from roofml.cli.reading import diagnose, warn_of
     from roofml.coefficients import coefficients_of, coefficients_text, write_coefficients
-    from roofml.evaluate import in_sample_error_pct, setting_of, trainable, with_parameters
+    from roofml.evaluate import in_sample_error_pct, setting_of, with_parameters
     from roofml.files import check_writable
     from roofml.fit import fit as fit_runs
     from roofml.params import split
+    from roofml.protocols import trainable
     from roofml.runs import ServerOverrides
 
     if not 0 < train_fraction <= 1:
@@ -64,8 +65,8 @@ def fit(
     diagnoses = diagnose(runs, overrides)
     where = setting_of([d.run for d in diagnoses])
     warn_of(diagnoses)
-    chosen = trainable(diagnoses)
-    used = [d for d in diagnoses if any(d.run is run for run in chosen)]
+    used = trainable(diagnoses)
+    chosen = [d.run for d in used]
     for diagnosis in diagnoses:
         if diagnosis not in used and not quiet:
             note(f"{diagnosis.run.name}: saturated, left out of the fit")

@@ -47,8 +47,9 @@ def replay(
 
     from roofml.cli.reading import diagnose, warn_of, with_gpu
     from roofml.coefficients import read_coefficients
-    from roofml.evaluate import judged_after, report
+    from roofml.evaluate import report
     from roofml.files import check_writable, write_atomically
+    from roofml.protocols import between
     from roofml.replay import replay as replay_run
     from roofml.runs import ServerOverrides
 
@@ -67,7 +68,7 @@ def replay(
         predicted = replay_run(diagnosis.run, where.tables, *given.parameters(), progress=finished)
     for text in given.outside(predicted.schedule.steps):
         warn(text)
-    judged = report(diagnosis.run, predicted, judged_after(diagnosis.run, 0.0), diagnosis.saturated)
+    judged = report(diagnosis.run, predicted, between(diagnosis.run, 0.0), diagnosis.saturated)
     if output is not None:
         write_atomically(output, _csv(diagnosis.run, predicted))
     facts = _facts(diagnosis.run, predicted)
@@ -112,13 +113,14 @@ def judge_with(
 ) -> tuple[list[RunReport], list[str]]:
     """Reports of the coefficients read from `path` on each run, and what to warn of."""
     from roofml.cli.reading import warn_of, with_gpu
-    from roofml.evaluate import judged_after, with_parameters
+    from roofml.evaluate import with_parameters
+    from roofml.protocols import between
 
     if target is Target.blis and given.blis is None:
         raise InputError(f"{path}: blis: missing; fit with --target blis")
     diagnoses = [with_gpu(diagnosis, given.gpu) for diagnosis in diagnoses]
     for diagnosis in diagnoses:
-        judged_after(diagnosis.run, after)
+        between(diagnosis.run, after)
     where = setting_for(given, path, [d.run for d in diagnoses])
     warn_of(diagnoses)
     if given.blis is not None and target is Target.blis:
