@@ -13,6 +13,9 @@ from roofml.errors import InputError
 
 Floats = NDArray[np.float64]
 
+LONG_CONTEXT = 1024
+"""Tokens of context up to which decode attention in serving costs what its kernel takes alone (params.long_context)."""
+
 
 @dataclass(frozen=True)
 class StepTable:
@@ -30,13 +33,15 @@ class StepTable:
     """Σ over prefills of context tokens read from the KV cache."""
     decode_context: Floats
     """Σ over decodes of context tokens read from the KV cache."""
+    decode_beyond: Floats
+    """Σ over decodes of the context tokens after the first `LONG_CONTEXT`."""
 
     def __len__(self) -> int:
         return len(self.requests)
 
     @classmethod
     def from_columns(cls, columns: NDArray[np.float64]) -> Self:
-        """From an array (steps, 6) whose columns are in the order of the fields."""
+        """From an array (steps, 7) whose columns are in the order of the fields."""
         return cls(*np.ascontiguousarray(columns.T))
 
     @classmethod
@@ -47,7 +52,7 @@ class StepTable:
         """
         rows: list[list[float]] = []
         for number, batch in enumerate(batches):
-            row = [0.0] * 6
+            row = [0.0] * 7
             for new, context, prompt in batch:
                 if new < 1 or context < 0 or prompt < 0:
                     raise InputError(
@@ -62,9 +67,10 @@ class StepTable:
                 elif new == 1:
                     row[1] += 1
                     row[5] += context
+                    row[6] += max(0, context - LONG_CONTEXT)
                 else:
                     raise InputError(
                         f"step {number}: {new} new tokens after the prompt: speculative decoding is not modelled"
                     )
             rows.append(row)
-        return cls.from_columns(np.array(rows, dtype=np.float64).reshape(-1, 6))
+        return cls.from_columns(np.array(rows, dtype=np.float64).reshape(-1, 7))

@@ -4,7 +4,8 @@ Layout, in the order it is written (schema `roofml/1`):
 
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     step {corrections, overheads_us, blend, gemm_growth}, request,
-    fit {runs, requests, train_fraction, rounds, converged, error_pct, sd, not_identified, valid, covariance, roofml},
+    fit {runs, requests, train_fraction, prior, rounds, converged, error_pct, sd, not_identified, valid, covariance,
+        roofml},
     blis (optional: what BLIS's own form needs)
 """
 
@@ -83,6 +84,7 @@ class FitSection(_Strict):
     runs: list[str]
     requests: int
     train_fraction: Finite
+    prior: str
     rounds: int
     converged: bool
     error_pct: dict[str, ErrorSection]
@@ -177,6 +179,7 @@ def coefficients_of(
                 "runs": [run.name for run in runs],
                 "requests": fit.requests,
                 "train_fraction": train_fraction,
+                "prior": fit.prior.source,
                 "rounds": fit.rounds,
                 "converged": fit.converged,
                 "error_pct": {

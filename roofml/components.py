@@ -17,11 +17,11 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.batch import StepTable
-from roofml.efficiency import Efficiency
+from roofml.efficiency import STANDS_IN, DecodeAttention, Efficiency
 from roofml.errors import NotSupportedError
 from roofml.gpu import Gpu
 from roofml.model import ModelSpec
-from roofml.operations import AttentionOp, StateOp
+from roofml.operations import AttentionOp, Gemm, StateOp
 
 Floats = NDArray[np.float64]
 
@@ -31,7 +31,10 @@ COMPONENTS = (
     "prefill_attention",
     "decode_attention",
     "weights",
+    "expert_weights",
     "kv_cache",
+    "attention_items",
+    "long_context",
     "communication",
 )
 
@@ -42,9 +45,13 @@ class ComponentTables(NamedTuple):
     gemm: Floats
     """(budget + 1,) compute time of the layers' GEMMs on M tokens."""
     weights: Floats
-    """(budget + 1,) time to read the weights that M tokens touch."""
+    """(budget + 1,) time to read the weights that every token needs."""
+    expert_weights: Floats
+    """(budget + 1,) time to read those of the experts that M tokens touch."""
     communication: Floats
     """(budget + 1,) time of the step's all-reduces on M tokens."""
+    attention_items: Floats
+    """(budget + 1,) time that the attention of R requests takes besides moving keys and values."""
     logits_per_request: float
     """Compute time of one row of the LM head."""
     prefill_pair: float
@@ -53,45 +60,82 @@ class ComponentTables(NamedTuple):
     """The same in decode attention."""
     kv_token: float
     """Time to move the keys and values of one token of one request, all layers."""
-    kv_request: float
-    """Time to move the constant state of one request's recurrent layers."""
+    grouped_kv_token: float
+    """The same of the layers whose query heads share KV heads."""
     layers: float
     """Number of layers, the multiplier of the overhead per layer."""
+
+
+CAPTURED = 256
+"""vLLM captures CUDA graphs for batches of 1, 2, 4 and every multiple of 8 up to twice max_num_seqs (128), and fills a
+step up to the next of them: vllm.config, cudagraph_capture_sizes."""
+
+
+def padded(tokens: Floats) -> Floats:
+    """M new tokens -> the size of the CUDA graph that runs them; more than `CAPTURED` run as they are."""
+    multiple = np.where(tokens <= 2, tokens, np.where(tokens <= 4, 4, 8 * np.ceil(tokens / 8)))
+    return np.where(tokens <= CAPTURED, multiple, tokens)
+
+
+def measured_gemm(gemm: Gemm, gpu: Gpu, efficiency: Efficiency) -> tuple[Floats, Floats, float]:
+    """M at which a product was measured, ascending, measured over ideal time there, and its relative sd."""
+    if not gemm.experts:
+        slowdown, sd = efficiency.gemm.at(gemm.flops_dtype, gemm.n, gemm.k)
+        return efficiency.gemm.tokens, slowdown, sd
+    rising = gemm.name != "expert_down"  # gate and up are one product, twice as wide as an expert
+    hidden, inter = (gemm.k, gemm.n / (2 if gemm.name == "expert_gate_up" else 1)) if rising else (gemm.n, gemm.k)
+    values, sd = efficiency.mixture(gemm.flops_dtype, gemm.experts, gemm.experts_per_token, hidden, inter)
+    return efficiency.moe_tokens, 1 / values, sd
+
+
+def experts_hit(gemm: Gemm, tokens: Floats) -> Floats:
+    """How many weight matrices M tokens touch: of E experts, k at random each, E·(1 - (1 - k/E)^M) on average."""
+    if not gemm.experts:
+        return np.where(tokens > 0, 1.0, 0.0)
+    return gemm.experts * (1 - (1 - gemm.experts_per_token / gemm.experts) ** tokens)
 
 
 def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
     """Compute time of all layers' GEMMs: Σ 2·M·n·k / (peak·efficiency); each token visits its experts' only.
 
-    State updates of recurrent layers, a fixed amount of arithmetic a token, count here too; the LM head does not.
-    Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
+    The efficiency is that of the most tokens measured: where fewer reach less, arithmetic hides behind the weights, and
+    one that rises with M would make a token cheaper in company than alone. State updates of recurrent layers, a fixed
+    amount of arithmetic a token, count here too; the LM head does not. Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for
+    a matrix product, shapes from the config.
     """
-    dense = experts = 0.0
+    per_token = 0.0
     for gemm in model.gemms(tp):
         if gemm.rows == "tokens":
-            time = gemm.count * gemm.flops_per_row / gpu.flops_rate(gemm.flops_dtype)
-            dense, experts = (dense, experts + time) if gemm.experts else (dense + time, experts)
+            _, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
+            per_token += gemm.count * gemm.flops_per_row / gpu.flops_rate(gemm.flops_dtype) * slowdown[-1]
     for op in model.mixers(tp):
         if isinstance(op, StateOp):
-            dense += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
-    return tokens * (dense / efficiency.gemm + experts / efficiency.moe)
+            per_token += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
+    return tokens * per_token
 
 
-def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
-    """Time to read each weight that the step touches once: bytes / (bandwidth·efficiency); nothing for an empty step.
+def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, experts: bool) -> Floats:
+    """Time of a step's GEMMs while they are bound by reading weights: each weight touched once, at the measured speed.
 
-    Prefill and decode share the read. Of E experts, M tokens that each draw k at random touch E·(1 - (1 - k/E)^M) on
-    average. The LM head is read whole. Shape (M,) -> (M,), µs, never falling in M.
+    Those of routed `experts`, or all others.
+
+    Prefill and decode share the read, and kernels take larger tiles as M grows, so measured times rise a little even
+    here. Past the last M where reading takes longer than computing, the speed there holds. The LM head is read whole.
+    Shape (M,) -> (M,), µs, never falling in M; nothing for an empty step.
     """
-    dense, experts = np.zeros_like(tokens), np.zeros_like(tokens)
+    time = np.zeros_like(tokens)
     for gemm in model.gemms(tp):
-        once = gemm.count * gemm.weight_bytes
-        if gemm.experts:
-            hit = gemm.experts * (1 - (1 - gemm.experts_per_token / gemm.experts) ** tokens)
-            experts = experts + once * hit
-        else:
-            dense = dense + np.where(tokens > 0, once, 0)
-    read = dense / efficiency.weights + experts / efficiency.moe_weights
-    return np.maximum.accumulate(read / gpu.bandwidth_bytes_per_us)
+        if bool(gemm.experts) != experts:
+            continue
+        once = gemm.count * gemm.weight_bytes / gpu.bandwidth_bytes_per_us
+        m, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
+        compute = gemm.count * gemm.flops_per_row * m / gpu.flops_rate(gemm.flops_dtype)
+        reading = max(1, int(np.count_nonzero(once * experts_hit(gemm, m) >= compute)))
+        if gemm.rows == "sampled":
+            reading = 1
+        factor = np.interp(tokens, m[:reading], slowdown[:reading])
+        time += once * experts_hit(gemm, tokens) * factor
+    return np.maximum.accumulate(time)
 
 
 def communication_us(model: ModelSpec, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
@@ -116,6 +160,21 @@ def attention_ops(model: ModelSpec, tp: int) -> tuple[AttentionOp, ...]:
     return ops
 
 
+def measured_prefill(op: AttentionOp, efficiency: Efficiency) -> tuple[float, float]:
+    """MFU of an operation's prefill, and its relative sd."""
+    if op.name == "latent_attention":
+        return efficiency.latent_prefill(op.flops_dtype, op.heads)
+    return efficiency.prefill_attention(op.flops_dtype, op.heads, op.kv_heads, op.qk_dim)
+
+
+def measured_decode(op: AttentionOp, efficiency: Efficiency) -> DecodeAttention:
+    """An operation's decode kernel: that of its cache's data type, heads and KV heads."""
+    if op.name == "latent_attention":
+        return efficiency.latent_decode("fp8" if op.kv_bytes <= op.qk_dim else STANDS_IN, op.heads)
+    element = op.kv_bytes / (op.kv_heads * (op.qk_dim + op.value_dim))
+    return efficiency.decode_attention("fp8" if element <= 1 else STANDS_IN, op.heads, op.kv_heads, op.qk_dim)
+
+
 def pair_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> tuple[float, float]:
     """Compute time of one query-key pair over all layers, in prefill and in decode: FLOP / (peak·MFU), µs.
 
@@ -123,29 +182,63 @@ def pair_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> tupl
     """
     prefill = decode = 0.0
     for op in attention_ops(model, tp):
-        rate = gpu.flops_rate(op.flops_dtype) * efficiency.prefill_attention
+        rate = gpu.flops_rate(op.flops_dtype) * measured_prefill(op, efficiency)[0]
         prefill += op.count * op.prefill_flops_per_pair / rate
         decode += op.count * op.decode_flops_per_pair / rate
     return prefill, decode
 
 
-def kv_token_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
-    """Time to move the keys and values of one token of one request: Σ bytes / (bandwidth·MBU) over layers, µs.
+def kv_token_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency, grouped_only: bool = False) -> float:
+    """Time to move the keys and values of one token of one request: Σ bytes / (bandwidth·MBU) over layers, µs."""
+    return sum(
+        op.count * op.kv_bytes / (gpu.bandwidth_bytes_per_us * measured_decode(op, efficiency).mbu)
+        for op in attention_ops(model, tp)
+        if op.kv_heads < op.heads or not grouped_only
+    )
 
-    Grouped queries read less but reach less of the bandwidth in serving: fewer, longer pieces of work for as many SMs.
+
+def attention_items_us(model: ModelSpec, gpu: Gpu, tp: int, requests: Floats, efficiency: Efficiency) -> Floats:
+    """Time that R requests' attention takes besides moving keys and values; shape (R,) -> (R,), µs.
+
+    Every layer's kernel is launched, and each pair of a request and a KV head beyond one for every multiprocessor
+    costs a little however short its context. Recurrent layers read and write each request's constant state.
     """
-    time = 0.0
+    time = np.zeros_like(requests)
     for op in attention_ops(model, tp):
-        grouped = op.kv_heads < op.heads
-        mbu = efficiency.decode_attention_grouped if grouped else efficiency.decode_attention
-        time += op.count * op.kv_bytes / (gpu.bandwidth_bytes_per_us * mbu)
+        kernel = measured_decode(op, efficiency)
+        heads = 1 if op.name == "latent_attention" else op.kv_heads
+        beyond = np.maximum(0.0, requests * heads - gpu.sm_count)
+        time += op.count * np.where(requests > 0, kernel.fixed_us + kernel.item_us * beyond, 0.0)
+    for op in model.mixers(tp):
+        if isinstance(op, StateOp):
+            kernel = efficiency.decode_attention(STANDS_IN, op.heads, op.heads, 128)
+            time += requests * 2 * op.count * op.state_bytes / (gpu.bandwidth_bytes_per_us * kernel.mbu)
     return time
 
 
-def kv_request_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> float:
-    """Time to read and write the constant state of one request's recurrent layers, µs; 0 for a pure transformer."""
-    moved = sum(2 * op.count * op.state_bytes for op in model.mixers(tp) if isinstance(op, StateOp))
-    return moved / (gpu.bandwidth_bytes_per_us * efficiency.decode_attention)
+def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> dict[str, float]:
+    """Component -> relative standard deviation that comes from shapes the kernel tables do not hold.
+
+    That of the tables themselves is part of the corrections' priors and left out. A component of several products has
+    the mean of theirs, weighted by the time that reading their weights takes.
+    """
+    weighted: dict[str, list[tuple[float, float]]] = {}
+
+    def add(component: str, weight: float, sd: float, known: float) -> None:
+        weighted.setdefault(component, []).append((weight, max(0.0, sd**2 - known**2) ** 0.5))
+
+    for gemm in model.gemms(tp):
+        _, _, sd = measured_gemm(gemm, gpu, efficiency)
+        known = efficiency.moe.sd if gemm.experts else efficiency.gemm.sd
+        add("expert_weights" if gemm.experts else "weights", gemm.resident_bytes, sd, known)
+        add("decode_gemm", gemm.resident_bytes, sd, known)
+    for op in attention_ops(model, tp):
+        add("prefill_attention", op.count, measured_prefill(op, efficiency)[1], efficiency.prefill_attention_rows.sd)
+        add("kv_cache", op.count, measured_decode(op, efficiency).sd, efficiency.decode_attention_rows.sd)
+    return {
+        name: sum(weight * sd for weight, sd in parts) / sum(weight for weight, _ in parts)
+        for name, parts in weighted.items()
+    }
 
 
 def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency) -> ComponentTables:
@@ -156,13 +249,15 @@ def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficienc
     prefill_pair, decode_pair = pair_us(model, gpu, tp, efficiency)
     return ComponentTables(
         gemm=gemm_us(model, gpu, tp, tokens, efficiency),
-        weights=weights_us(model, gpu, tp, tokens, efficiency),
-        communication=communication_us(model, tp, tokens, efficiency),
+        weights=weights_us(model, gpu, tp, padded(tokens), efficiency, experts=False),
+        expert_weights=weights_us(model, gpu, tp, padded(tokens), efficiency, experts=True),
+        communication=communication_us(model, tp, padded(tokens), efficiency),
+        attention_items=attention_items_us(model, gpu, tp, tokens, efficiency),
         logits_per_request=head.flops_per_row / gpu.flops_rate(head.flops_dtype),
         prefill_pair=prefill_pair,
         decode_pair=decode_pair,
         kv_token=kv_token_us(model, gpu, tp, efficiency),
-        kv_request=kv_request_us(model, gpu, tp, efficiency),
+        grouped_kv_token=kv_token_us(model, gpu, tp, efficiency, grouped_only=True),
         layers=float(model.num_layers),
     )
 
@@ -176,12 +271,15 @@ def step_components(
     prefill_pairs: Any,
     prefill_context: Any,
     decode_context: Any,
+    decode_beyond: Any,
     new_tokens: Any,
     decodes: Any,
+    batch: Any,
 ) -> Any:
-    """The seven components of a step in the order of COMPONENTS, µs. Plain arithmetic on numbers or arrays.
+    """The components of a step in the order of COMPONENTS, µs. Plain arithmetic on numbers or arrays.
 
-    `new_tokens` and `decodes` are prefill + decode tokens and decode tokens as integers, to look up the tables.
+    `new_tokens`, `decodes` and `batch` are prefill + decode tokens, decode tokens and requests as integers, to look up
+    the tables.
     decode_gemm is the GEMM time at M = decode tokens and prefill_gemm what the prefill tokens add to it, so the two
     sum to the mixed step exactly. A decode attends to its context and itself; KV traffic is every context token read
     and every new token written.
@@ -195,14 +293,16 @@ def step_components(
         tables.prefill_pair * prefill_pairs,
         tables.decode_pair * (decode_context + decode_tokens),
         tables.weights[new_tokens],
-        tables.kv_token * (decode_context + prefill_context + prefill_tokens + decode_tokens)
-        + tables.kv_request * requests,
+        tables.expert_weights[new_tokens],
+        tables.kv_token * (decode_context + prefill_context + prefill_tokens + decode_tokens),
+        tables.attention_items[batch],
+        tables.grouped_kv_token * decode_beyond,
         tables.communication[new_tokens],
     )
 
 
 def components(tables: ComponentTables, steps: StepTable) -> Floats:
-    """The components of every step: shape (steps, 7), columns in the order of COMPONENTS, µs."""
+    """The components of every step: shape (steps, components), columns in the order of COMPONENTS, µs."""
     new_tokens = (steps.prefill_tokens + steps.decode_tokens).astype(np.int64)
     values = step_components(
         tables,
@@ -212,7 +312,9 @@ def components(tables: ComponentTables, steps: StepTable) -> Floats:
         steps.prefill_pairs,
         steps.prefill_context,
         steps.decode_context,
+        steps.decode_beyond,
         new_tokens,
         steps.decode_tokens.astype(np.int64),
+        steps.requests.astype(np.int64),
     )
     return np.stack(values, axis=1)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from roofml import protocols
-from roofml.components import ComponentTables, component_tables
+from roofml.components import ComponentTables, component_sd, component_tables
 from roofml.efficiency import load_efficiency
 from roofml.errors import InputError
 from roofml.fit import Fit, fit
 from roofml.gpu import Gpu, load_gpu
 from roofml.model import ModelSpec, load_model
-from roofml.params import split
-from roofml.protocols import Part, part
+from roofml.params import NAMES, split
+from roofml.pooled import learned_of
+from roofml.prior import PACKAGE, Learned, Prior, pool
+from roofml.protocols import Fold, Part, part
 from roofml.replay import Replay, RequestParameters, replay
 from roofml.runs.doctor import Diagnosis
 from roofml.runs.run import Bools, Floats, Run
 from roofml.steptime import StepParameters
 
+DRAWS = 60
+"""Replays behind an interval."""
 METRICS = ("e2e_mean", "ttft_mean", "tpot_mean", "e2e_p99", "ttft_p99", "tpot_p99")
 
 
@@ -31,6 +37,13 @@ class Metric:
 
     measured_us: float
     predicted_us: float
+    interval_us: tuple[float, float] | None = None
+    """Where the prediction says the measurement lies with 90 % probability; None where it was fitted."""
+
+    @property
+    def covered(self) -> bool:
+        """Whether the interval contains the measurement; False without one."""
+        return self.interval_us is not None and self.interval_us[0] <= self.measured_us <= self.interval_us[1]
 
     @property
     def error_pct(self) -> float:
@@ -62,12 +75,21 @@ class Setting:
     gpu: Gpu
     tp: int
     tables: ComponentTables
+    table_sd: Mapping[str, float]
+    """Component -> relative standard deviation for shapes that were not measured; what was not has none."""
 
 
 def setting(model: str, gpu: str, tp: int, budget: int) -> Setting:
     """Load config, datasheet and efficiencies, and make the component tables for steps of up to `budget` tokens."""
     spec, device = load_model(model), load_gpu(gpu)
-    return Setting(spec, device, tp, component_tables(spec, device, tp, budget, load_efficiency(device)))
+    efficiency = load_efficiency(device)
+    return Setting(
+        spec,
+        device,
+        tp,
+        component_tables(spec, device, tp, budget, efficiency),
+        component_sd(spec, device, tp, efficiency),
+    )
 
 
 def setting_of(runs: Sequence[Run]) -> Setting:
@@ -102,25 +124,33 @@ class Predicted(Protocol):
         ...
 
 
-def report(run: Run, predicted: Predicted, judged: Bools, saturated: bool) -> RunReport:
-    """Compare a replay with its run over the `judged` requests, shape (requests,)."""
+def report(
+    run: Run, predicted: Predicted, judged: Bools, saturated: bool, draws: Sequence[Predicted] = ()
+) -> RunReport:
+    """Compare a replay with its run over the `judged` requests, shape (requests,).
+
+    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval.
+    """
 
     def tpot(e2e: Floats, ttft: Floats) -> Floats:
         return ((e2e - ttft) / np.maximum(run.output_tokens - 1, 1))[judged & (run.output_tokens > 1)]
 
-    pairs = {
-        "e2e": (run.e2e_us[judged], predicted.e2e_us[judged]),
-        "ttft": (run.ttft_us[judged], predicted.ttft_us[judged]),
-        "tpot": (tpot(run.e2e_us, run.ttft_us), tpot(predicted.e2e_us, predicted.ttft_us)),
-    }
+    def latency(of: Predicted | Run, name: str) -> Floats:
+        return tpot(of.e2e_us, of.ttft_us) if name == "tpot" else (of.e2e_us if name == "e2e" else of.ttft_us)[judged]
+
     metrics: dict[str, Metric] = {}
     for name in METRICS:
-        latency, statistic = name.split("_")
-        measured, simulated = pairs[latency]
+        kind, statistic = name.split("_")
         of: Callable[[Floats], Any] = np.mean if statistic == "mean" else _p99
-        if len(measured) and of(measured) > 0:  # TPOT is 0 where answers came in one piece: nothing to compare with
-            metrics[name] = Metric(float(of(measured)), float(of(simulated)))
-    measured, simulated = pairs["e2e"]
+        truth = latency(run, kind)
+        if len(truth) == 0 or of(truth) <= 0:
+            continue  # TPOT is 0 where answers came in one piece: nothing to compare with
+        interval = None
+        if draws:
+            drawn = [float(of(latency(draw, kind))) for draw in draws]
+            interval = (float(np.quantile(drawn, 0.05)), float(np.quantile(drawn, 0.95)))
+        metrics[name] = Metric(float(of(truth)), float(of(latency(predicted, kind))), interval)
+    measured, simulated = latency(run, "e2e"), latency(predicted, "e2e")
     return RunReport(
         run=run.name,
         model=run.server.model,
@@ -137,31 +167,122 @@ def _p99(values: Floats) -> float:
     return float(np.percentile(values, 99))
 
 
+PriorOf = Callable[[str, str], Prior]
+"""Model name and GPU -> what is believed before a trace."""
+
+
+def package_prior(model: str, gpu: str) -> Prior:
+    """The prior without any other model's fit."""
+    return PACKAGE
+
+
 def temporal(
     diagnoses: Sequence[Diagnosis],
     train_fraction: float,
-    on_group: Callable[[str], None] | None = None,
+    on_fold: Callable[[str], None] | None = None,
+    prior_of: PriorOf = package_prior,
 ) -> tuple[list[RunReport], list[Fit]]:
     """Fit each model/GPU/TP on the first `train_fraction` of its runs and judge the rest of each.
 
     A saturated run is never fitted (unless its group has no other) and is judged over all of its requests, apart.
     """
+    return _fitted(protocols.temporal(diagnoses, train_fraction), on_fold, prior_of)
+
+
+def lowo(
+    diagnoses: Sequence[Diagnosis], on_fold: Callable[[str], None] | None = None, prior_of: PriorOf = package_prior
+) -> tuple[list[RunReport], list[Fit]]:
+    """Leave one workload out: judge every run by a fit of its model's others."""
+    return _fitted(protocols.lowo(diagnoses), on_fold, prior_of)
+
+
+def _fitted(
+    folds: Sequence[Fold], on_fold: Callable[[str], None] | None, prior_of: PriorOf
+) -> tuple[list[RunReport], list[Fit]]:
     reports: list[RunReport] = []
     fits: list[Fit] = []
-    for fold in protocols.temporal(diagnoses, train_fraction):
-        if on_group is not None:
-            on_group(fold.name)
-        where = setting_of([part.run for part in fold.test])
-        fitted = fit([part.run for part in fold.train], where.tables, train_fraction)
+    for fold in folds:
+        if on_fold is not None:
+            on_fold(fold.name)
+        where = setting_of([p.run for p in fold.test])
+        fitted = fit_parts(fold.train, where, prior_of(where.model.name, where.gpu.name))
         fits.append(fitted)
-        reports += [judge(part, where, fitted) for part in fold.test]
+        reports += [judge(p, where, fitted.values) for p in fold.test]
     return reports, fits
 
 
-def judge(part: Part, where: Setting, fitted: Fit) -> RunReport:
-    """Replay a run with what a fit found, and compare the requests of `part`."""
-    predicted = replay(part.run, where.tables, *split(fitted.values))
-    return report(part.run, predicted, part.requests, part.diagnosis.saturated)
+def fit_parts(parts: Sequence[Part], where: Setting, prior: Prior = PACKAGE) -> Fit:
+    """Fit the requests of `parts`, which are of one setting."""
+    return fit([p.run for p in parts], where.tables, prior=prior, chosen=[p.requests for p in parts])
+
+
+def lomo(
+    diagnoses: Sequence[Diagnosis], on_fold: Callable[[str], None] | None = None
+) -> tuple[list[RunReport], list[Fit]]:
+    """Leave one model out: judge every model by what fits of the others say of it, with intervals.
+
+    Every model is fitted once, with the package's prior, and pooled with the others of each fold.
+    """
+    folds = protocols.lomo(diagnoses)
+    fits: dict[str, Fit] = {}
+    reports: list[RunReport] = []
+    for fold in folds:
+        if on_fold is not None:
+            on_fold(fold.name)
+        learned: list[Learned] = []
+        for group in protocols.groups([p.diagnosis for p in fold.train]):
+            where = setting_of([d.run for d in group])
+            name = f"{where.model.name} {where.gpu.name} {where.tp}"
+            if name not in fits:
+                fits[name] = fit_parts([p for p in fold.train if p.diagnosis in group], where)
+            learned.append(learned_of(fits[name], where.model.name))
+        where = setting_of([p.run for p in fold.test])
+        prior = widened(pool(learned), where)
+        reports += [judge(p, where, prior.values, prior) for p in fold.test]
+    return reports, list(fits.values())
+
+
+def zero_shot(
+    diagnoses: Sequence[Diagnosis],
+    prior_of: PriorOf,
+    after: float = 0.0,
+    on_run: Callable[[str], None] | None = None,
+) -> list[RunReport]:
+    """Judge every run by physics and what other models taught, without its own trace, with intervals."""
+    reports: list[RunReport] = []
+    for diagnosis in diagnoses:
+        if on_run is not None:
+            on_run(diagnosis.run.name)
+        where = setting_of([diagnosis.run])
+        prior = widened(prior_of(where.model.name, where.gpu.name), where)
+        reports.append(judge(part(diagnosis, after), where, prior.values, prior))
+    return reports
+
+
+def judge(judged: Part, where: Setting, values: Floats, uncertain: Prior | None = None) -> RunReport:
+    """Replay a run with parameter values (parameters,), and compare; `uncertain` gives every figure an interval."""
+    run = judged.run
+    predicted = replay(run, where.tables, *split(values))
+    draws = [] if uncertain is None else replays(run, where, uncertain.draws(DRAWS))
+    return report(run, predicted, judged.requests, judged.diagnosis.saturated, draws)
+
+
+def replays(run: Run, where: Setting, values: Floats) -> list[Replay]:
+    """A replay for every row of parameter values, shape (draws, parameters); on all cores: the loop drops the GIL."""
+
+    def served(row: Floats) -> Replay:
+        return replay(run, where.tables, *split(row))
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(served, values))
+
+
+def widened(prior: Prior, where: Setting) -> Prior:
+    """`prior` with the uncertainty of kernel tables where the setting's shapes lie outside those measured."""
+    extra = np.zeros_like(prior.mean)
+    for name, sd in where.table_sd.items():
+        extra[NAMES.index(name)] = sd
+    return replace(prior, covariance=prior.covariance + np.diag(extra**2))
 
 
 def with_parameters(
@@ -204,6 +325,7 @@ def document(protocol: str, train_fraction: float, reports: Sequence[RunReport])
                         "measured_us": metric.measured_us,
                         "predicted_us": metric.predicted_us,
                         "error_pct": metric.error_pct,
+                        **({} if metric.interval_us is None else {"interval_90_us": list(metric.interval_us)}),
                     }
                     for name, metric in r.metrics.items()
                 },
@@ -225,6 +347,9 @@ def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
         errors = [abs(r.metrics[name].error_pct) for r in reports if name in r.metrics]
         if errors:
             result[name] = {"mean_abs_error_pct": float(np.mean(errors)), "max_abs_error_pct": max(errors)}
+            found = [r.metrics[name] for r in reports if name in r.metrics]
+            if all(metric.interval_us for metric in found):
+                result[name]["inside_interval_90_pct"] = 100 * float(np.mean([metric.covered for metric in found]))
     single = [r.request_e2e_mape_pct for r in reports]
     result["request_e2e_mape"] = {"mean_abs_error_pct": float(np.mean(single)), "max_abs_error_pct": max(single)}
     return result

@@ -29,13 +29,12 @@ from roofml.params import (
     LOGARITHMIC,
     LOWER,
     NAMES,
-    PRIOR_SD,
-    PRIOR_VALUES,
     UPPER,
     from_coordinates,
     split,
     to_coordinates,
 )
+from roofml.prior import PACKAGE, Prior
 from roofml.replay import Schedule, replay
 from roofml.runs.run import Bools, Floats, Ints, Run
 from roofml.steptime import StepParameters, step_time
@@ -44,7 +43,7 @@ DECODE_DISCREPANCY = 0.003
 """Relative error of a run's mean decode time that no number of requests removes: servers on one host, clocks, heat."""
 TTFT_DISCREPANCY = 0.015
 """The same for TTFT."""
-OUTLIER = 5.0
+OUTLIER = 8.0
 """Past this many robust standard deviations a residual loses weight, in the end all: a cold start is no step."""
 SETTLED = 0.05
 """A fit has settled when no parameter moves by more than this share of its prior's standard deviation in a round."""
@@ -61,10 +60,8 @@ class Fit:
     """(parameters,)"""
     covariance: Floats
     """(parameters, parameters), of the logarithm for corrections and of the value for the others."""
-    prior_values: Floats
-    """(parameters,)"""
-    prior_sd: Floats
-    """(parameters,), relative for corrections."""
+    prior: Prior
+    """What was believed before."""
     requests: int
     """Requests whose latencies were used."""
     rounds: int
@@ -81,7 +78,7 @@ class Fit:
     @property
     def not_identified(self) -> tuple[str, ...]:
         """Parameters of which the prior knew more than the data added: more than half the prior's variance is left."""
-        left = self.sd**2 / self.prior_sd**2
+        left = self.sd**2 / self.prior.sd**2
         return tuple(name for name, share in zip(NAMES, left, strict=True) if share > 0.5)
 
     def interval(self, level: float = 0.95) -> tuple[Floats, Floats]:
@@ -237,20 +234,24 @@ def fit(
     train_fraction: float = 1.0,
     rounds: int = 10,
     on_round: Callable[[int, int], None] | None = None,
+    prior: Prior = PACKAGE,
+    chosen: Sequence[Bools] | None = None,
 ) -> Fit:
-    """Fit every parameter to the first `train_fraction` of each run's requests.
+    """Fit every parameter to the first `train_fraction` of each run's requests, or to those `chosen` (requests,).
 
     The runs must be of one model, GPU and tensor parallel size: those `tables` were made for. `on_round(i, rounds)` is
     called before each round. Raises InputError when no request is left to fit.
     """
     if not 0 < train_fraction <= 1:
         raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
-    fitted = [run.ok & (np.arange(len(run)) < train_fraction * len(run)) for run in runs]
+    if chosen is None:
+        chosen = [np.arange(len(run)) < train_fraction * len(run) for run in runs]
+    fitted = [run.ok & mask for run, mask in zip(runs, chosen, strict=True)]
     requests = sum(int(mask.sum()) for mask in fitted)
     if requests == 0:
         raise InputError("no successful request to fit")
     runs, fitted = zip(*((r, m) for r, m in zip(runs, fitted, strict=True) if m.any()), strict=True)
-    x, normal = to_coordinates(PRIOR_VALUES), np.diag(1 / PRIOR_SD**2)
+    x, normal = prior.mean, np.linalg.inv(prior.covariance)
     converged, done, valid = False, 0, {}
     for done in range(1, rounds + 1):
         if on_round is not None:
@@ -259,17 +260,16 @@ def fit(
             at_measured_load(run, tables, from_coordinates(x), mask) for run, mask in zip(runs, fitted, strict=True)
         ]
         before, valid = x, _seen(schedules)
-        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x), x)
+        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x, prior), x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
-        if float(np.max(np.abs(x - before) / PRIOR_SD)) < SETTLED:
+        if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
             converged = True
             break
     return Fit(
         values=from_coordinates(x),
         covariance=np.asarray(np.linalg.inv(normal), np.float64),
-        prior_values=PRIOR_VALUES,
-        prior_sd=PRIOR_SD,
+        prior=prior,
         requests=requests,
         rounds=done,
         converged=converged,
@@ -284,6 +284,7 @@ class _Problem:
     frozen: list[_Frozen]
     measured: list[tuple[Floats, Floats]]
     weights: list[tuple[Floats, Floats]]
+    prior: Prior
 
     @classmethod
     def of(
@@ -293,6 +294,7 @@ class _Problem:
         schedules: Sequence[Schedule],
         tables: ComponentTables,
         x: Floats,
+        prior: Prior,
     ) -> _Problem:
         frozen = [freeze(schedule, tables, mask) for schedule, mask in zip(schedules, fitted, strict=True)]
         measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m in zip(runs, fitted, strict=True)]
@@ -304,7 +306,7 @@ class _Problem:
             if several.any():
                 w[several] = _weights(decode[several], decode_now[several], DECODE_DISCREPANCY)
             weights.append((w, _weights(ttft, ttft_now, TTFT_DISCREPANCY)))
-        return cls(frozen, measured, weights)
+        return cls(frozen, measured, weights, prior)
 
     def triangle(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
@@ -313,7 +315,8 @@ class _Problem:
         """
         values = from_coordinates(x)
         by_coordinate = np.where(LOGARITHMIC, values, 1.0)
-        blocks = [np.column_stack((np.diag(1 / PRIOR_SD), (x - to_coordinates(PRIOR_VALUES)) / PRIOR_SD))]
+        whitening = self.prior.whitening()
+        blocks = [np.column_stack((whitening, whitening @ (x - self.prior.mean)))]
         for f, measured, weights in zip(self.frozen, self.measured, self.weights, strict=True):
             *predicted, decode_by, ttft_by = latencies_and_gradients(values, f)
             for now, truth, weight, by in zip(predicted, measured, weights, (decode_by, ttft_by), strict=True):
@@ -335,7 +338,7 @@ def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats]:
                 break
         else:
             break
-        moved = float(np.max(np.abs(tried - x) / PRIOR_SD))
+        moved = float(np.max(np.abs(tried - x) / problem.prior.sd))
         x, r = tried, r_tried
         if moved < SETTLED / 5:
             break

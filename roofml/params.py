@@ -32,6 +32,8 @@ class Parameter:
     sd: float
     """Its standard deviation: relative for corrections, in `unit` for the others."""
     meaning: str
+    between_sd: float
+    """How much models differ, in the unit of `sd`: what another model's fit does not tell of this one."""
 
     @property
     def logarithmic(self) -> bool:
@@ -39,48 +41,53 @@ class Parameter:
         return self.group == "corrections"
 
 
-def _correction(name: str, sd: float, meaning: str, prior: float = 1.0) -> Parameter:
-    return Parameter(name, "corrections", "", 0.05, 20.0, prior, sd, meaning)
+def _correction(name: str, prior: float, sd: float, between_sd: float, meaning: str) -> Parameter:
+    return Parameter(name, "corrections", "", 0.05, 20.0, prior, sd, meaning, between_sd)
 
 
-def _overhead(name: str, upper: float, prior: float, sd: float, meaning: str) -> Parameter:
-    return Parameter(name, "overheads_us", "µs", 0.0, upper, prior, sd, meaning)
+def _overhead(name: str, upper: float, prior: float, sd: float, between_sd: float, meaning: str) -> Parameter:
+    return Parameter(name, "overheads_us", "µs", 0.0, upper, prior, sd, meaning, between_sd)
 
 
-def _growth(tokens: int, prior: float, sd: float) -> Parameter:
-    meaning = f"weights take this much longer, relatively, once a step has {tokens} new tokens"
-    return Parameter(f"growth_{tokens}", "gemm_growth", "", 0.0, 1.0, prior, sd, meaning)
+def _growth(tokens: int, sd: float) -> Parameter:
+    meaning = f"weights take this much longer than measured, relatively, once a step has {tokens} new tokens"
+    return Parameter(f"growth_{tokens}", "gemm_growth", "", 0.0, 1.0, 0.0, sd, meaning, 0.02)
 
 
-def _request(name: str, upper: float, prior: float, sd: float, meaning: str) -> Parameter:
-    return Parameter(name, "request", "µs", 0.0, upper, prior, sd, meaning)
+def _request(name: str, upper: float, prior: float, sd: float, between_sd: float, meaning: str) -> Parameter:
+    return Parameter(name, "request", "µs", 0.0, upper, prior, sd, meaning, between_sd)
 
 
 PARAMETERS: tuple[Parameter, ...] = (
-    _correction("prefill_gemm", 0.5, "GEMM time that prefill tokens add"),
-    _correction("decode_gemm", 0.3, "GEMM time of decode tokens"),
-    _correction("prefill_attention", 0.5, "arithmetic of prefill attention"),
-    _correction("decode_attention", 0.5, "arithmetic of decode attention"),
-    _correction("weights", 0.1, "reading the weights"),
-    _correction("kv_cache", 0.04, "reading and writing keys and values"),
+    _correction("prefill_gemm", 1.0, 0.5, 0.3, "GEMM time that prefill tokens add"),
+    _correction("decode_gemm", 1.0, 0.3, 0.1, "GEMM time of decode tokens"),
+    _correction("prefill_attention", 1.0, 0.5, 0.2, "arithmetic of prefill attention"),
+    _correction("decode_attention", 1.0, 0.5, 0.2, "arithmetic of decode attention"),
+    _correction("weights", 1.0, 0.06, 0.05, "reading the weights"),
+    _correction("expert_weights", 0.95, 0.1, 0.07, "reading the experts' weights; routing that is not even hits fewer"),
+    _correction("kv_cache", 1.0, 0.04, 0.03, "reading and writing keys and values"),
+    _correction("attention_items", 0.8, 0.5, 0.25, "launching attention, and requests besides their keys and values"),
+    _correction("long_context", 1.1, 0.3, 0.2, "what grouped heads' keys past 1,024 tokens of a request cost besides"),
     _correction(
-        "communication", 0.35, "all-reduces; vLLM fuses them with the norm, they were measured apart", prior=0.7
+        "communication", 0.78, 0.2, 0.15, "all-reduces; vLLM fuses them with the norm, they were measured apart"
     ),
-    _overhead("per_layer_us", 500.0, 25.0, 10.0, "norms, rotary, activation and launch gaps, per layer"),
-    _overhead("per_step_us", 20_000.0, 500.0, 500.0, "sampler and CPU work that is not hidden"),
-    _overhead("mixed_step_us", 20_000.0, 300.0, 500.0, "a step with prefill runs outside the full CUDA graph"),
-    _overhead("per_request_us", 1000.0, 0.7, 0.7, "input preparation and bookkeeping, per request in the step"),
-    _overhead("cpu_floor_us", 100_000.0, 1000.0, 500.0, "the CPU's own loop: no step is shorter"),
-    Parameter("max_weight", "blend", "", 0.0, 1.0, 0.98, 0.02, "1: the longer of compute and memory; 0: their sum"),
-    _growth(16, 0.02, 0.02),
-    _growth(32, 0.02, 0.03),
-    _growth(48, 0.01, 0.03),
-    _growth(64, 0.01, 0.03),
-    _growth(128, 0.03, 0.03),
-    _growth(256, 0.09, 0.02),
-    _request("queueing_us", 1e6, 7000.0, 3000.0, "from the client's send to the scheduler's queue"),
-    _request("queueing_per_running_us", 1e4, 30.0, 20.0, "added to it for every running request: a shared CPU"),
-    _request("pipeline_delay_us", 1e6, 1000.0, 500.0, "from the end of a step to the client's chunk"),
+    _overhead("per_layer_us", 500.0, 10.0, 4.0, 2.0, "norms, rotary, activation and launch gaps, per layer"),
+    _overhead("per_step_us", 20_000.0, 400.0, 200.0, 100.0, "sampler and CPU work that is not hidden"),
+    _overhead("mixed_step_us", 20_000.0, 200.0, 200.0, 100.0, "a step with prefill runs outside the full CUDA graph"),
+    _overhead("per_request_us", 1000.0, 0.7, 0.7, 0.3, "input preparation and bookkeeping, per request in the step"),
+    _overhead("cpu_floor_us", 100_000.0, 1000.0, 500.0, 200.0, "the CPU's own loop: no step is shorter"),
+    Parameter(
+        "max_weight", "blend", "", 0.0, 1.0, 0.98, 0.02, "1: the longer of compute and memory; 0: their sum", 0.01
+    ),
+    _growth(16, 0.02),
+    _growth(32, 0.03),
+    _growth(48, 0.03),
+    _growth(64, 0.03),
+    _growth(128, 0.03),
+    _growth(256, 0.03),
+    _request("queueing_us", 1e6, 7000.0, 3000.0, 600.0, "from the client's send to the scheduler's queue"),
+    _request("queueing_per_running_us", 1e4, 30.0, 20.0, 8.0, "added to it for every running request: a shared CPU"),
+    _request("pipeline_delay_us", 1e6, 1000.0, 500.0, 150.0, "from the end of a step to the client's chunk"),
 )
 
 NAMES = tuple(parameter.name for parameter in PARAMETERS)
@@ -110,5 +117,6 @@ def split(values: Floats) -> tuple[StepParameters, RequestParameters]:
 
 PRIOR_VALUES = np.array([parameter.prior for parameter in PARAMETERS])
 PRIOR_SD = np.array([parameter.sd for parameter in PARAMETERS])
+BETWEEN_SD = np.array([parameter.between_sd for parameter in PARAMETERS])
 LOWER = to_coordinates(np.array([parameter.lower for parameter in PARAMETERS]))
 UPPER = to_coordinates(np.array([parameter.upper for parameter in PARAMETERS]))

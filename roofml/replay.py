@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from roofml.batch import StepTable
+from roofml.batch import LONG_CONTEXT, StepTable
 from roofml.compiled import digest_argument
 from roofml.components import ComponentTables, step_components
 from roofml.errors import InputError
@@ -109,7 +109,9 @@ class _Limits(NamedTuple):
 
 def _compiled_in() -> NDArray[Any]:
     """The files that `_run` compiles in, for the compiler's cache."""
-    return digest_argument(*(Path(__file__).with_name(f"{name}.py") for name in ("components", "steptime", "kvcache")))
+    return digest_argument(
+        *(Path(__file__).with_name(f"{name}.py") for name in ("batch", "components", "steptime", "kvcache"))
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -140,7 +142,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
     finishing_count = np.zeros(2, np.int64)
     running_count, preempted_count, arrived, admitted, finished, in_flight = 0, 0, 0, 0, 0, 0
 
-    columns = np.empty((1024, 6))
+    columns = np.empty((1024, 7))
     start = np.empty(1024)
     duration = np.empty(1024)
     steps = 0
@@ -155,7 +157,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
         # Form a batch: first what runs, then, if nothing had to be preempted, what waits.
         budget = limits.budget
         prefill_tokens, decode_tokens, in_step = 0, 0, 0
-        prefill_pairs, prefill_context, decode_context = 0.0, 0.0, 0.0
+        prefill_pairs, prefill_context, decode_context, decode_beyond = 0.0, 0.0, 0.0, 0.0
         this = steps % 2
         finishing_count[this] = 0
         preempting = False
@@ -235,6 +237,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
             else:
                 decode_tokens += 1
                 decode_context += computed[r]
+                decode_beyond += max(0, computed[r] - LONG_CONTEXT)
             computed[r] += new
             if limits.prefix_caching:
                 while (remembered[r] + 1) * block_size <= computed[r]:
@@ -256,7 +259,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
                 duration = np.concatenate((duration, np.empty_like(duration)))
             row = columns[steps]
             row[0], row[1], row[2] = prefill_tokens, decode_tokens, in_step
-            row[3], row[4], row[5] = prefill_pairs, prefill_context, decode_context
+            row[3], row[4], row[5], row[6] = prefill_pairs, prefill_context, decode_context, decode_beyond
             parts = step_components(
                 tables,
                 row[0],
@@ -265,8 +268,10 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
                 row[3],
                 row[4],
                 row[5],
+                row[6],
                 prefill_tokens + decode_tokens,
                 decode_tokens,
+                in_step,
             )
             duration[steps] = step_time(parts, row[0] + row[1], row[2], 1.0 * (prefill_tokens > 0), tables.layers, p)
             start[steps] = now

@@ -3,7 +3,7 @@
 Kernels run one after another, and within a kernel arithmetic hides memory traffic or the other way round. So the
 GEMMs are one blend, attention is another, and they add:
 
-    device = blend(gemm, weights) + blend(attention, kv_cache) + communication + overheads
+    device = blend(gemm, weights) + blend(attention, kv_cache) + attention items + communication + overheads
     time   = blend(device, cpu_floor)
     blend(a, b) = w·max(a, b) + (1 - w)·(a + b) = a + b - w·min(a, b),   w in [0, 1]
 """
@@ -28,20 +28,23 @@ class StepParameters(NamedTuple):
     prefill_attention: float = 1.0
     decode_attention: float = 1.0
     weights: float = 1.0
+    expert_weights: float = 1.0
     kv_cache: float = 1.0
+    attention_items: float = 1.0
+    long_context: float = 1.0
     communication: float = 1.0
-    per_layer_us: float = 25.0
+    per_layer_us: float = 10.0
     per_step_us: float = 0.0
     mixed_step_us: float = 0.0
     per_request_us: float = 0.0
     cpu_floor_us: float = 0.0
     max_weight: float = 1.0
-    growth_16: float = 0.02
-    growth_32: float = 0.02
-    growth_48: float = 0.01
-    growth_64: float = 0.01
-    growth_128: float = 0.03
-    growth_256: float = 0.09
+    growth_16: float = 0.0
+    growth_32: float = 0.0
+    growth_48: float = 0.0
+    growth_64: float = 0.0
+    growth_128: float = 0.0
+    growth_256: float = 0.0
 
 
 GROWTH_TOKENS = (1, 16, 32, 48, 64, 128, 256)
@@ -55,15 +58,15 @@ def ramp(x: Any, start: float, end: float) -> Any:
 
 
 @register_jitable
-def weights_factor(new_tokens: Any, p: Any) -> Any:
-    """How much longer a step of M new tokens streams the weights than physics says: correction and growth with M.
+def growth(new_tokens: Any, p: Any) -> Any:
+    """By how much more than measured a step of M new tokens slows the stream of weights, a share of its time.
 
     GEMM kernels choose larger tiles as M grows, and each choice costs a few percent of the bandwidth, at an M that
-    differs by matrix shape; growths are not negative, so that more tokens never shorten a step.
+    differs by matrix shape and between kernels measured alone and in a CUDA graph; in a mixture more tokens also hit
+    more experts than even routing says. Not negative, so that more tokens never shorten a step.
     """
     return (
-        p.weights
-        + p.growth_16 * ramp(new_tokens, 1.0, 16.0)
+        p.growth_16 * ramp(new_tokens, 1.0, 16.0)
         + p.growth_32 * ramp(new_tokens, 16.0, 32.0)
         + p.growth_48 * ramp(new_tokens, 32.0, 48.0)
         + p.growth_64 * ramp(new_tokens, 48.0, 64.0)
@@ -85,13 +88,27 @@ def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: An
 
     Plain arithmetic on numbers or arrays of shape (steps,). An empty step takes no time.
     """
-    prefill_gemm, decode_gemm, prefill_attention, decode_attention, weights, kv_cache, communication = parts
+    (
+        prefill_gemm,
+        decode_gemm,
+        prefill_attention,
+        decode_attention,
+        weights,
+        experts,
+        kv_cache,
+        items,
+        long_context,
+        communication,
+    ) = parts
     gemm = p.prefill_gemm * prefill_gemm + p.decode_gemm * decode_gemm
     attention = p.prefill_attention * prefill_attention + p.decode_attention * decode_attention
+    grown = growth(new_tokens, p)
+    memory = (p.weights + grown) * weights + (p.expert_weights + grown) * experts
     busy = 1.0 * (requests > 0)
     device = (
-        blend(gemm, weights_factor(new_tokens, p) * weights, p.max_weight)
-        + blend(attention, p.kv_cache * kv_cache, p.max_weight)
+        blend(gemm, memory, p.max_weight)
+        + blend(attention, p.kv_cache * kv_cache + p.long_context * long_context, p.max_weight)
+        + p.attention_items * items
         + p.communication * communication
         + busy * (p.per_layer_us * layers + p.per_step_us)
         + p.mixed_step_us * mixed

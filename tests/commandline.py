@@ -58,3 +58,12 @@ def saturated_folder() -> RunFolder:
     head, settings = header(), exp_config()
     head["server"]["max_num_seqs"] = settings["max_num_seqs"] = 8
     return RunFolder(rows=rows, header=head, exp_config=settings)
+
+
+def fails(*arguments: object) -> Result:
+    """Run `roofml` with these arguments, which must be refused in one line."""
+    result = roofml(*arguments)
+    assert result.status == 2, result.err
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    return result

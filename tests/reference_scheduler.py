@@ -13,7 +13,7 @@ from roofml.replay import RequestParameters
 from roofml.runs.run import Run
 
 Row = tuple[float, ...]
-"""Prefill tokens, decode tokens, requests, prefill pairs, prefill context, decode context."""
+"""Prefill tokens, decode tokens, requests, prefill pairs, prefill context, decode context, of it past 1,024 tokens."""
 
 
 @dataclass
@@ -147,7 +147,15 @@ def row_of(batch: list[tuple[Request, int]]) -> Row:
     decode = [r.computed for r, new in batch if not (new > 1 or r.computed < r.prompt)]
     pairs = sum(float(context + i) for new, context in prefill for i in range(1, new + 1))
     context = sum(context for _, context in prefill)
-    return (sum(new for new, _ in prefill), len(decode), len(batch), pairs, context, sum(decode))
+    return (
+        sum(new for new, _ in prefill),
+        len(decode),
+        len(batch),
+        pairs,
+        context,
+        sum(decode),
+        sum(max(0, c - 1024) for c in decode),
+    )
 
 
 def simulate(

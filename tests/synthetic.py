@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from roofml.components import ComponentTables, component_tables
-from roofml.efficiency import Efficiency, load_efficiency
+from roofml.efficiency import Efficiency, GemmTable, Rows, load_efficiency
 from roofml.gpu import Gpu, load_gpu
 from roofml.model import ModelSpec, load_model, model_from_config
 from roofml.params import PARAMETERS
@@ -35,16 +35,29 @@ LLAMA: dict[str, Any] = {
 }
 MIXTRAL = LLAMA | {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
 
+
+def rows(dtype: str, sizes: list[list[float]], values: list[list[float]]) -> Rows:
+    return Rows("round.csv", {"sd": "0"}, (dtype,) * len(sizes), np.array(sizes), np.array(values))
+
+
 ROUND = Efficiency(
-    gemm=0.8,
-    moe=0.4,
-    weights=0.9,
-    moe_weights=0.75,
-    prefill_attention=0.5,
-    decode_attention=0.9,
-    decode_attention_grouped=0.6,
+    # Reading weights reaches 0.9 of the bandwidth, computing 0.8 of the peak, whatever the shape.
+    gemm=GemmTable(
+        tokens=np.array([1.0, 256.0, 4096.0]),
+        n=np.array([1.0, 65536.0]),
+        k=np.array([1.0, 65536.0]),
+        slowdown={"bfloat16": np.broadcast_to(1 / np.array([0.9, 0.9, 0.8]), (2, 2, 3))},
+        sd=0.0,
+    ),
+    moe=rows("bfloat16", [[4, 2, 1024, 2816]], [[0.75, 0.75, 0.4]]),
+    moe_tokens=np.array([1.0, 256.0, 65536.0]),
+    prefill_attention_rows=rows("bfloat16", [[32, 32, 128]], [[0.5]]),
+    decode_attention_rows=rows("bfloat16", [[32, 32, 128], [32, 4, 128]], [[0.0, 0.0, 0.9, 0.0], [0.0, 0.0, 0.6, 0.0]]),
+    latent_prefill_rows=None,
+    latent_decode_rows=None,
     allreduce_bytes=np.array([1000.0, 2_000_000.0]),
     allreduce_us={2: np.array([4.0, 24.0]), 4: np.array([5.0, 35.0]), 8: np.array([6.0, 46.0])},
+    allreduce_sd=0.0,
     source="round numbers for hand-computed cases",
 )
 """So that a case can be computed by hand, and a new measurement changes none."""

@@ -47,13 +47,13 @@ def test_a_step_is_the_sum_of_its_requests(left: list[Request], right: list[Requ
 def test_no_steps_and_an_empty_step() -> None:
     assert len(StepTable.from_batches([])) == 0
     steps = StepTable.from_batches([[]])
-    assert [getattr(steps, field)[0] for field in StepTable.__dataclass_fields__] == [0.0] * 6
+    assert [getattr(steps, field)[0] for field in StepTable.__dataclass_fields__] == [0.0] * 7
 
 
 def test_columns_are_the_fields_in_order() -> None:
-    steps = StepTable.from_columns(np.arange(12.0).reshape(2, 6))
+    steps = StepTable.from_columns(np.arange(14.0).reshape(2, 7))
     assert [getattr(steps, field).tolist() for field in StepTable.__dataclass_fields__] == [
-        [column, column + 6.0] for column in range(6)
+        [column, column + 7.0] for column in range(7)
     ]
 
 

@@ -136,7 +136,6 @@ def test_version() -> None:
         "fit --bogus x",
         "fit x --train-fraction much",
         "fit x --target vidur",
-        "replay x",
         "replay",
         "predict llama-2-7b-hf",
         "doctor x --tp two",
@@ -441,7 +440,7 @@ def test_another_config_of_the_same_name_is_a_warning(folder: Path, coeffs: Path
 
 
 def test_evaluate_json_is_the_contract(folder: Path) -> None:
-    found = ok("evaluate", folder, "--gpu", "H100", "--json").document
+    found = ok("evaluate", folder, "--gpu", "H100", "--protocol", "temporal", "--json").document
     assert (found["protocol"], found["train_fraction"]) == ("temporal", 0.6)
     (run,) = found["runs"]
     assert set(run) == {"run", "model", "gpu", "tp", "requests", "saturated", "metrics", "request_e2e_mape_pct"}
@@ -450,6 +449,21 @@ def test_evaluate_json_is_the_contract(folder: Path) -> None:
     metrics = {"e2e_mean", "ttft_mean", "tpot_mean", "e2e_p99", "ttft_p99", "tpot_p99"}
     assert set(run["metrics"]) == metrics
     assert metrics <= set(found["summary"])
+
+
+def test_without_coefficients_every_figure_has_an_interval(folder: Path) -> None:
+    """No trace of the model is used: physics and other models' fits, and how uncertain they are."""
+    found = ok("evaluate", folder, "--gpu", "H100", "--json").document
+    assert (found["protocol"], found["train_fraction"], found["runs"][0]["requests"]) == ("zero-shot", 0.0, 150)
+    replayed = ok("replay", folder, "--gpu", "H100", "--json").document
+    assert replayed["metrics"] == found["runs"][0]["metrics"]
+    for metric in replayed["metrics"].values():
+        low, high = metric["interval_90_us"]
+        assert low < metric["predicted_us"] < high
+    step = ok("predict", "qwen3-8b", "--gpu", "H100", "--decode", "700x32", "--json").document
+    low, high = step["interval_90_us"]
+    assert low < step["step_time_us"] < high
+    assert not step["calibrated"]
 
 
 def test_evaluate_with_coefficients_judges_them_as_they_are(folder: Path, coeffs: Path) -> None:
@@ -480,8 +494,11 @@ def test_evaluate_keeps_saturated_runs_apart(folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--protocol", "lomo"], "'lomo': not available, expected temporal"),
-        (["--protocol", "lowo"], "'lowo': not available, expected temporal"),
+        (["--protocol", "loo"], "'loo': expected temporal, lomo, lowo or zero-shot"),
+        (["--protocol", "lomo", "--train-fraction", "0.5"], "protocol lomo leaves out whole runs"),
+        (["--protocol", "lomo", "--gpu", "H100"], "lomo: expected runs of at least two models"),
+        (["--protocol", "lowo", "--gpu", "H100"], "lowo: expected at least two runs of one model"),
+        (["--protocol", "lowo", "--target", "blis"], "--target blis: expected --protocol temporal, not lowo"),
         (["--protocol", "magic"], "'magic'"),
         (["--protocol", "temporal", "--coeffs", "c.yaml"], "--coeffs and --protocol"),
         (["--train-fraction", "0"], "--train-fraction 0"),

@@ -23,6 +23,7 @@ from roofml.evaluate import setting
 from roofml.fit import Fit
 from roofml.model import load_model
 from roofml.params import NAMES, PARAMETERS, PRIOR_SD, PRIOR_VALUES
+from roofml.prior import PACKAGE
 from roofml.replay import RequestParameters, replay
 from roofml.runs.run import Run, Server
 from roofml.steptime import StepParameters
@@ -54,8 +55,7 @@ def a_fit(**changes: Any) -> Fit:
     given: dict[str, Any] = {
         "values": PRIOR_VALUES * random.uniform(0.9, 1.0, len(NAMES)),
         "covariance": half @ half.T / 1e3 + np.diag(PRIOR_SD**2) / 9,
-        "prior_values": PRIOR_VALUES,
-        "prior_sd": PRIOR_SD,
+        "prior": PACKAGE,
         "requests": 30,
         "rounds": 3,
         "converged": True,

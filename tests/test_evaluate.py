@@ -17,6 +17,8 @@ from roofml.evaluate import (
     RunReport,
     document,
     in_sample_error_pct,
+    lomo,
+    lowo,
     report,
     setting_of,
     summary,
@@ -24,8 +26,11 @@ from roofml.evaluate import (
     with_parameters,
 )
 from roofml.params import PRIOR_VALUES, split
-from roofml.protocols import between, groups, lomo, lowo, part, trainable
+from roofml.protocols import between, groups, part, trainable
+from roofml.protocols import lomo as lomo_folds
+from roofml.protocols import lowo as lowo_folds
 from roofml.protocols import temporal as temporal_folds
+from roofml.pooled import read_pooled
 from roofml.replay import replay
 from roofml.runs import ServerOverrides, read_run
 from roofml.runs.doctor import Diagnosis, examine
@@ -141,7 +146,7 @@ def test_folds_never_learn_from_what_they_are_judged_by() -> None:
     other = [diagnosed(replace(a_run(), name=name, server=replace(a_run().server, tensor_parallel=2))) for name in "cd"]
     full = diagnosed(replace(a_run(), name="full"), saturated=True)
     every = [*first, full, *other]
-    for folds in (temporal_folds(every, 0.5, 0.2), lomo(every), lowo(every)):
+    for folds in (temporal_folds(every, 0.5, 0.2), lomo_folds(every), lowo_folds(every)):
         assert sorted(p.run.name for fold in folds for p in fold.test) == ["a", "b", "c", "d", "full"]
         for fold in folds:
             seen = np.zeros((5, len(first[0].run)), int)
@@ -149,12 +154,12 @@ def test_folds_never_learn_from_what_they_are_judged_by() -> None:
                 seen["abcdf".index(p.run.name[0])] += p.requests
             assert seen.max() == 1
             assert "full" not in {p.run.name for p in fold.train}
-    assert [p.run.name for p in lomo(every)[0].train] == ["c", "d"]
-    assert [p.run.name for p in lowo(every)[0].train] == ["b"]
+    assert [p.run.name for p in lomo_folds(every)[0].train] == ["c", "d"]
+    assert [p.run.name for p in lowo_folds(every)[0].train] == ["b"]
     with pytest.raises(InputError, match="lomo: expected runs of at least two models"):
-        lomo(first)
+        lomo_folds(first)
     with pytest.raises(InputError, match="lowo: expected at least two runs of one model"):
-        lowo([first[0], other[0]])
+        lowo_folds([first[0], other[0]])
     assert part(first[0], 0.5).requests.sum() == len(first[0].run) - part(first[0], 0.0, 0.5).requests.sum()
 
 
@@ -211,7 +216,7 @@ def test_each_group_has_its_own_fit_and_is_announced() -> None:
     reports, fits = temporal([diagnosed(fast), diagnosed(slow)], 0.6, seen.append)
     assert len(fits) == 2
     assert [r.gpu for r in reports] == ["H100", "A100-SXM"]
-    assert seen == ["Llama-2-7b-hf on H100, TP 1", "llama-2-7b-hf on A100-SXM, TP 1"]
+    assert seen == ["Llama-2-7b-hf on H100, TP 1", "Llama-2-7b-hf on A100-SXM, TP 1"]
 
 
 def test_given_parameters_are_judged_without_a_fit() -> None:
@@ -250,17 +255,22 @@ def test_a_summary_of_no_runs_is_empty() -> None:
 
 
 @pytest.fixture(scope="module")
-def real(shared: Path) -> list[RunReport]:
-    """`roofml evaluate --protocol temporal --train-fraction 0.6 --gpu H100` on every run, once."""
+def diagnoses(shared: Path) -> list[Diagnosis]:
     folders = sorted(entry for entry in (shared / "groundtruth").iterdir() if entry.is_dir())
-    diagnoses = [examine(read_run(folder, ServerOverrides(gpu="H100"))) for folder in folders]
-    reports, fits = temporal(diagnoses, 0.6)
+    return [examine(read_run(folder, ServerOverrides(gpu="H100"))) for folder in folders]
+
+
+@pytest.fixture(scope="module")
+def real(diagnoses: list[Diagnosis]) -> list[RunReport]:
+    """`roofml evaluate --protocol temporal --train-fraction 0.6 --gpu H100` on every run, once."""
+    reports, fits = temporal(diagnoses, 0.6, prior_of=read_pooled().prior)
     assert len(fits) == 4
     return reports
 
 
 MEAN_BOUNDS = {"e2e_mean": 0.6, "tpot_mean": 0.6, "ttft_mean": 2.0, "e2e_p99": 2.0}
-WORST_BOUNDS = {"e2e_mean": 1.7, "ttft_mean": 7.0}
+WORST_BOUNDS = {"e2e_mean": 1.7, "ttft_mean": 9.0}
+"""TTFT: one run at the edge of capacity, where a tenth of its requests wait a step longer than the replay has them."""
 
 
 def test_real_runs_are_the_ten_and_the_saturated_one(real: list[RunReport]) -> None:
@@ -285,5 +295,24 @@ def test_single_real_requests_are_predicted_within_a_percent_on_average(real: li
 
 def test_a_saturated_real_run_is_predicted_by_a_fit_that_never_saw_it(real: list[RunReport]) -> None:
     (saturated,) = (r for r in real if r.saturated)
-    assert abs(saturated.metrics["e2e_mean"].error_pct) <= 12
-    assert abs(saturated.metrics["tpot_mean"].error_pct) <= 5
+    assert abs(saturated.metrics["e2e_mean"].error_pct) <= 8
+    assert abs(saturated.metrics["tpot_mean"].error_pct) <= 3
+    assert abs(saturated.metrics["ttft_mean"].error_pct) <= 10
+
+
+def test_a_real_model_is_predicted_by_what_others_taught(diagnoses: list[Diagnosis]) -> None:
+    """Leave one model out. The mean bounds are the project's; 80 % of 90 % intervals must hold the truth."""
+    reports, _ = lomo(diagnoses)
+    overall = summary([r for r in reports if not r.saturated])
+    for metric, bound in {"e2e_mean": 3.0, "tpot_mean": 3.0, "ttft_mean": 6.5}.items():
+        assert overall[metric]["mean_abs_error_pct"] <= bound
+    assert overall["e2e_mean"]["max_abs_error_pct"] <= 8
+    assert overall["e2e_mean"]["inside_interval_90_pct"] >= 80
+
+
+def test_a_real_workload_is_predicted_by_a_fit_of_others(diagnoses: list[Diagnosis]) -> None:
+    """Leave one workload out. Runs of one model differ by 1 % at equal load, which this measures twice."""
+    reports, _ = lowo(diagnoses, prior_of=read_pooled().prior)
+    overall = summary([r for r in reports if not r.saturated])
+    assert overall["e2e_mean"]["mean_abs_error_pct"] <= 1.7
+    assert float(np.median([abs(r.metrics["ttft_mean"].error_pct) for r in reports])) <= 4

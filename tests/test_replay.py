@@ -43,19 +43,21 @@ def whole_numbers(budget: int = 2048) -> ComponentTables:
     return ComponentTables(
         gemm=3 * tokens,
         weights=0 * tokens,
+        expert_weights=0 * tokens,
+        attention_items=0 * tokens,
         communication=0 * tokens,
         logits_per_request=0.0,
         prefill_pair=0.0,
         decode_pair=0.0,
         kv_token=1.0,
-        kv_request=0.0,
+        grouped_kv_token=0.0,
         layers=1.0,
     )
 
 
 def step_us(row: Row) -> float:
     """The time of a step as `whole_numbers` says, computed apart."""
-    prefill, decode, requests, _, prefill_context, decode_context = row
+    prefill, decode, requests, _, prefill_context, decode_context, _ = row
     tokens = prefill + decode
     return 100 + 4 * requests + 3 * tokens + tokens + prefill_context + decode_context + 10 * (prefill > 0)
 
@@ -219,7 +221,7 @@ def test_a_lone_request_without_async_scheduling() -> None:
     assert result.ttft_us[0] == 50 + prefill + 7
     first, second = 100 + 4 + 3 + 1 + 8, 100 + 4 + 3 + 1 + 9
     assert result.e2e_us[0] == 50 + prefill + first + second + 7
-    assert columns(result.schedule.steps) == [(8, 0, 1, 36, 0, 0), (0, 1, 1, 0, 0, 8), (0, 1, 1, 0, 0, 9)]
+    assert columns(result.schedule.steps) == [(8, 0, 1, 36, 0, 0, 0), (0, 1, 1, 0, 0, 8, 0), (0, 1, 1, 0, 0, 9, 0)]
 
 
 @given(st.integers(1, 300), st.integers(1, 30), st.booleans(), request_parameters, step_parameters)

@@ -28,9 +28,9 @@ from synthetic import (
 )
 
 from roofml.batch import StepTable
-from roofml.components import ComponentTables, component_tables, components, step_components
+from roofml.components import COMPONENTS, ComponentTables, component_tables, components, step_components
 from roofml.params import BY_NAME
-from roofml.steptime import GROWTH_TOKENS, StepParameters, blend, ramp, step_time, step_times, weights_factor
+from roofml.steptime import GROWTH_TOKENS, StepParameters, blend, growth, ramp, step_time, step_times
 
 ROUNDING = 1e-9
 """Relative. Sums of terms up to 20 times the result, each right to 1e-16, and differences a - (a - b) of such sums."""
@@ -141,7 +141,7 @@ def test_a_mixed_step_costs_at_most_the_sum_of_its_halves(
     Growths are of the whole step's tokens: each half would read the weights once at its own, lower, growth.
     """
     growths = [name for name in p._fields if name.startswith("growth")]
-    share = min(1.0, p.weights / max(1e-9, sum(getattr(p, name) for name in growths)))
+    share = min(1.0, min(p.weights, p.expert_weights) / max(1e-9, sum(getattr(p, name) for name in growths)))
     p = p._replace(**{name: share * getattr(p, name) for name in growths})
     together, first, second = times(tables, [prefill + decode, prefill, decode], p)
     assert no_shorter(first + second, together)
@@ -162,7 +162,7 @@ def test_every_split_of_a_step_is_subadditive(shipped: tuple[str, int], gpu: str
 
         def time(chunk: Any, decodes: Any) -> Any:
             pairs = chunk * (chunk + 1) / 2
-            steps = StepTable(chunk, decodes, (chunk > 0) + decodes, pairs, 0 * chunk, 500 * decodes)
+            steps = StepTable(chunk, decodes, (chunk > 0) + decodes, pairs, 0 * chunk, 500 * decodes, 0 * chunk)
             return step_times(at, steps, DEFAULT)
 
         assert np.all(time(prefill, count) <= (1 + ROUNDING) * (time(prefill, zero) + time(zero, count)))
@@ -213,11 +213,11 @@ def test_a_blend_is_continuous(a: float, b: float, w: float, da: float, db: floa
 
 
 @given(st.integers(0, 400), step_parameters)
-def test_weights_grow_from_correction_to_all_growths(tokens: int, p: StepParameters) -> None:
+def test_weights_slow_down_by_all_growths(tokens: int, p: StepParameters) -> None:
     growths = [getattr(p, f"growth_{until}") for until in GROWTH_TOKENS[1:]]
     reached = [np.interp(tokens, ends, (0, 1)) for ends in pairwise(GROWTH_TOKENS)]
-    expected = p.weights + sum(growth * share for growth, share in zip(growths, reached, strict=True))
-    assert weights_factor(tokens, p) == pytest.approx(expected, rel=1e-12)
+    expected = sum(part * share for part, share in zip(growths, reached, strict=True))
+    assert growth(tokens, p) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_ramp_by_hand() -> None:
@@ -226,14 +226,15 @@ def test_a_ramp_by_hand() -> None:
 
 def test_a_step_by_hand() -> None:
     """Ten decodes; every number given, every term apart."""
-    parts = (0.0, 100.0, 0.0, 30.0, 4000.0, 800.0, 60.0)
+    parts = (0.0, 100.0, 0.0, 30.0, 3000.0, 1000.0, 800.0, 300.0, 200.0, 60.0)
     p = StepParameters(
-        decode_gemm=2.0, decode_attention=3.0, weights=1.1, kv_cache=0.5, communication=0.7, per_layer_us=20.0,
-        per_step_us=15.0, mixed_step_us=1e6, per_request_us=4.0, cpu_floor_us=5000.0, max_weight=0.75,
-        growth_16=0.05, growth_32=9.0,
+        decode_gemm=2.0, decode_attention=3.0, weights=1.1, expert_weights=0.9, kv_cache=0.5,
+        attention_items=0.6, long_context=2.0, communication=0.7, per_layer_us=20.0, per_step_us=15.0,
+        mixed_step_us=1e6, per_request_us=4.0, cpu_floor_us=5000.0, max_weight=0.75, growth_16=0.05, growth_32=9.0,
     )  # fmt: skip
-    gemm = 4000 * (1.1 + 0.05 * 9 / 15) + 0.25 * 200  # weights are the longer; 10 is 9/15 of the way from 1 to 16
-    attention = 800 * 0.5 + 0.25 * 90
+    grown = 0.05 * 9 / 15  # 10 is 9/15 of the way from 1 to 16
+    gemm = 3000 * (1.1 + grown) + 1000 * (0.9 + grown) + 0.25 * 200  # weights are the longer
+    attention = 800 * 0.5 + 2 * 200 + 0.25 * 90 + 0.6 * 300
     device = gemm + attention + 0.7 * 60 + 20 * 32 + 15 + 10 * 4
     assert device > 5000
     assert step_time(parts, 10.0, 10.0, 0.0, 32.0, p) == pytest.approx(device + 0.25 * 5000, rel=1e-14)
@@ -253,13 +254,15 @@ def test_a_mixed_step_pays_for_being_one() -> None:
 
 @njit  # no cache: numba's would not notice a change of the formula, which lies in another file
 def _compiled(tables: Any, row: Any, new_tokens: int, decode_tokens: int, p: Any) -> float:
-    parts = step_components(tables, row[0], row[1], row[2], row[3], row[4], row[5], new_tokens, decode_tokens)
+    parts = step_components(
+        tables, row[0], row[1], row[2], row[3], row[4], row[5], row[6], new_tokens, decode_tokens, int(row[2])
+    )
     return step_time(parts, row[0] + row[1], row[2], 1.0 * (row[0] > 0), tables.layers, p)
 
 
 def _traced(tables: ComponentTables, row: Any, values: Any) -> Any:
     new, decode = int(row[0] + row[1]), int(row[1])
-    parts = step_components(tables, *row, new, decode)
+    parts = step_components(tables, *row, new, decode, int(row[2]))
     return step_time(parts, row[0] + row[1], row[2], 1.0 * (row[0] > 0), tables.layers, StepParameters(*values))
 
 
@@ -284,7 +287,28 @@ def x64():
 
 MIXED: list[Request] = [(400, 100, 700), (33, 0, 33), *[(1, 50 * i, 20) for i in range(1, 60)]]
 PARAMETERS = StepParameters(
-    0.9, 1.2, 1.3, 0.8, 1.05, 1.1, 0.7, 22.0, 400.0, 250.0, 0.9, 1100.0, 0.93, 0.02, 0.03, 0.015, 0.01, 0.04, 0.08
+    0.9,
+    1.2,
+    1.3,
+    0.8,
+    1.05,
+    0.85,
+    1.1,
+    0.75,
+    1.15,
+    0.7,
+    22.0,
+    400.0,
+    250.0,
+    0.9,
+    1100.0,
+    0.93,
+    0.02,
+    0.03,
+    0.015,
+    0.01,
+    0.04,
+    0.08,
 )
 """Every one away from its default and from zero."""
 
@@ -323,4 +347,4 @@ def test_a_table_of_steps_is_timed_as_each_step_alone() -> None:
     batches = [MIXED, [], MIXED[:2], MIXED[2:], MIXED[-1:]]
     at = tables("mixtral-8x7b-v0.1", 2)
     assert times(at, batches, PARAMETERS) == [times(at, [batch], PARAMETERS)[0] for batch in batches]
-    assert components(at, StepTable.from_batches(batches)).shape == (5, 7)
+    assert components(at, StepTable.from_batches(batches)).shape == (5, len(COMPONENTS))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note, pct, print_json, progress, table, warn
+from roofml.cli.console import OUT, note, pct, print_json, progress, table, us, warn
 from roofml.cli.fit import Target
 from roofml.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.evaluate import RunReport
+    from roofml.fit import Fit
 
-PROTOCOLS = ("temporal",)
 HEADINGS = {
     "e2e_mean": "E2E",
     "ttft_mean": "TTFT",
@@ -29,7 +29,11 @@ def evaluate(
     runs: o.Runs,
     coeffs: o.Coeffs = None,
     protocol: Annotated[
-        str | None, typer.Option(help="temporal: fit each run's first share, judge the rest. Default without --coeffs.")
+        str | None,
+        typer.Option(
+            help="temporal: fit each run's first share, judge the rest. lomo, lowo: leave one model, one workload out. "
+            "zero-shot: use no trace of the model at all (the default without --coeffs)."
+        ),
     ] = None,
     train_fraction: Annotated[
         float | None, typer.Option(help="Share to fit (temporal, default 0.6) or to skip (--coeffs, default 0).")
@@ -53,36 +57,49 @@ def evaluate(
     from roofml.cli.reading import diagnose, warn_of
     from roofml.cli.replay import judge_with
     from roofml.coefficients import read_coefficients
-    from roofml.evaluate import document, setting_of, temporal
-    from roofml.protocols import between, groups
+    from roofml.evaluate import document, lomo, lowo, setting_of, temporal, zero_shot
+    from roofml.pooled import read_pooled
+    from roofml.protocols import PROTOCOLS, between, groups
+    from roofml.protocols import lomo as lomo_folds
+    from roofml.protocols import lowo as lowo_folds
     from roofml.runs import ServerOverrides
 
     if coeffs is not None and protocol is not None:
         raise InputError("--coeffs and --protocol: expected one of them; a protocol fits its own coefficients")
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol!r}: not available, expected {', '.join(PROTOCOLS)}")
-    fraction = train_fraction if train_fraction is not None else (0.0 if coeffs is not None else 0.6)
-    if not 0 <= fraction < 1 or (coeffs is None and fraction == 0):
-        raise InputError(f"--train-fraction {fraction:g}: expected more than 0 (0 with --coeffs) and less than 1")
+    if protocol is None and coeffs is None:
+        protocol = "temporal" if train_fraction is not None or target is Target.blis else "zero-shot"
+    if protocol is not None and protocol not in (*PROTOCOLS, "zero-shot"):
+        raise InputError(f"--protocol {protocol!r}: expected {', '.join(PROTOCOLS)} or zero-shot")
+    if target is Target.blis and protocol not in (None, "temporal"):
+        raise InputError(f"--target blis: expected --protocol temporal, not {protocol}")
+    if train_fraction is not None and protocol in ("lomo", "lowo"):
+        raise InputError(f"--train-fraction: protocol {protocol} leaves out whole runs: leave it away")
+    fraction = train_fraction if train_fraction is not None else (0.6 if protocol == "temporal" else 0.0)
+    if not 0 <= fraction < 1 or (protocol == "temporal" and fraction == 0):
+        raise InputError(f"--train-fraction {fraction:g}: expected at least 0 (more for temporal) and less than 1")
     given = None if coeffs is None else read_coefficients(coeffs)
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
         prefix_caching, async_scheduling, output_tokens,
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
+    folds = 0
     if given is None:
         # Whatever is wrong with the last group is said before the first is fitted.
         for group in groups(diagnoses):
             setting_of([d.run for d in group])
             for diagnosis in group:
-                between(diagnosis.run, 0.0 if diagnosis.saturated else fraction)
+                between(diagnosis.run, 0.0 if diagnosis.saturated and protocol == "temporal" else fraction)
+        folds = {"temporal": len(groups(diagnoses)), "zero-shot": len(diagnoses)}.get(str(protocol), 0)
+        folds = folds or len((lomo_folds if protocol == "lomo" else lowo_folds)(diagnoses))
         warn_of(diagnoses)
     with progress(quiet or as_json) as shown:
-        task = shown.add_task("evaluating", total=len(groups(diagnoses)))
+        task = shown.add_task("evaluating", total=max(1, folds))
 
-        def on_group(name: str) -> None:
+        def on_fold(name: str) -> None:
             shown.update(task, description=name, advance=1)
 
+        fits: list[Fit] = []
         if given is not None and coeffs is not None:
             reports, warnings = judge_with(given, coeffs, diagnoses, fraction, target)
             for text in warnings:
@@ -90,20 +107,28 @@ def evaluate(
         elif target is Target.blis:
             from roofml.blis.evaluate import temporal as temporal_as_blis
 
-            reports = temporal_as_blis(diagnoses, fraction, on_group)
+            reports = temporal_as_blis(diagnoses, fraction, on_fold)
+        elif protocol == "temporal":
+            reports, fits = temporal(diagnoses, fraction, on_fold, read_pooled().prior)
+        elif protocol == "lomo":
+            reports, fits = lomo(diagnoses, on_fold)
+        elif protocol == "lowo":
+            reports, fits = lowo(diagnoses, on_fold, read_pooled().prior)
         else:
-            reports, fits = temporal(diagnoses, fraction, on_group)
-            if not all(found.converged for found in fits):
-                note("a fit's schedule still moved in its last round")
-    name = "coeffs" if coeffs is not None else "temporal"
+            reports = zero_shot(diagnoses, read_pooled().prior, fraction, on_fold)
+        if not all(found.converged for found in fits):
+            note("a fit's schedule still moved in its last round")
     if as_json:
-        print_json(document(name, fraction, reports))
+        print_json(document(protocol or "coeffs", fraction, reports))
         return
-    split_of = (
-        f"fitted on the first {fraction:.0%} of each run, judged on the rest"
-        if coeffs is None
-        else f"coefficients {coeffs}, judged on requests after the first {fraction:.0%}"
-    )
+    rest = f"judged on requests after the first {fraction:.0%}"
+    split_of = {
+        None: f"coefficients {coeffs}, {rest}",
+        "temporal": f"fitted on the first {fraction:.0%} of each run, judged on the rest",
+        "lomo": "what the other models' runs say of each model",
+        "lowo": "each run judged by a fit of its model's other runs",
+        "zero-shot": f"without a trace of the model: physics and what other models taught, {rest}",
+    }[protocol]
     print_reports(reports, f"{split_of}; errors in %, + is too slow")
 
 
@@ -112,10 +137,20 @@ def print_reports(reports: list[RunReport], caption: str) -> None:
     from roofml.evaluate import summary
 
     columns = ["run", "requests", *HEADINGS.values(), "|E2E| of a request"]
+    uncertain = any(metric.interval_us for r in reports for metric in r.metrics.values())
+    if uncertain:
+        columns.append("90 % for E2E")
 
     def row(r: RunReport) -> list[str]:
         errors = [pct(r.metrics[name].error_pct) if name in r.metrics else "-" for name in HEADINGS]
-        return [r.run, str(r.requests), *errors, f"{r.request_e2e_mape_pct:.2f}"]
+        interval = r.metrics["e2e_mean"].interval_us
+        return [
+            r.run,
+            str(r.requests),
+            *errors,
+            f"{r.request_e2e_mape_pct:.2f}",
+            *([f"{us(interval[0])} to {us(interval[1])}" if interval else ""] if uncertain else []),
+        ]
 
     normal = [r for r in reports if not r.saturated]
     saturated = [r for r in reports if r.saturated]
@@ -124,7 +159,10 @@ def print_reports(reports: list[RunReport], caption: str) -> None:
         rows = [row(r) for r in normal]
         for title, key in (("mean |error|", "mean_abs_error_pct"), ("worst", "max_abs_error_pct")):
             figures = [f"{overall[name][key]:.2f}" if name in overall else "-" for name in HEADINGS]
-            rows.append([title, "", *figures, f"{overall['request_e2e_mape'][key]:.2f}"])
+            rows.append([title, "", *figures, f"{overall['request_e2e_mape'][key]:.2f}", *([""] if uncertain else [])])
+        if uncertain:
+            covered = [r.metrics["e2e_mean"].covered for r in normal]
+            caption += f"; measured E2E inside its interval in {sum(covered)} of {len(covered)} runs"
         OUT.print(table("", columns, rows, caption))
     if saturated:
         OUT.print(table("saturated runs, never fitted where others are", columns, [row(r) for r in saturated]))

@@ -102,14 +102,16 @@ def _derived(model: str, gpu: str | None, tp: int, max_num_seqs: int, budget: in
     from roofml.export.defaults import ModelEntry
     from roofml.kv_capacity import kv_capacity
     from roofml.model import config_path
-    from roofml.params import PRIOR_VALUES, split
+    from roofml.params import split
+    from roofml.pooled import read_pooled
 
     if gpu is None:
         raise InputError("--derive: expected --gpu as well")
     where = setting(model, gpu, tp, budget)
     raw = json.loads(config_path(model).read_text("utf-8"))
     deployment = Deployment(blis_model(raw, where.model.name), hardware_of(where.gpu), tp)
-    found = derive(where, deployment, *split(PRIOR_VALUES), max_num_seqs)
+    prior = read_pooled().prior(where.model.name, where.gpu.name)
+    found = derive(where, deployment, *split(prior.values), max_num_seqs)
     capacity = kv_capacity(
         where.model, where.gpu, tp, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs, block_size=16
     )

@@ -25,11 +25,21 @@ class Target(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
     blis = "blis"
 
 
+class Believed(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
+    """What a fit starts from."""
+
+    pooled = "pooled"
+    package = "package"
+
+
 def fit(
     runs: o.Runs,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Coefficients file (YAML) to write.")] = None,
     train_fraction: Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")] = 1.0,
     target: Annotated[Target, typer.Option(help="blis: also what makes BLIS itself most accurate.")] = Target.native,
+    prior: Annotated[
+        Believed, typer.Option(help="What is believed before: other models' fits too, or kernel measurements alone.")
+    ] = Believed.pooled,
     gpu: o.Gpu = None,
     model: o.Model = None,
     tp: o.Tp = None,
@@ -51,6 +61,8 @@ def fit(
     from roofml.files import check_writable
     from roofml.fit import fit as fit_runs
     from roofml.params import split
+    from roofml.pooled import read_pooled
+    from roofml.prior import PACKAGE
     from roofml.protocols import trainable
     from roofml.runs import ServerOverrides
 
@@ -73,7 +85,11 @@ def fit(
     with progress(quiet or as_json) as shown:
         task = shown.add_task("fitting", total=10)
         found = fit_runs(
-            chosen, where.tables, train_fraction, on_round=lambda i, n: shown.update(task, completed=i - 1, total=n)
+            chosen,
+            where.tables,
+            train_fraction,
+            on_round=lambda i, n: shown.update(task, completed=i - 1, total=n),
+            prior=read_pooled().prior(where.model.name, where.gpu.name) if prior is Believed.pooled else PACKAGE,
         )
     reports, _ = with_parameters(used, where, *split(found.values), until=train_fraction)
     coefficients = coefficients_of(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from roofml import __version__
-from roofml.cli import demo, doctor, evaluate, export, fit, inspect, predict, pull, replay
+from roofml.cli import bench, demo, doctor, evaluate, export, fit, inspect, pool, predict, pull, replay
 from roofml.errors import InputError
 
 app = typer.Typer(
@@ -43,11 +43,13 @@ for command in (
     replay.replay,
     predict.predict,
     pull.pull,
+    pool.pool,
     inspect.inspect,
     demo.demo,
 ):
     app.command()(command)
 app.add_typer(export.app, name="export")
+app.add_typer(bench.app, name="bench")
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -29,23 +29,31 @@ def predict(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Predict the time of one engine step. Without --coeffs from physics and priors alone, uncalibrated."""
+    """Predict the time of one engine step. Without --coeffs: from physics and other models' fits, with an interval."""
     batch = _batch(prefill or [], decode or [])
+
+    import numpy as np
 
     from roofml.batch import StepTable
     from roofml.coefficients import read_coefficients
     from roofml.components import COMPONENTS, components
-    from roofml.evaluate import setting
-    from roofml.params import PRIOR_VALUES, split
-    from roofml.steptime import step_times, weights_factor
+    from roofml.evaluate import setting, widened
+    from roofml.params import split
+    from roofml.pooled import read_pooled
+    from roofml.steptime import growth, step_times
 
     steps = StepTable.from_batches([batch])
     new_tokens = int(steps.prefill_tokens[0] + steps.decode_tokens[0])
     if new_tokens > MOST_TOKENS:
         raise InputError(f"{new_tokens} new tokens in the step: expected at most {MOST_TOKENS}")
     where = setting(model, gpu, tp, budget=new_tokens)
-    step, _ = split(PRIOR_VALUES)
-    if coeffs is not None:
+    interval: list[float] | None = None
+    if coeffs is None:
+        prior = widened(read_pooled().prior(where.model.name, where.gpu.name), where)
+        step, _ = split(prior.values)
+        drawn = [step_times(where.tables, steps, split(values)[0])[0] for values in prior.draws(1000)]
+        interval = [float(np.quantile(drawn, share)) for share in (0.05, 0.95)]
+    else:
         given = read_coefficients(coeffs)
         pairs = {"model": (where.model.name, given.model.name), "GPU": (where.gpu.name, given.gpu)}
         for name, (ours, theirs) in {**pairs, "tensor parallel size": (tp, given.tensor_parallel)}.items():
@@ -56,7 +64,8 @@ def predict(
             warn(text)
     total = float(step_times(where.tables, steps, step)[0])
     ideal = dict(zip(COMPONENTS, map(float, components(where.tables, steps)[0]), strict=True))
-    factors = {**step._asdict(), "weights": weights_factor(float(new_tokens), step)}
+    grown = growth(float(new_tokens), step)
+    factors = {**step._asdict(), "weights": step.weights + grown, "expert_weights": step.expert_weights + grown}
     corrected = {name: float(factors[name]) * value for name, value in ideal.items()}
     document: dict[str, Any] = {
         "model": where.model.name,
@@ -64,6 +73,7 @@ def predict(
         "tp": tp,
         "calibrated": coeffs is not None,
         "step_time_us": total,
+        "interval_90_us": interval,
         "components_us": {name: {"physics": ideal[name], "corrected": corrected[name]} for name in COMPONENTS},
         "overheads_us": {
             "layers": step.per_layer_us * where.tables.layers,
@@ -81,7 +91,9 @@ def predict(
     rows = [[name, us(ideal[name]), us(corrected[name])] for name in COMPONENTS]
     rows += [[f"overhead: {name}", "", us(value)] for name, value in document["overheads_us"].items()]
     rows.append(["step", "", us(total)])
-    how = f"with {coeffs}" if coeffs is not None else "from physics and priors alone: not calibrated to any trace"
+    if interval is not None:
+        rows.append(["90 % interval", us(interval[0]), us(interval[1])])
+    how = f"with {coeffs}" if coeffs is not None else "not calibrated to any trace of this model"
     caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
     title = f"{where.model.name} on {where.gpu.name}, TP {tp}"
     OUT.print(table(title, ["component", "physics", "corrected"], rows, caption))

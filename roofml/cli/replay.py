@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def replay(
     run: o.OneRun,
-    coeffs: Annotated[Path, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")],
+    coeffs: o.Coeffs = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Predicted requests (CSV, µs).")] = None,
     gpu: o.Gpu = None,
     model: o.Model = None,
@@ -42,33 +42,47 @@ def replay(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Serve a run's requests again, with vLLM's scheduler and the coefficients' step times, and compare."""
+    """Serve a run's requests again, with vLLM's scheduler and the coefficients' step times, and compare.
+
+    Without --coeffs from physics and what other models taught, with an interval for every figure.
+    """
     import numpy as np
 
     from roofml.cli.reading import diagnose, warn_of, with_gpu
     from roofml.coefficients import read_coefficients
-    from roofml.evaluate import report
+    from roofml.evaluate import DRAWS, replays, report, setting_of, widened
     from roofml.files import check_writable, write_atomically
+    from roofml.params import split
+    from roofml.pooled import read_pooled
     from roofml.protocols import between
     from roofml.replay import replay as replay_run
     from roofml.runs import ServerOverrides
 
     if output is not None:
         check_writable(output)
-    given = read_coefficients(coeffs)
+    given = None if coeffs is None else read_coefficients(coeffs)
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
         prefix_caching, async_scheduling, output_tokens,
     )  # fmt: skip
-    diagnosis = with_gpu(diagnose([run], overrides)[0], given.gpu)
-    where = setting_for(given, coeffs, [diagnosis.run])
+    diagnosis = diagnose([run], overrides)[0]
+    draws: list[Replay] = []
+    if given is not None and coeffs is not None:
+        diagnosis = with_gpu(diagnosis, given.gpu)
+        where = setting_for(given, coeffs, [diagnosis.run])
+        step, request = given.parameters()
+    else:
+        where = setting_of([diagnosis.run])
+        prior = widened(read_pooled().prior(where.model.name, where.gpu.name), where)
+        step, request = split(prior.values)
+        draws = replays(diagnosis.run, where, prior.draws(DRAWS))
     warn_of([diagnosis])
     finished = np.zeros(1, np.int64)
     with progress(quiet or as_json) as shown, _Watched(shown, finished, len(diagnosis.run)):
-        predicted = replay_run(diagnosis.run, where.tables, *given.parameters(), progress=finished)
-    for text in given.outside(predicted.schedule.steps):
+        predicted = replay_run(diagnosis.run, where.tables, step, request, progress=finished)
+    for text in () if given is None else given.outside(predicted.schedule.steps):
         warn(text)
-    judged = report(diagnosis.run, predicted, between(diagnosis.run, 0.0), diagnosis.saturated)
+    judged = report(diagnosis.run, predicted, between(diagnosis.run, 0.0), diagnosis.saturated, draws)
     if output is not None:
         write_atomically(output, _csv(diagnosis.run, predicted))
     facts = _facts(diagnosis.run, predicted)
@@ -80,11 +94,24 @@ def replay(
         )
     elif output is None or not quiet:
         rows = [
-            [name, us(metric.measured_us), us(metric.predicted_us), pct(metric.error_pct)]
+            [
+                name,
+                us(metric.measured_us),
+                us(metric.predicted_us),
+                pct(metric.error_pct),
+                *([f"{us(metric.interval_us[0])} to {us(metric.interval_us[1])}"] if metric.interval_us else []),
+            ]
             for name, metric in judged.metrics.items()
         ]
         caption = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in facts.items())
-        OUT.print(table(diagnosis.run.name, ["latency", "measured", "predicted", "error %"], rows, caption))
+        OUT.print(
+            table(
+                diagnosis.run.name,
+                ["latency", "measured", "predicted", "error %", *(["90 % interval"] if draws else [])],
+                rows,
+                caption,
+            )
+        )
 
 
 def setting_for(given: Coefficients, path: Path, runs: Sequence[Run]) -> Setting:
