@@ -229,7 +229,7 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
 
     for gemm in model.gemms(tp):
         _, _, sd = measured_gemm(gemm, gpu, efficiency)
-        known = efficiency.moe.sd if gemm.experts else efficiency.gemm.sd
+        known = efficiency.moe.sd if gemm.experts and efficiency.moe else efficiency.gemm.sd
         add("expert_weights" if gemm.experts else "weights", gemm.resident_bytes, sd, known)
         add("decode_gemm", gemm.resident_bytes, sd, known)
     for op in attention_ops(model, tp):

@@ -73,6 +73,7 @@ class GemmTable:
     slowdown: Mapping[str, Floats]
     """Data type -> (n, k, knots) measured over ideal time."""
     sd: float
+    source: str = ""
 
     def at(self, dtype: str, n: int, k: int) -> tuple[Floats, float]:
         """Measured over ideal time of a matrix at each M of `tokens`, shape (knots,), and its relative sd."""
@@ -114,7 +115,7 @@ class Efficiency:
     """Measured kernels of one GPU."""
 
     gemm: GemmTable
-    moe: Rows
+    moe: Rows | None
     """sizes experts, top_k, hidden, inter; values at M of `moe_tokens`."""
     moe_tokens: Floats
     prefill_attention_rows: Rows
@@ -132,6 +133,8 @@ class Efficiency:
 
     def mixture(self, dtype: str, experts: int, top_k: int, hidden: float, inter: float) -> tuple[Floats, float]:
         """Ideal over measured time of a fused mixture of experts at each M of `moe_tokens`, and its relative sd."""
+        if self.moe is None:
+            raise InputError(f"{self.source}: no mixture of experts was measured")
         return self.moe.nearest(dtype, (experts, top_k, hidden, inter))
 
     def prefill_attention(self, dtype: str, heads: int, kv_heads: int, head_dim: int) -> tuple[float, float]:
@@ -253,40 +256,42 @@ def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
         for axis in range(3):
             time = np.maximum.accumulate(time, axis=axis)
         slowdown[dtype] = time / ideal
-    return GemmTable(tokens, n, k, slowdown, rows.sd)
+    return GemmTable(tokens, n, k, slowdown, rows.sd, rows.about.get("source", rows.path))
 
 
 def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
     """The tables in `folder`. Raises InputError where one is missing or a number is impossible."""
-    for name in ("gemm", "moe", "prefill_attention", "decode_attention", "allreduce"):
+    for name in ("gemm", "prefill_attention", "decode_attention"):
         if not (folder / f"{name}.csv").is_file():
             raise InputError(f"{folder / name}.csv: no measured kernel efficiencies for {gpu.name}: `roofml bench`")
     attention = ("heads", "kv_heads", "head_dim")
     fitted = ("fixed_us", "item_us", "mbu", "sd")
-    reduce = read_rows(folder / "allreduce.csv", ("gpus", "bytes"), "", ("time_us",))
-    sizes = np.unique(reduce.sizes[:, 1])
-    by_gpus = {
-        int(gpus): np.interp(sizes, reduce.sizes[mine, 1], np.maximum.accumulate(reduce.values[mine, 0]))
-        for gpus in np.unique(reduce.sizes[:, 0])
-        for mine in (reduce.sizes[:, 0] == gpus,)
-    }
 
     def optional(name: str, read: Callable[[Path], Rows]) -> Rows | None:
         return read(folder / name) if (folder / name).is_file() else None
 
-    moe = read_rows(folder / "moe.csv", ("experts", "top_k", "hidden", "inter"), "dtype")
+    reduce = optional("allreduce.csv", lambda path: read_rows(path, ("gpus", "bytes"), "", ("time_us",)))
+    sizes, by_gpus = np.zeros(0), dict[int, Floats]()
+    if reduce is not None:
+        sizes = np.unique(reduce.sizes[:, 1])
+        for gpus in np.unique(reduce.sizes[:, 0]):
+            mine = reduce.sizes[:, 0] == gpus
+            by_gpus[int(gpus)] = np.interp(sizes, reduce.sizes[mine, 1], np.maximum.accumulate(reduce.values[mine, 0]))
+    shape = ("experts", "top_k", "hidden", "inter")
+    moe = optional("moe.csv", lambda path: read_rows(path, shape, "dtype"))
+    gemm = _gemm_table(folder / "gemm.csv", gpu)
     return Efficiency(
-        gemm=_gemm_table(folder / "gemm.csv", gpu),
+        gemm=gemm,
         moe=moe,
-        moe_tokens=_knots(folder / "moe.csv", "m"),
+        moe_tokens=_knots(folder / "moe.csv", "m") if moe is not None else np.zeros(0),
         prefill_attention_rows=read_rows(folder / "prefill_attention.csv", attention, "dtype"),
         decode_attention_rows=read_rows(folder / "decode_attention.csv", attention, "kv_dtype", fitted),
         latent_prefill_rows=optional("mla_prefill.csv", lambda path: read_rows(path, ("heads",), "dtype")),
         latent_decode_rows=optional("mla_decode.csv", lambda path: read_rows(path, ("heads",), "kv_dtype", fitted)),
         allreduce_bytes=sizes,
         allreduce_us=by_gpus,
-        allreduce_sd=reduce.sd,
-        source=moe.about.get("source", ""),
+        allreduce_sd=reduce.sd if reduce is not None else 0.0,
+        source=gemm.source,
     )
 
 

@@ -26,11 +26,11 @@ from roofml.evaluate import (
     with_parameters,
 )
 from roofml.params import PRIOR_VALUES, split
+from roofml.pooled import read_pooled
 from roofml.protocols import between, groups, part, trainable
 from roofml.protocols import lomo as lomo_folds
 from roofml.protocols import lowo as lowo_folds
 from roofml.protocols import temporal as temporal_folds
-from roofml.pooled import read_pooled
 from roofml.replay import replay
 from roofml.runs import ServerOverrides, read_run
 from roofml.runs.doctor import Diagnosis, examine

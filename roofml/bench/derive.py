@@ -39,7 +39,8 @@ COLUMNS = {
 """Kernel -> the columns that its measurements need, latency in ms. Other columns are ignored, but for `window_size`
 (rows of a sliding window are left out), `backend` (of all-reduces: those inside a CUDA graph) and `kernel_source`
 (of several kernels for one shape the fastest, as an engine's own tuning would choose)."""
-OPTIONAL = ("context_mla", "generation_mla")
+NEEDED = ("gemm", "moe", "context_attention", "generation_attention", "custom_allreduce")
+"""Without these a GPU's tables do not serve every usual model."""
 GEMM_TOKENS = (1, 16, 32, 48, 64, 128, 256, 512, 1024, 4096)
 MOE_TOKENS = (1, 8, 32, 64, 128, 256, 512, 2048, 8192)
 PROMPTS = (1024, 2048, 4096, 8192, 16384)

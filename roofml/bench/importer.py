@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roofml.bench.derive import COLUMNS, OPTIONAL, derive
+from roofml.bench.derive import COLUMNS, NEEDED, derive
 from roofml.errors import InputError
 from roofml.files import write_atomically
 from roofml.gpu import Gpu
@@ -70,7 +70,7 @@ def import_package(gpu: Gpu, engine: str | None) -> tuple[dict[str, Any], dict[s
         known = available.get(kernel, [])
         chosen = engine if engine is not None else (known[-1] if known else None)
         if chosen is None or chosen not in known:
-            if kernel in OPTIONAL:
+            if kernel not in NEEDED:
                 continue
             raise InputError(f"{gpu.name}: no {kernel} of vLLM {chosen} (it has {', '.join(known) or 'none'})")
         (path,) = folder.glob(f"*/vllm/{chosen}/{kernel}_perf.parquet")
@@ -83,7 +83,9 @@ def import_package(gpu: Gpu, engine: str | None) -> tuple[dict[str, Any], dict[s
     }
 
 
-def import_folder(folder: Path, source: str, licence: str) -> tuple[dict[str, Any], dict[str, str]]:
+def import_folder(
+    folder: Path, source: str, licence: str, needed: Sequence[str] = NEEDED
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Measurements from files `<kernel>_perf.parquet` or `<kernel>_perf.csv` in `folder`, with `derive.COLUMNS`.
 
     The engine is what their columns `framework` and `version` say, if they have them.
@@ -97,7 +99,7 @@ def import_folder(folder: Path, source: str, licence: str) -> tuple[dict[str, An
         paths = [path for ending in ("parquet", "csv") if (path := folder / f"{kernel}_perf.{ending}").is_file()]
         if paths:
             measured[kernel] = read_table(paths[0], kernel)
-        elif kernel not in OPTIONAL:
+        elif kernel in needed:
             raise InputError(f"{folder}: expected {kernel}_perf.parquet or {kernel}_perf.csv")
     engines = {
         f"{row.framework} {row.version}".lower()

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_json, table
+from roofml.cli.console import OUT, print_json, progress, table
 from roofml.errors import InputError
 
 app = typer.Typer(help="Kernel efficiencies: import measurements, or measure this GPU.", no_args_is_help=True)
@@ -52,7 +52,7 @@ def import_(
         return
     if folder is not None and engine is not None:
         raise InputError("--from and --engine: expected one of them; a folder holds one engine's measurements")
-    day = date or datetime.date.today().isoformat()
+    day = date or _today()
     measured, about = (
         import_package(sheet, engine)
         if folder is None
@@ -66,3 +66,73 @@ def import_(
         title = f"{sheet.name}: {', '.join(about.values())}"
         OUT.print(table(title, ["table", "rows"], [[name, str(rows)] for name, rows in rows_of.items()]))
         OUT.print(f"written: {where}", markup=False)
+
+
+@app.command("measure")
+def measure(
+    model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write: raw/ and the tables.")],
+    gpu: Annotated[str | None, typer.Option("--gpu", help="This GPU: a name in hardware/ or a YAML file.")] = None,
+    tp: Annotated[int, typer.Option("--tp", help="Tensor parallel size whose shapes are timed.")] = 1,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to rehearse at toy sizes.")] = "cuda",
+    seconds: Annotated[float, typer.Option(min=1, help="Begin no new kernel after so long.")] = 900.0,
+    date: Annotated[str | None, typer.Option(help="Day to write down. Default: today.")] = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Time the shapes a model needs on this machine's GPU, and derive its tables. Needs torch."""
+    import dataclasses
+
+    from roofml.bench import measure as m
+    from roofml.bench.importer import import_folder, write_tables
+    from roofml.files import check_writable, write_atomically
+    from roofml.gpu import load_gpu
+    from roofml.model import load_model
+
+    if device not in {"cuda", "cpu"}:
+        raise InputError(f"--device {device!r}: expected cuda or cpu")
+    if device == "cuda" and gpu is None:
+        raise InputError("--gpu: expected the name of this machine's GPU, with whose datasheet times are compared")
+    check_writable(output)
+    spec = load_model(model)
+    sheet = None if gpu is None else load_gpu(gpu)
+    spec.check_tensor_parallel(tp)
+    clock = m.Clock(device, dataclasses.replace(m.Sweep(), seconds=seconds) if device == "cuda" else m.toy())
+    said = m.environment(clock)
+    parts = {
+        "gemm": m.gemms(clock, spec, tp),
+        "moe": m.mixtures(clock, spec, tp),
+        "context_attention": m.prefill_attention(clock, spec, tp),
+        "generation_attention": m.decode_attention(clock, spec, tp),
+        "decoder_steps": m.decoder_steps(clock, spec, tp),
+        "custom_allreduce": m.allreduces(clock),
+    }
+    counts: dict[str, int] = {}
+    raw = output / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    with progress(quiet or as_json) as shown:
+        task = shown.add_task("measuring", total=len(parts))
+        for kernel, rows in parts.items():
+            shown.update(task, description=f"measuring {kernel}", advance=1)
+            found = list(rows)
+            if found:
+                lines = [",".join(found[0]), *(",".join(map(str, row.values())) for row in found)]
+                write_atomically(raw / f"{kernel}_perf.csv", "\n".join(lines) + "\n")
+                counts[kernel] = len(found)
+    tables: dict[str, int] = {}
+    if device == "cuda" and sheet is not None:
+        about = {"source": "measured by roofml bench measure", "licence": "yours", "date": date or _today(), **said}
+        measured, _ = import_folder(raw, "", "", needed=())
+        tables = write_tables(measured, sheet, {**about, "engine": f"torch {said['torch']}"}, output)
+    if as_json:
+        print_json({"model": spec.name, "environment": said, "folder": str(output), "raw": counts, "tables": tables})
+    elif not quiet:
+        title = ", ".join(f"{key} {value}" for key, value in said.items())
+        OUT.print(table(title, ["kernel", "times"], [[name, str(count)] for name, count in counts.items()]))
+        if clock.over:
+            OUT.print("the time was up before every shape was measured: --seconds gives it more")
+        OUT.print(f"written: {output}", markup=False)
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()
