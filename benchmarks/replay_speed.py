@@ -72,7 +72,7 @@ def mixed_batches(steps: int) -> StepTable:
     chunk = rng.integers(1, 600, steps) * (np.arange(steps) % 2.0)
     context = rng.integers(0, 1000, steps) * (chunk > 0.0)
     pairs = chunk * (context + (chunk + 1) / 2)
-    return StepTable(chunk, decodes, decodes + (chunk > 0), pairs, context, 700 * decodes)
+    return StepTable(chunk, decodes, decodes + (chunk > 0), pairs, context, 700 * decodes, 0 * decodes)
 
 
 def fastest(job: Callable[[], object], repeats: int) -> float:

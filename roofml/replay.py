@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from roofml.batch import LONG_CONTEXT, StepTable
 from roofml.compiled import digest_argument
-from roofml.components import ComponentTables, step_components
+from roofml.components import ComponentTables
 from roofml.errors import InputError
 from roofml.kvcache import (
     NOTHING,
@@ -39,7 +39,8 @@ from roofml.kvcache import (
     take_free,
 )
 from roofml.runs.run import Run
-from roofml.steptime import StepParameters, step_time
+from roofml.steplaw import Callback, Formula, StepLaw, law_us
+from roofml.steptime import StepParameters
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -110,12 +111,12 @@ class _Limits(NamedTuple):
 def _compiled_in() -> NDArray[Any]:
     """The files that `_run` compiles in, for the compiler's cache."""
     return digest_argument(
-        *(Path(__file__).with_name(f"{name}.py") for name in ("batch", "components", "steptime", "kvcache"))
+        *(Path(__file__).with_name(f"{name}.py") for name in ("batch", "components", "steptime", "steplaw", "kvcache"))
     )
 
 
 @njit(cache=True, nogil=True)
-def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any, sources: Any) -> Any:
+def _run(requests: Any, limits: Any, law: Any, q: Any, progress: Any, sources: Any) -> Any:
     """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts the finished."""
     n = len(requests.prompt)
     block_size = limits.block_size
@@ -260,20 +261,7 @@ def _run(requests: Any, limits: Any, tables: Any, p: Any, q: Any, progress: Any,
             row = columns[steps]
             row[0], row[1], row[2] = prefill_tokens, decode_tokens, in_step
             row[3], row[4], row[5], row[6] = prefill_pairs, prefill_context, decode_context, decode_beyond
-            parts = step_components(
-                tables,
-                row[0],
-                row[1],
-                row[2],
-                row[3],
-                row[4],
-                row[5],
-                row[6],
-                prefill_tokens + decode_tokens,
-                decode_tokens,
-                in_step,
-            )
-            duration[steps] = step_time(parts, row[0] + row[1], row[2], 1.0 * (prefill_tokens > 0), tables.layers, p)
+            duration[steps] = law_us(law, row[0], row[1], row[2], row[3], row[4], row[5], row[6])
             start[steps] = now
             if steps > 0:
                 start[steps] = max(now, start[steps - 1] + duration[steps - 1])
@@ -365,10 +353,26 @@ def replay(
     `progress`, an array of one, is kept at the number of finished requests while the compiled loop runs (it releases
     the GIL). Raises InputError for a request that can never run, ValueError for tables that end before the budget.
     """
+    budget = run.server.max_num_batched_tokens
+    if len(tables.gemm) <= budget:
+        raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {budget}")
+    return _serve(run, Formula(tables, StepParameters(*map(float, step))), request, progress)
+
+
+def replay_with(run: Run, law: StepLaw, request: RequestParameters, progress: Ints | None = None) -> Replay:
+    """As `replay`, with steps as long as any function says: some µs more a step, and whatever the function takes.
+
+    Raises what the law raises, and ValueError for a time that is not positive.
+    """
+    callback = Callback(law)
+    result = _serve(run, callback.pointer, request, progress)
+    callback.check()
+    return result
+
+
+def _serve(run: Run, law: Any, request: RequestParameters, progress: Ints | None) -> Replay:
     _check_fits(run)
     server = run.server
-    if len(tables.gemm) <= server.max_num_batched_tokens:
-        raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {server.max_num_batched_tokens}")
     limits = _Limits(
         server.max_num_seqs,
         server.max_num_batched_tokens,
@@ -380,8 +384,7 @@ def replay(
     columns, start, duration, first, last, queued, running, cached, preemptions = _run(
         _requests(run),
         limits,
-        tables,
-        StepParameters(*map(float, step)),
+        law,
         RequestParameters(*map(float, request)),
         np.zeros(1, np.int64) if progress is None else progress,
         _compiled_in(),

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("efficiency", "kv_capacity", "roofline", "bench"),
     ("components",),
     ("steptime",),
+    ("steplaw",),
     ("replay",),
     ("params",),
     ("prior",),

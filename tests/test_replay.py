@@ -21,7 +21,7 @@ from roofml.batch import StepTable
 from roofml.components import ComponentTables
 from roofml.errors import InputError
 from roofml.params import PRIOR_VALUES, split
-from roofml.replay import Replay, RequestParameters, replay
+from roofml.replay import Replay, RequestParameters, replay, replay_with
 from roofml.runs.run import Run, Server
 from roofml.steptime import StepParameters, step_times
 
@@ -375,7 +375,8 @@ def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor
 def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numba's cache looks at replay.py alone. What else the loop compiles in must be in the digest it is kept under."""
     folder = Path(roofml.replay.__file__).parent
-    imported = re.findall(r"^from roofml\.(\w+) import", (folder / "replay.py").read_text(), re.MULTILINE)
+    texts = [(folder / f"{name}.py").read_text() for name in ("replay", "steplaw")]
+    imported = [name for text in texts for name in re.findall(r"^from roofml\.(\w+) import", text, re.MULTILINE)]
     files = [folder / f"{name}.py" for name in imported]
     compiled = {path.stem for path in files if path.is_file() and "numba" in path.read_text()}
     before = roofml.replay._compiled_in().dtype
@@ -441,3 +442,25 @@ def test_tables_shorter_than_the_budget_are_refused() -> None:
     """The compiled loop would read past their end."""
     with pytest.raises(ValueError, match="tables of 100 tokens for a budget of 2048"):
         replay(run_of([(0.0, 8, 3)]), whole_numbers(100), WHOLE, NO_DELAYS)
+
+
+def test_our_own_formula_as_a_python_law_serves_the_same() -> None:
+    """Every latency and step, to the last bit: the scheduler is one, only where a time comes from differs."""
+    run = run_of([(3e3 * i, 20 + 13 * i % 200, 5 + i % 40) for i in range(80)], groups=[i % 7 for i in range(80)])
+    at, (step, request) = tables(), split(PRIOR_VALUES)
+    ours = replay(run, at, step, request)
+    theirs = replay_with(run, lambda steps: step_times(at, steps, step), request)
+    assert theirs.e2e_us == pytest.approx(ours.e2e_us, rel=1e-12)  # NumPy and LLVM may fuse differently
+    assert columns(theirs.schedule.steps) == columns(ours.schedule.steps)
+
+
+def test_what_a_law_raises_comes_out_and_times_must_be_positive() -> None:
+    run = run_of([(0.0, 20, 5)])
+
+    def broken(steps: StepTable) -> np.ndarray:
+        raise LookupError("no such batch")
+
+    with pytest.raises(LookupError, match="no such batch"):
+        replay_with(run, broken, RequestParameters())
+    with pytest.raises(ValueError, match="expected a positive time, found 0 µs"):
+        replay_with(run, lambda steps: 0 * steps.requests, RequestParameters())
