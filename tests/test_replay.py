@@ -386,7 +386,7 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
         if roofml.replay._compiled_in().dtype != before:
             digested.add(name)
-    assert digested == compiled == {"components", "kvcache", "steptime"}
+    assert digested == compiled == {"components", "kvcache", "steplaw", "steptime"}
 
 
 def test_the_progress_counts_finished_requests() -> None:
