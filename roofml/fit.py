@@ -133,7 +133,7 @@ def step_columns(steps: StepTable, tables: ComponentTables) -> tuple[Floats, ...
         steps.requests,
         1.0 * (steps.prefill_tokens > 0),
     ]
-    return tuple(np.concatenate((column, np.zeros(padded - count))) for column in columns)
+    return tuple(np.concatenate((column, np.zeros(padded - count)), dtype=np.float64) for column in columns)
 
 
 def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Frozen:
@@ -252,8 +252,8 @@ def fit(
     """Fit every parameter to the first `train_fraction` of each run's requests, or to those `chosen` (requests,).
 
     The runs must be of one model, GPU and tensor parallel size: those `tables` were made for. `on_round(i, rounds)` is
-    called before each round. `more` makes blocks of what besides requests was measured, from the round's schedules (one a
-    run) and values; with it no request has to be left. Raises InputError when nothing is left to fit.
+    called before each round. `more` makes blocks of what besides requests was measured, from the round's schedules (one
+    a run) and values; with it no request has to be left. Raises InputError when nothing is left to fit.
     """
     if not 0 < train_fraction <= 1:
         raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
@@ -274,7 +274,7 @@ def fit(
             at_measured_load(run, tables, from_coordinates(x), mask) for run, mask in zip(runs, fitted, strict=True)
         ]
         before, valid = x, _seen(schedules)
-        blocks = [] if more is None else more(schedules, from_coordinates(x))
+        blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
         x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x, prior, blocks), x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)

@@ -45,7 +45,9 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
     """
     most = int((steps.prefill_tokens + steps.decode_requests).max())
     if most > budget:
-        raise InputError(f"{steps.name}: a step of {most} new tokens, but the server's max_num_batched_tokens is {budget}")
+        raise InputError(
+            f"{steps.name}: a step of {most} new tokens, but the server's max_num_batched_tokens is {budget}"
+        )
     samples = len(steps)
     around = min(SAMPLES_AROUND, samples)
     # Rows of the sampled steps of each cycle: from `first` on, `count` of them at most.

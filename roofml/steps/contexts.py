@@ -24,7 +24,7 @@ from roofml.runs.run import Floats, Run
 from roofml.steps.table import SampledSteps
 
 Source = Literal["snapshot", "replay", "kv", "mean"]
-SOURCES: tuple[Source, ...] = ("snapshot", "replay", "kv", "mean")
+SOURCES: dict[str, Source] = {"snapshot": "snapshot", "replay": "replay", "kv": "kv", "mean": "mean"}
 
 AROUND = 5
 """Replayed steps on either side of a sample over which decode contexts are averaged: a batch hardly changes in them."""

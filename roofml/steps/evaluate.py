@@ -64,7 +64,7 @@ def predicted_us(
 
 
 def judge(data: StepData, run: Run, tables: ComponentTables, values: Floats, after: float = 0.0) -> StepReport:
-    """Errors of the cycles after the first share `after` of a table's samples. `values` from params, for a zero-shot."""
+    """Errors of the cycles after the first share `after` of a table's samples. No fit at all: values of a prior."""
     held_out = None if after == 0 else ~first_share(data, run, after)
     predicted, measured = predicted_us(data, run, tables, values, held_out)
     error = predicted / measured - 1

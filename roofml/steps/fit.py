@@ -19,12 +19,12 @@ import numpy as np
 from roofml.components import ComponentTables
 from roofml.errors import InputError
 from roofml.fit import DECODE_DISCREPANCY, STEPS, Fit, fit, residual_weights, step_columns, times_and_gradients
-from roofml.params import NAMES
+from roofml.params import NAMES, split
 from roofml.prior import PACKAGE, Prior
-from roofml.replay import Schedule
+from roofml.replay import Schedule, replay
 from roofml.runs.run import Bools, Floats, Run
 from roofml.steps.batches import CycleSteps, cycle_steps
-from roofml.steps.contexts import MeanContexts, Source, contexts
+from roofml.steps.contexts import MeanContexts, Source, contexts, match
 from roofml.steps.cycles import MOST_APART, Cycles, cycles
 from roofml.steps.table import SampledSteps
 
@@ -100,24 +100,42 @@ def first_share(data: StepData, run: Run, share: float) -> Bools:
     return inside
 
 
+def sent_before(data: StepData, run: Run, tables: ComponentTables, values: Floats, share: float) -> Bools:
+    """(requests,) which requests of a run were answered before the first `share` of its table's samples ended.
+
+    A joint fit that learns from them has seen nothing of the steps after.
+    """
+    if share >= 1:
+        return np.ones(len(run), np.bool_)
+    clock = match(data.table, replay(run, tables, *split(values)).schedule)
+    last = data.table.start_us[int(share * len(data.table)) - 1] + clock.offset_us
+    with np.errstate(invalid="ignore"):  # a failed request was never answered
+        return run.arrival_us + run.e2e_us <= last
+
+
 def fit_steps(
     data: Sequence[StepData],
     runs: Sequence[Run],
     tables: ComponentTables,
     train_fraction: float = 1.0,
-    requests: Sequence[Bools] | None = None,
+    requests: bool = False,
     rounds: int = 10,
     on_round: Callable[[int, int], None] | None = None,
     prior: Prior = PACKAGE,
 ) -> Fit:
-    """Fit to the first `train_fraction` of each table's samples, and to the `requests` (requests,) of each run.
+    """Fit to the first `train_fraction` of each table's samples and, with `requests`, to the latencies of the runs.
 
-    Without `requests` to the steps alone: the runs then say what was sent, for contexts, and no latency is looked at.
-    Raises InputError when a table leaves nothing to fit, or is not one of its run.
+    Those of a run with a table end where its fitted samples do, those of another with the same share of its requests.
+    Without `requests` no latency is looked at: the runs then say what was sent, for contexts. Raises InputError when a
+    table leaves nothing to fit, or is not one of its run.
     """
     if not 0 < train_fraction <= 1:
         raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
     fitted = [first_share(one, runs[one.run], train_fraction) for one in data]
+    chosen = [np.full(len(run), requests) & (np.arange(len(run)) < train_fraction * len(run)) for run in runs]
+    if requests:
+        for one in data:
+            chosen[one.run] = sent_before(one, runs[one.run], tables, prior.values, train_fraction)
 
     def more(schedules: Sequence[Schedule], values: Floats) -> list[StepBlock]:
         return [
@@ -125,5 +143,4 @@ def fit_steps(
             for one, which in zip(data, fitted, strict=True)
         ]
 
-    nobody = [np.zeros(len(run), np.bool_) for run in runs]
-    return fit(runs, tables, 1.0, rounds, on_round, prior, nobody if requests is None else requests, more)
+    return fit(runs, tables, 1.0, rounds, on_round, prior, chosen, more)

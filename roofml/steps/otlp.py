@@ -96,13 +96,20 @@ def _take(where: str, number: int, document: object, found: _Found) -> None:
 def _events(where: str, document: object) -> Iterator[Mapping[str, Any]]:
     for resource in _list(where, document, "resourceSpans"):
         for scope in _list(where, resource, "scopeSpans"):
-            about: object = cast("Any", scope).get("scope", {})
-            if isinstance(about, dict) and cast("dict[str, Any]", about).get("name") == SCOPE:
+            if _mapping(where, scope, "scope").get("name") == SCOPE:
                 for span in _list(where, scope, "spans"):
                     for event in _list(where, span, "events"):
                         if not isinstance(event, dict):
                             raise InputError(f"{where}: events: expected mappings")
                         yield cast("dict[str, Any]", event)
+
+
+def _mapping(where: str, parent: object, key: str) -> Mapping[str, Any]:
+    """The mapping under `key`; empty where the exporter left an empty one out."""
+    value: object = cast("dict[str, Any]", parent).get(key, {}) if isinstance(parent, dict) else None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {key}: expected a mapping")
+    return cast("dict[str, Any]", value)
 
 
 def _list(where: str, parent: object, key: str) -> list[Any]:
