@@ -4,8 +4,8 @@ Layout, in the order it is written (schema `roofml/1`):
 
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     step {corrections, overheads_us, blend, gemm_growth}, request,
-    fit {runs, requests, train_fraction, prior, rounds, converged, error_pct, sd, not_identified, valid, covariance,
-        roofml},
+    fit {runs, requests, step_tables (optional), train_fraction, prior, rounds, converged, error_pct, sd,
+        not_identified, valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
 """
 
@@ -83,6 +83,7 @@ class FitSection(_Strict):
 
     runs: list[str]
     requests: int
+    step_tables: list[str] | None = None
     train_fraction: Finite
     prior: str
     rounds: int

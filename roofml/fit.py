@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
+from roofml.batch import StepTable
 from roofml.components import ComponentTables, components
 from roofml.errors import InputError
 from roofml.params import (
@@ -90,6 +91,17 @@ class Fit:
         return from_coordinates(np.maximum(x - reach, LOWER)), from_coordinates(np.minimum(x + reach, UPPER))
 
 
+class Block(Protocol):
+    """What something besides requests measured, as rows of the least-squares problem, frozen for a round."""
+
+    def rows(self, values: Floats) -> Floats:
+        """(rows, parameters + 1): derivatives of the weighted residuals by the parameters, and the residuals."""
+        ...
+
+
+More = Callable[[Sequence[Schedule], Floats], Sequence[Block]]
+
+
 @dataclass(frozen=True)
 class _Frozen:
     """The schedule of one run as the fit sees it. Steps are padded; requests are those fitted."""
@@ -111,28 +123,27 @@ class _Frozen:
     """(requests,) requests running on arrival."""
 
 
-def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Frozen:
-    """What stays fixed in a round: which steps each of the `fitted` requests waits for and takes."""
-    count = len(schedule.step_time_us)
+def step_columns(steps: StepTable, tables: ComponentTables) -> tuple[Floats, ...]:
+    """Components, new tokens, requests and whether mixed, each (padded steps,): what `times_and_gradients` takes."""
+    count = len(steps)
     padded = -(-count // STEP_PADDING) * STEP_PADDING
-
-    def pad(column: Any) -> Floats:
-        return np.concatenate((column, np.zeros(padded - count)))
-
-    steps = schedule.steps
-    parts = components(tables, steps)
     columns = [
-        *parts.T,
+        *components(tables, steps).T,
         steps.prefill_tokens + steps.decode_tokens,
         steps.requests,
         1.0 * (steps.prefill_tokens > 0),
     ]
+    return tuple(np.concatenate((column, np.zeros(padded - count)), dtype=np.float64) for column in columns)
+
+
+def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Frozen:
+    """What stays fixed in a round: which steps each of the `fitted` requests waits for and takes."""
     queued = schedule.queued_us[fitted]
     entered = np.searchsorted(schedule.step_start_us, queued - 1e-6)
     before = np.maximum(entered - 1, 0)
     busy = (entered > 0) & (schedule.step_start_us[before] + schedule.step_time_us[before] > queued)
     return _Frozen(
-        steps=tuple(pad(column) for column in columns),
+        steps=step_columns(schedule.steps, tables),
         layers=tables.layers,
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
@@ -219,7 +230,7 @@ def scaled(step: StepParameters, factor: float) -> StepParameters:
     )
 
 
-def _weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:
+def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:
     """Weight of each residual (µs): relative, outliers down, and no run's mean surer than `discrepancy`."""
     relative = measured / predicted - 1
     sd = 1.4826 * float(np.median(np.abs(relative))) + 1e-9
@@ -236,11 +247,13 @@ def fit(
     on_round: Callable[[int, int], None] | None = None,
     prior: Prior = PACKAGE,
     chosen: Sequence[Bools] | None = None,
+    more: More | None = None,
 ) -> Fit:
     """Fit every parameter to the first `train_fraction` of each run's requests, or to those `chosen` (requests,).
 
     The runs must be of one model, GPU and tensor parallel size: those `tables` were made for. `on_round(i, rounds)` is
-    called before each round. Raises InputError when no request is left to fit.
+    called before each round. `more` makes blocks of what besides requests was measured, from the round's schedules (one
+    a run) and values; with it no request has to be left. Raises InputError when nothing is left to fit.
     """
     if not 0 < train_fraction <= 1:
         raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
@@ -248,9 +261,10 @@ def fit(
         chosen = [np.arange(len(run)) < train_fraction * len(run) for run in runs]
     fitted = [run.ok & mask for run, mask in zip(runs, chosen, strict=True)]
     requests = sum(int(mask.sum()) for mask in fitted)
-    if requests == 0:
+    if requests == 0 and more is None:
         raise InputError("no successful request to fit")
-    runs, fitted = zip(*((r, m) for r, m in zip(runs, fitted, strict=True) if m.any()), strict=True)
+    if more is None:
+        runs, fitted = zip(*((r, m) for r, m in zip(runs, fitted, strict=True) if m.any()), strict=True)
     x, normal = prior.mean, np.linalg.inv(prior.covariance)
     converged, done, valid = False, 0, {}
     for done in range(1, rounds + 1):
@@ -260,7 +274,8 @@ def fit(
             at_measured_load(run, tables, from_coordinates(x), mask) for run, mask in zip(runs, fitted, strict=True)
         ]
         before, valid = x, _seen(schedules)
-        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x, prior), x)
+        blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
+        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x, prior, blocks), x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
@@ -285,6 +300,7 @@ class _Problem:
     measured: list[tuple[Floats, Floats]]
     weights: list[tuple[Floats, Floats]]
     prior: Prior
+    blocks: Sequence[Block]
 
     @classmethod
     def of(
@@ -295,18 +311,20 @@ class _Problem:
         tables: ComponentTables,
         x: Floats,
         prior: Prior,
+        blocks: Sequence[Block],
     ) -> _Problem:
-        frozen = [freeze(schedule, tables, mask) for schedule, mask in zip(schedules, fitted, strict=True)]
-        measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m in zip(runs, fitted, strict=True)]
+        learned = [(r, m, s) for r, m, s in zip(runs, fitted, schedules, strict=True) if m.any()]
+        frozen = [freeze(schedule, tables, mask) for _, mask, schedule in learned]
+        measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m, _ in learned]
         weights: list[tuple[Floats, Floats]] = []
         for f, (decode, ttft) in zip(frozen, measured, strict=True):
             decode_now, ttft_now, _, _ = latencies_and_gradients(from_coordinates(x), f)
             several = (decode_now > 0) & (decode > 0)  # a request of one token, or of one chunk, has no decode time
             w = np.zeros_like(decode)
             if several.any():
-                w[several] = _weights(decode[several], decode_now[several], DECODE_DISCREPANCY)
-            weights.append((w, _weights(ttft, ttft_now, TTFT_DISCREPANCY)))
-        return cls(frozen, measured, weights, prior)
+                w[several] = residual_weights(decode[several], decode_now[several], DECODE_DISCREPANCY)
+            weights.append((w, residual_weights(ttft, ttft_now, TTFT_DISCREPANCY)))
+        return cls(frozen, measured, weights, prior, blocks)
 
     def triangle(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
@@ -322,6 +340,9 @@ class _Problem:
             for now, truth, weight, by in zip(predicted, measured, weights, (decode_by, ttft_by), strict=True):
                 block = np.column_stack((by * by_coordinate, now - truth)) * weight[:, None]
                 blocks.append(np.asarray(np.linalg.qr(block, mode="r"), np.float64))
+        for more in self.blocks:
+            block = more.rows(values) * np.append(by_coordinate, 1.0)
+            blocks.append(np.asarray(np.linalg.qr(block, mode="r"), np.float64))
         return np.asarray(np.linalg.qr(np.vstack(blocks), mode="r"), np.float64)
 
 

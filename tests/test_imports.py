@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("params",),
     ("prior",),
     ("fit",),
-    ("pooled",),
+    ("pooled", "steps"),
     ("coefficients",),
     ("protocols",),
     ("evaluate",),

@@ -24,18 +24,22 @@ def doctor(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Say what traces really contain: traps found, what was corrected, what could not be."""
+    """Say what traces, or sampled steps, really contain: traps found, what was corrected, what could not be."""
     from roofml.cli.reading import diagnose
+    from roofml.cli.steps import print_sampling, sampling_reports
     from roofml.runs import ServerOverrides
     from roofml.runs.doctor import diagnosis_document
+    from roofml.steps import is_steps
 
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
         prefix_caching, async_scheduling, output_tokens,
     )  # fmt: skip
-    diagnoses = diagnose(runs, overrides, strict=False)
+    tables = [path for path in runs if is_steps(path)]
+    diagnoses = diagnose([path for path in runs if path not in tables], overrides, strict=False)
+    samplings = sampling_reports(tables)
     if as_json:
-        print_json({"runs": [diagnosis_document(diagnosis) for diagnosis in diagnoses]})
+        print_json({"runs": [diagnosis_document(diagnosis) for diagnosis in diagnoses], "steps": samplings})
         return
     for diagnosis in diagnoses:
         run, server = diagnosis.run, diagnosis.run.server
@@ -52,3 +56,4 @@ def doctor(
             OUT.print(f"  [{style}]{finding.severity:>9}[/{style}]  {escape(finding.summary)}")
             OUT.print(f"             [dim]{escape(finding.advice)}[/dim]")
         OUT.print()
+    print_sampling(samplings, STYLES, quiet)

@@ -10,6 +10,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, pct, print_json, progress, table, warn
+from roofml.cli.steps import Contexts, step_data, step_rows, step_table
 from roofml.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ def fit(
     prior: Annotated[
         Believed, typer.Option(help="What is believed before: other models' fits too, or kernel measurements alone.")
     ] = Believed.pooled,
+    steps: Annotated[
+        list[Path] | None, typer.Option(help="Sampled steps of a run (parquet, or OTLP JSON lines), to fit as well.")
+    ] = None,
+    steps_only: Annotated[bool, typer.Option("--steps-only", help="Fit --steps and no latency of a request.")] = False,
+    contexts: Annotated[
+        Contexts, typer.Option(help="Contexts of sampled steps: of the file, the replay, KV usage, or one mean.")
+    ] = Contexts.auto,
     gpu: o.Gpu = None,
     model: o.Model = None,
     tp: o.Tp = None,
@@ -65,9 +73,12 @@ def fit(
     from roofml.prior import PACKAGE
     from roofml.protocols import trainable
     from roofml.runs import ServerOverrides
+    from roofml.steps.fit import fit_steps
 
     if not 0 < train_fraction <= 1:
         raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
+    if steps_only and not steps:
+        raise InputError("--steps-only: expected --steps FILE to fit")
     if output is not None:
         check_writable(output)
     overrides = ServerOverrides(
@@ -82,19 +93,30 @@ def fit(
     for diagnosis in diagnoses:
         if diagnosis not in used and not quiet:
             note(f"{diagnosis.run.name}: saturated, left out of the fit")
+    sampled = step_data(steps or [], chosen, contexts)
+    believed = read_pooled().prior(where.model.name, where.gpu.name) if prior is Believed.pooled else PACKAGE
     with progress(quiet or as_json) as shown:
         task = shown.add_task("fitting", total=10)
-        found = fit_runs(
-            chosen,
-            where.tables,
-            train_fraction,
-            on_round=lambda i, n: shown.update(task, completed=i - 1, total=n),
-            prior=read_pooled().prior(where.model.name, where.gpu.name) if prior is Believed.pooled else PACKAGE,
-        )
+
+        def on_round(i: int, n: int) -> None:
+            shown.update(task, completed=i - 1, total=n)
+
+        if sampled:
+            found = fit_steps(
+                sampled, chosen, where.tables, train_fraction, not steps_only, on_round=on_round, prior=believed
+            )
+        else:
+            found = fit_runs(chosen, where.tables, train_fraction, on_round=on_round, prior=believed)
+    cycles = step_rows(sampled, chosen, where.tables, found, train_fraction)
     reports, _ = with_parameters(used, where, *split(found.values), until=train_fraction)
     coefficients = coefficients_of(
         found, where.model, where.gpu.name, chosen, train_fraction, in_sample_error_pct(reports)
     )
+    if sampled:
+        tables = [one.table.name for one in sampled]
+        coefficients = coefficients.model_copy(
+            update={"fit": coefficients.fit.model_copy(update={"step_tables": [Path(name).name for name in tables]})}
+        )
     blis_reports: list[RunReport] = []
     if target is Target.blis:
         from roofml.blis.evaluate import fit_group, judge, section_of
@@ -107,12 +129,16 @@ def fit(
     if output is not None:
         write_coefficients(output, coefficients)
     if as_json:
-        print_json(_document(coefficients, found, reports, blis_reports, output))
+        print_json(
+            _document(coefficients, found, reports, blis_reports, output) | ({"steps": cycles} if cycles else {})
+        )
         return
     if output is None:
         typer.echo(coefficients_text(coefficients), nl=False)
     elif not quiet:
         _print_tables(coefficients, found, reports, blis_reports)
+        if cycles:
+            OUT.print(step_table(cycles))
         OUT.print(f"written: {output}", markup=False)
 
 
@@ -131,6 +157,8 @@ def _document(
     mapping = coefficients.model_dump(by_alias=True, mode="json")
     if coefficients.blis is None:
         del mapping["blis"]
+    if coefficients.fit.step_tables is None:
+        del mapping["fit"]["step_tables"]
     return {
         "coefficients": mapping,
         "output": None if output is None else str(output),
