@@ -113,6 +113,14 @@ def main() -> None:
     seconds = fastest(lambda: step_times(tables, batches, step), options.repeats)
     print(f"step_times  {len(batches):,} mixed batches: {seconds:.3f} s, {len(batches) / seconds:,.0f} steps/s")
 
+    requests_of_one = [(1, 400 + 5 * i, 400) for i in range(127)] + [(100, 200, 400)]
+
+    def a_thousand_single_steps() -> None:
+        for _ in range(1000):
+            step_times(tables, StepTable.from_batches([requests_of_one]), step)
+
+    print(f"            one step from its list of 128 requests: {1e3 * fastest(a_thousand_single_steps, 3):.0f} µs")
+
 
 if __name__ == "__main__":
     main()

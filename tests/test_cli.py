@@ -478,7 +478,7 @@ def test_evaluate_with_coefficients_judges_them_as_they_are(folder: Path, coeffs
 def test_evaluate_names_its_split(folder: Path, coeffs: Path) -> None:
     shown = ok("evaluate", folder, "--gpu", "H100", "--train-fraction", 0.5).out
     assert "fitted on the first 50% of each run, judged on the rest" in shown
-    assert "judged on requests after the first 0%" in ok("evaluate", folder, "--coeffs", coeffs).out
+    assert "judged on all requests" in ok("evaluate", folder, "--coeffs", coeffs).out
 
 
 def test_evaluate_keeps_saturated_runs_apart(folder: Path, tmp_path: Path) -> None:

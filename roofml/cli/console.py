@@ -79,6 +79,12 @@ def us(value: float) -> str:
     return f"{value / 1e6:.4g} s"
 
 
+def us_range(low: float, high: float) -> str:
+    """Two times in µs for people, in the unit of the longer."""
+    unit, divisor = ("µs", 1.0) if high < 1e3 else ("ms", 1e3) if high < 1e6 else ("s", 1e6)
+    return f"{low / divisor:.3g}-{high / divisor:.3g} {unit}"
+
+
 def pct(value: float) -> str:
     """A signed error in per cent."""
     return f"{value:+.2f}" if abs(value) < 100 else f"{value:+.0f}"

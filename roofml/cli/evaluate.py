@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note, pct, print_json, progress, table, us, warn
+from roofml.cli.console import OUT, note, pct, print_json, progress, table, us_range, warn
 from roofml.cli.fit import Target
 from roofml.errors import InputError
 
@@ -121,7 +121,7 @@ def evaluate(
     if as_json:
         print_json(document(protocol or "coeffs", fraction, reports))
         return
-    rest = f"judged on requests after the first {fraction:.0%}"
+    rest = f"judged on requests after the first {fraction:.0%}" if fraction else "judged on all requests"
     split_of = {
         None: f"coefficients {coeffs}, {rest}",
         "temporal": f"fitted on the first {fraction:.0%} of each run, judged on the rest",
@@ -136,10 +136,10 @@ def print_reports(reports: list[RunReport], caption: str) -> None:
     """Errors by run; saturated runs stand apart, under the summary of the others."""
     from roofml.evaluate import summary
 
-    columns = ["run", "requests", *HEADINGS.values(), "|E2E| of a request"]
+    columns = ["run", "requests", *HEADINGS.values(), "request |E2E|"]
     uncertain = any(metric.interval_us for r in reports for metric in r.metrics.values())
     if uncertain:
-        columns.append("90 % for E2E")
+        columns.append("E2E, 90 %")
 
     def row(r: RunReport) -> list[str]:
         errors = [pct(r.metrics[name].error_pct) if name in r.metrics else "-" for name in HEADINGS]
@@ -149,7 +149,7 @@ def print_reports(reports: list[RunReport], caption: str) -> None:
             str(r.requests),
             *errors,
             f"{r.request_e2e_mape_pct:.2f}",
-            *([f"{us(interval[0])} to {us(interval[1])}" if interval else ""] if uncertain else []),
+            *([us_range(*interval) if interval else ""] if uncertain else []),
         ]
 
     normal = [r for r in reports if not r.saturated]

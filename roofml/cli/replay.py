@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, pct, print_json, progress, table, us, warn
+from roofml.cli.console import OUT, pct, print_json, progress, table, us, us_range, warn
 from roofml.cli.fit import Target
 from roofml.errors import InputError
 
@@ -99,7 +99,7 @@ def replay(
                 us(metric.measured_us),
                 us(metric.predicted_us),
                 pct(metric.error_pct),
-                *([f"{us(metric.interval_us[0])} to {us(metric.interval_us[1])}"] if metric.interval_us else []),
+                *([us_range(*metric.interval_us)] if metric.interval_us else []),
             ]
             for name, metric in judged.metrics.items()
         ]
