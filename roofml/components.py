@@ -64,6 +64,8 @@ class ComponentTables(NamedTuple):
     """The same of the layers whose query heads share KV heads."""
     layers: float
     """Number of layers, the multiplier of the overhead per layer."""
+    norm: float | None = None
+    """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
 
 CAPTURED = 256

@@ -68,6 +68,8 @@ class Fit:
     rounds: int
     converged: bool
     """False: the schedule still moved in the last round; more requests or a smaller load settle it."""
+    misfit: float
+    """Norm of the weighted residuals of the last round, priors included: what the fit makes small."""
     valid: dict[str, tuple[int, int]]
     """Smallest and largest batch, mean context and new tokens of the steps seen."""
 
@@ -108,7 +110,7 @@ class _Frozen:
 
     steps: tuple[Floats, ...]
     """Components, new tokens, requests and whether mixed, each (padded steps,)."""
-    layers: float
+    tables: ComponentTables
     first: Ints
     """(requests,) step of the first token."""
     last: Ints
@@ -144,7 +146,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Froze
     busy = (entered > 0) & (schedule.step_start_us[before] + schedule.step_time_us[before] > queued)
     return _Frozen(
         steps=step_columns(schedule.steps, tables),
-        layers=tables.layers,
+        tables=tables,
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
         entered=entered,
@@ -154,13 +156,13 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Froze
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
+def _compiled(norm: float | None) -> Callable[..., Any]:
     """JAX function: step columns, layers and step parameters -> step times and their derivatives by each parameter."""
     import jax
 
     def times(values: Any, columns: Any, layers: Any) -> Any:
         *parts, new_tokens, requests, mixed = columns
-        return step_time(tuple(parts), new_tokens, requests, mixed, layers, StepParameters(*values))
+        return step_time(tuple(parts), new_tokens, requests, mixed, layers, StepParameters(*values), norm)
 
     def both(values: Any, columns: Any, layers: Any) -> Any:
         def along(tangent: Any) -> Any:
@@ -171,18 +173,18 @@ def _compiled() -> Callable[..., Any]:
     return jax.jit(both)
 
 
-def times_and_gradients(values: Floats, columns: Sequence[Floats], layers: float) -> tuple[Floats, Floats]:
+def times_and_gradients(values: Floats, columns: Sequence[Floats], tables: ComponentTables) -> tuple[Floats, Floats]:
     """Step times (steps,) and their derivatives (step parameters, steps) by the parameters themselves, in float64."""
     import jax
 
     with jax.enable_x64(True):
-        pairs = _compiled()(tuple(map(float, values)), tuple(columns), layers)
+        pairs = _compiled(tables.norm)(tuple(map(float, values)), tuple(columns), tables.layers)
         return np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
 
 
 def latencies_and_gradients(values: Floats, frozen: _Frozen) -> tuple[Floats, Floats, Floats, Floats]:
     """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
-    times, gradients = times_and_gradients(values[:STEPS], frozen.steps, frozen.layers)
+    times, gradients = times_and_gradients(values[:STEPS], frozen.steps, frozen.tables)
     rows = np.vstack((times, gradients))
     total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
     decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
@@ -241,18 +243,20 @@ def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) ->
 
 def fit(
     runs: Sequence[Run],
-    tables: ComponentTables,
+    tables: ComponentTables | list[ComponentTables],
     train_fraction: float = 1.0,
     rounds: int = 10,
     on_round: Callable[[int, int], None] | None = None,
     prior: Prior = PACKAGE,
     chosen: Sequence[Bools] | None = None,
     more: More | None = None,
+    start: Floats | None = None,
 ) -> Fit:
     """Fit every parameter to the first `train_fraction` of each run's requests, or to those `chosen` (requests,).
 
-    The runs must be of one model, GPU and tensor parallel size: those `tables` were made for. `on_round(i, rounds)` is
-    called before each round. `more` makes blocks of what besides requests was measured, from the round's schedules (one
+    The runs must be of one model, GPU and tensor parallel size, those `tables` were made for; or there are tables for
+    each, and one set of parameters has to serve them all. `on_round(i, rounds)` is called before each round. It starts
+    from the parameter values `start` (parameters,), by default from the prior's. `more` makes blocks of what besides requests was measured, from the round's schedules (one
     a run) and values; with it no request has to be left. Raises InputError when nothing is left to fit.
     """
     if not 0 < train_fraction <= 1:
@@ -263,19 +267,23 @@ def fit(
     requests = sum(int(mask.sum()) for mask in fitted)
     if requests == 0 and more is None:
         raise InputError("no successful request to fit")
+    each = [tables] * len(runs) if isinstance(tables, ComponentTables) else tables
     if more is None:
-        runs, fitted = zip(*((r, m) for r, m in zip(runs, fitted, strict=True) if m.any()), strict=True)
-    x, normal = prior.mean, np.linalg.inv(prior.covariance)
+        kept = [(r, m, t) for r, m, t in zip(runs, fitted, each, strict=True) if m.any()]
+        runs, fitted, each = ([k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept])
+    x = prior.mean if start is None else np.clip(to_coordinates(start), LOWER, UPPER)
+    normal, misfit = np.linalg.inv(prior.covariance), np.inf
     converged, done, valid = False, 0, {}
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
         schedules = [
-            at_measured_load(run, tables, from_coordinates(x), mask) for run, mask in zip(runs, fitted, strict=True)
+            at_measured_load(run, of_run, from_coordinates(x), mask)
+            for run, of_run, mask in zip(runs, each, fitted, strict=True)
         ]
         before, valid = x, _seen(schedules)
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
-        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x, prior, blocks), x)
+        x, normal, misfit = _solve(_Problem.of(runs, fitted, schedules, each, x, prior, blocks), x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
@@ -288,6 +296,7 @@ def fit(
         requests=requests,
         rounds=done,
         converged=converged,
+        misfit=misfit,
         valid=valid,
     )
 
@@ -308,14 +317,14 @@ class _Problem:
         runs: Sequence[Run],
         fitted: Sequence[Bools],
         schedules: Sequence[Schedule],
-        tables: ComponentTables,
+        tables: Sequence[ComponentTables],
         x: Floats,
         prior: Prior,
         blocks: Sequence[Block],
     ) -> _Problem:
-        learned = [(r, m, s) for r, m, s in zip(runs, fitted, schedules, strict=True) if m.any()]
-        frozen = [freeze(schedule, tables, mask) for _, mask, schedule in learned]
-        measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m, _ in learned]
+        learned = [(r, m, s, t) for r, m, s, t in zip(runs, fitted, schedules, tables, strict=True) if m.any()]
+        frozen = [freeze(schedule, of_run, mask) for _, mask, schedule, of_run in learned]
+        measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m, *_ in learned]
         weights: list[tuple[Floats, Floats]] = []
         for f, (decode, ttft) in zip(frozen, measured, strict=True):
             decode_now, ttft_now, _, _ = latencies_and_gradients(from_coordinates(x), f)
@@ -346,8 +355,8 @@ class _Problem:
         return np.asarray(np.linalg.qr(np.vstack(blocks), mode="r"), np.float64)
 
 
-def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats]:
-    """Damped Gauss-Newton within the bounds: the best coordinates, and the normal matrix there."""
+def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats, float]:
+    """Damped Gauss-Newton within the bounds: the best coordinates, the normal matrix there and the residuals' norm."""
     r = problem.triangle(x)
     for _ in range(10):
         solution = cast("Any", lsq_linear(r[:, :-1], -r[:, -1], bounds=(LOWER - x - 1e-12, UPPER - x + 1e-12)))
@@ -363,7 +372,7 @@ def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats]:
         x, r = tried, r_tried
         if moved < SETTLED / 5:
             break
-    return x, r[:, :-1].T @ r[:, :-1]
+    return x, r[:, :-1].T @ r[:, :-1], float(np.linalg.norm(r[:, -1]))
 
 
 def _seen(schedules: Sequence[Schedule]) -> dict[str, tuple[int, int]]:

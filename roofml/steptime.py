@@ -6,6 +6,8 @@ GEMMs are one blend, attention is another, and they add:
     device = blend(gemm, weights) + blend(attention, kv_cache) + attention items + communication + overheads
     time   = blend(device, cpu_floor)
     blend(a, b) = w·max(a, b) + (1 - w)·(a + b) = a + b - w·min(a, b),   w in [0, 1]
+
+`ComponentTables.norm` puts the norm (a^q + b^q)^(1/q) in the place of the blend, for those who want to compare.
 """
 
 from __future__ import annotations
@@ -51,6 +53,10 @@ GROWTH_TOKENS = (1, 16, 32, 48, 64, 128, 256)
 """M between which `growth_<M>` of StepParameters is added, linearly, to the time that a step reads weights."""
 
 
+TINY = 1e-9
+"""µs; keeps 0/0 out of the norm."""
+
+
 @register_jitable
 def ramp(x: Any, start: float, end: float) -> Any:
     """0 up to `start`, 1 from `end` on, linear between."""
@@ -76,14 +82,20 @@ def growth(new_tokens: Any, p: Any) -> Any:
 
 
 @register_jitable
-def blend(a: Any, b: Any, max_weight: Any) -> Any:
-    """w·max(a, b) + (1 - w)·(a + b) for non-negative a, b: continuous, monotone and subadditive in both."""
+def blend(a: Any, b: Any, max_weight: Any, norm: Any = None) -> Any:
+    """w·max(a, b) + (1 - w)·(a + b) for non-negative a, b: continuous, monotone and subadditive in both.
+
+    With a `norm` of order q >= 1 (1: the sum, infinite: the max) that norm, which is all of this too.
+    """
     smaller = 0.5 * (a + b - abs(a - b))
-    return a + b - max_weight * smaller
+    if norm is None:  # decided when it is compiled
+        return a + b - max_weight * smaller
+    larger = a + b - smaller
+    return larger * (1.0 + (smaller / (larger + TINY)) ** norm) ** (1.0 / norm)
 
 
 @register_jitable
-def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
+def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any, norm: Any = None) -> Any:
     """Time of a step, µs, from its components (order of COMPONENTS), its requests, whether it is mixed, and parameters.
 
     Plain arithmetic on numbers or arrays of shape (steps,). An empty step takes no time.
@@ -106,15 +118,15 @@ def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: An
     memory = (p.weights + grown) * weights + (p.expert_weights + grown) * experts
     busy = 1.0 * (requests > 0)
     device = (
-        blend(gemm, memory, p.max_weight)
-        + blend(attention, p.kv_cache * kv_cache + p.long_context * long_context, p.max_weight)
+        blend(gemm, memory, p.max_weight, norm)
+        + blend(attention, p.kv_cache * kv_cache + p.long_context * long_context, p.max_weight, norm)
         + p.attention_items * items
         + p.communication * communication
         + busy * (p.per_layer_us * layers + p.per_step_us)
         + p.mixed_step_us * mixed
         + p.per_request_us * requests
     )
-    return blend(device, busy * p.cpu_floor_us, p.max_weight)
+    return blend(device, busy * p.cpu_floor_us, p.max_weight, norm)
 
 
 def step_times(tables: ComponentTables, steps: StepTable, parameters: StepParameters) -> NDArray[np.float64]:
@@ -127,4 +139,5 @@ def step_times(tables: ComponentTables, steps: StepTable, parameters: StepParame
         1.0 * (steps.prefill_tokens > 0),
         tables.layers,
         parameters,
+        tables.norm,
     )

@@ -59,6 +59,7 @@ def a_fit(**changes: Any) -> Fit:
         "requests": 30,
         "rounds": 3,
         "converged": True,
+        "misfit": 1.0,
         "valid": VALID,
     }
     return Fit(**(given | changes))

@@ -47,7 +47,7 @@ class StepBlock:
 
     columns: tuple[Floats, ...]
     """As `fit.step_columns` makes them."""
-    layers: float
+    tables: ComponentTables
     made_of: CycleSteps
     measured_us: Floats
     """(cycles,)"""
@@ -56,7 +56,7 @@ class StepBlock:
 
     def rows(self, values: Floats) -> Floats:
         """(cycles, parameters + 1): derivatives of the weighted residuals by the parameters, and the residuals."""
-        times, gradients = times_and_gradients(values[:STEPS], self.columns, self.layers)
+        times, gradients = times_and_gradients(values[:STEPS], self.columns, self.tables)
         count = len(self.made_of.weight)
         means = self.made_of.mean(np.vstack((gradients, times))[:, :count])
         rows = np.zeros((len(self.measured_us), len(NAMES) + 1))
@@ -85,10 +85,10 @@ def block(
         found = found.take(fitted)
     steps = made_of(data, run, schedule, found)
     columns = step_columns(steps.steps, tables)
-    times, _ = times_and_gradients(values[:STEPS], columns, tables.layers)
+    times, _ = times_and_gradients(values[:STEPS], columns, tables)
     now = steps.mean(times[: len(steps.weight)])
     weights = residual_weights(found.time_us, now, DECODE_DISCREPANCY)
-    return StepBlock(columns, tables.layers, steps, found.time_us, weights)
+    return StepBlock(columns, tables, steps, found.time_us, weights)
 
 
 def first_share(data: StepData, run: Run, share: float) -> Bools:
