@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +177,33 @@ class Efficiency:
         times, sizes = self.allreduce_us[gpus], self.allreduce_bytes
         beyond = np.maximum(message_bytes / sizes[-1], 1.0)
         return np.interp(message_bytes, sizes, times) * beyond
+
+
+def at_datasheet(measured: Efficiency) -> Efficiency:
+    """Kernels that reach the datasheet's rates at every shape and take no time to start; all-reduces that always run at
+    the bandwidth of the largest measured."""
+
+    def ones(rows: Rows | None) -> Rows | None:
+        return None if rows is None else replace(rows, values=np.ones_like(rows.values))
+
+    def free(rows: Rows | None) -> Rows | None:  # fixed_us, item_us, mbu, sd
+        return None if rows is None else replace(rows, values=np.tile([0.0, 0.0, 1.0, 0.1], (len(rows.values), 1)))
+
+    prefill, decode = ones(measured.prefill_attention_rows), free(measured.decode_attention_rows)
+    assert prefill is not None
+    assert decode is not None
+    sizes = measured.allreduce_bytes
+    return replace(
+        measured,
+        gemm=replace(measured.gemm, slowdown={d: np.ones_like(s) for d, s in measured.gemm.slowdown.items()}),
+        moe=ones(measured.moe),
+        prefill_attention_rows=prefill,
+        decode_attention_rows=decode,
+        latent_prefill_rows=ones(measured.latent_prefill_rows),
+        latent_decode_rows=free(measured.latent_decode_rows),
+        allreduce_us={gpus: times[-1] * sizes / sizes[-1] for gpus, times in measured.allreduce_us.items()},
+        source="datasheet",
+    )
 
 
 def _grouped(sizes: Floats) -> Floats:

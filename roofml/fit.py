@@ -256,8 +256,9 @@ def fit(
 
     The runs must be of one model, GPU and tensor parallel size, those `tables` were made for; or there are tables for
     each, and one set of parameters has to serve them all. `on_round(i, rounds)` is called before each round. It starts
-    from the parameter values `start` (parameters,), by default from the prior's. `more` makes blocks of what besides requests was measured, from the round's schedules (one
-    a run) and values; with it no request has to be left. Raises InputError when nothing is left to fit.
+    from the parameter values `start` (parameters,), by default from the prior's. `more` makes blocks of what besides
+    requests was measured, from the round's schedules (one a run) and values; with it no request has to be left. Raises
+    InputError when nothing is left to fit.
     """
     if not 0 < train_fraction <= 1:
         raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")

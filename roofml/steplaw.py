@@ -101,7 +101,9 @@ def _formula_us(
         int(requests),
     )
     mixed = 1.0 * (prefill_tokens > 0)
-    return step_time(parts, prefill_tokens + decode_tokens, requests, mixed, law.tables.layers, law.parameters, law.tables.norm)
+    return step_time(
+        parts, prefill_tokens + decode_tokens, requests, mixed, law.tables.layers, law.parameters, law.tables.norm
+    )
 
 
 def _callback_us(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from roofml import __version__
-from roofml.cli import bench, demo, doctor, evaluate, export, fit, inspect, pool, predict, pull, replay
+from roofml.cli import bench, demo, doctor, evaluate, export, fit, inspect, leaderboard, pool, predict, pull, replay
 from roofml.errors import InputError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ for command in (
     doctor.doctor,
     fit.fit,
     evaluate.evaluate,
+    leaderboard.leaderboard,
     replay.replay,
     predict.predict,
     pull.pull,

@@ -1,0 +1,114 @@
+"""Methods: ours, its variants and the baselines behind one interface, so that one protocol judges them all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Literal
+
+from roofml.baselines import BASELINES, Baseline, samples_of, serve
+from roofml.errors import InputError
+from roofml.evaluate import Predicted, setting_of
+from roofml.fit import Fit
+from roofml.params import split
+from roofml.presets import PRESETS, Preset, learn, seen
+from roofml.protocols import Fold, Part
+from roofml.replay import replay
+from roofml.runs.doctor import Diagnosis
+from roofml.runs.run import Ints, Run
+from roofml.steplaw import StepLaw
+from roofml.steptime import step_times
+
+OURS = "roofml"
+NEEDS = {"boosted-trees": ("xgboost",), "bayesian-ridge": ("sklearn",)}
+"""Libraries of the extra `baselines`."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What a method learned from one fold."""
+
+    serve: Callable[[Run], Predicted]
+    """A run -> latencies of its requests."""
+    law: Callable[[Run], StepLaw]
+    """The step times that it is served with."""
+    free: int
+    """Numbers learned."""
+    note: str = ""
+    """What was chosen, for people to read."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the leaderboard."""
+
+    name: str
+    title: str
+    kind: Literal["ours", "variant", "baseline"]
+    preset: Preset | None = None
+    baseline: Baseline | None = None
+
+    def learn(
+        self, fold: Fold, elsewhere: Sequence[Part], reported: Mapping[str, Ints], known: dict[str, Fit], seed: int
+    ) -> Predictor:
+        """Learn a fold. `elsewhere`: training parts of other models, of which baselines make no use; `reported`: run
+        name -> output tokens as the client counted them; `known`: fits that may be used again."""
+        if self.baseline is not None:
+            return _of_baseline(self.baseline, fold, seed)
+        assert self.preset is not None
+        return _of_preset(self.preset, fold, elsewhere, reported, known)
+
+
+METHODS: dict[str, Method] = {
+    **{
+        preset.name: Method(preset.name, preset.title, "ours" if preset.name == OURS else "variant", preset=preset)
+        for preset in PRESETS.values()
+    },
+    **{b.name: Method(b.name, b.title, "baseline", baseline=b) for b in BASELINES.values()},
+}
+
+
+def check_installed(names: Sequence[str], picture: bool) -> None:
+    """Raise InputError where an optional library is missing that one of the methods, or a picture, needs."""
+    wanted = [library for name in names for library in NEEDS.get(name, ())]
+    for library, extra in [*((library, "baselines") for library in wanted), *([("matplotlib", "plot")] * picture)]:
+        if find_spec(library) is None:
+            raise InputError(f"{library} is not installed: pip install 'roofml[{extra}]'")
+
+
+def _of_preset(
+    preset: Preset, fold: Fold, elsewhere: Sequence[Part], reported: Mapping[str, Ints], known: dict[str, Fit]
+) -> Predictor:
+    def as_seen(part: Part) -> Part:
+        run = seen(preset, part.run, reported[part.run.name])
+        return Part(Diagnosis(run, part.diagnosis.findings, part.diagnosis.saturated), part.requests)
+
+    found = learn(
+        preset,
+        replace(fold, train=tuple(map(as_seen, fold.train)), test=tuple(map(as_seen, fold.test))),
+        [as_seen(part) for part in elsewhere],
+        known,
+    )
+    step, request = split(found.values)
+
+    def law(run: Run) -> StepLaw:
+        tables = found.where.tables
+        return lambda steps: step_times(tables, steps, step)
+
+    return Predictor(
+        serve=lambda run: replay(seen(preset, run, reported[run.name]), found.where.tables, step, request),
+        law=law,
+        free=found.free,
+        note=f"norm of order {found.where.tables.norm:g}" if found.where.tables.norm else "",
+    )
+
+
+def _of_baseline(baseline: Baseline, fold: Fold, seed: int) -> Predictor:
+    trained = baseline.train(samples_of(fold.train), seed)
+    where = setting_of([part.run for part in fold.test])
+    return Predictor(
+        serve=lambda run: serve(run, where, trained),
+        law=lambda run: trained.law(run, where),
+        free=trained.free,
+    )
