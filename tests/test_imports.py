@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("protocols",),
     ("evaluate",),
     ("demo", "inspection", "blis"),
+    ("baselines",),
     ("export",),
     ("cli",),
 )

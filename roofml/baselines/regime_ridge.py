@@ -1,0 +1,50 @@
+"""Regime ridge: overhead floor or ridge regression on physics components, with weights for each kind of step.
+
+The earlier research on BLIS found steps with and without prompts to follow different lines. Learned are a weight for
+each component and a constant in each regime, and the floor: the least pace measured. How hard the ridge pulls is
+chosen by generalized cross-validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from roofml.baselines.baseline import Baseline, Trained, library
+from roofml.baselines.piecewise import Form, mixed, trained
+from roofml.baselines.samples import Samples
+from roofml.batch import StepTable
+from roofml.runs.run import Floats, Ints
+
+HEAVY = 256.0
+"""Prompt tokens from which a step counts as prefill-heavy: vLLM runs it without a CUDA graph."""
+PULLS = np.logspace(-3, 6, 19)
+"""Ridge penalties tried, in units of the standardized columns' squared error."""
+
+
+def with_heavy(steps: StepTable) -> Ints:
+    """0: decodes alone; 1: with prompts; 2: with `HEAVY` prompt tokens or more."""
+    return mixed(steps) + (steps.prefill_tokens >= HEAVY)
+
+
+def ridge(columns: Floats, target: Floats, weights: Floats) -> tuple[Floats, float]:
+    """Ridge regression with the penalty of the least generalized cross-validation error."""
+    # Weights of mean 1, so that penalties mean the same for short and long steps.
+    model = library("sklearn.linear_model").RidgeCV(alphas=PULLS)
+    model.fit(columns, target, sample_weight=weights / weights.mean())
+    return np.asarray(model.coef_, np.float64), float(model.intercept_)
+
+
+def _two(samples: Sequence[Samples], seed: int) -> Trained:
+    return trained(samples, Form(2, mixed), ridge)
+
+
+def _three(samples: Sequence[Samples], seed: int) -> Trained:
+    return trained(samples, Form(3, with_heavy), ridge)
+
+
+TWO_REGIME_RIDGE = Baseline("two-regime-ridge", "floor or ridge on components: decode, mixed", _two)
+THREE_REGIME_RIDGE = Baseline(
+    "three-regime-ridge", "floor or ridge on components: decode, mixed, prefill-heavy", _three
+)
