@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("fit",),
     ("pooled", "steps"),
     ("coefficients",),
-    ("protocols",),
+    ("protocols", "statistics"),
     ("evaluate",),
     ("demo", "inspection", "blis"),
     ("export",),
