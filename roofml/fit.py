@@ -275,7 +275,7 @@ def fit(
         ]
         before, valid = x, _seen(schedules)
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
-        x, normal = _solve(_Problem.of(runs, fitted, schedules, tables, x, prior, blocks), x)
+        x, normal = solve(Problem.of(runs, fitted, schedules, tables, x, prior, blocks), x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
@@ -293,7 +293,7 @@ def fit(
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     """One round's least-squares problem: the frozen schedules, and what the requests in them measured."""
 
     frozen: list[_Frozen]
@@ -311,8 +311,9 @@ class _Problem:
         tables: ComponentTables,
         x: Floats,
         prior: Prior,
-        blocks: Sequence[Block],
-    ) -> _Problem:
+        blocks: Sequence[Block] = (),
+    ) -> Problem:
+        """The problem of the requests `fitted` (requests,) of each run, weighted for coordinates near `x`."""
         learned = [(r, m, s) for r, m, s in zip(runs, fitted, schedules, strict=True) if m.any()]
         frozen = [freeze(schedule, tables, mask) for _, mask, schedule in learned]
         measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m, _ in learned]
@@ -346,7 +347,7 @@ class _Problem:
         return np.asarray(np.linalg.qr(np.vstack(blocks), mode="r"), np.float64)
 
 
-def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats]:
+def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats]:
     """Damped Gauss-Newton within the bounds: the best coordinates, and the normal matrix there."""
     r = problem.triangle(x)
     for _ in range(10):

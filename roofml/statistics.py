@@ -140,7 +140,8 @@ def bootstrap_interval(
     the run's error is that of the blocks' summed latencies. `resample_runs` draws the runs as well: the interval is
     then for runs of this kind and not for these alone. |error| folds at 0, where noise alone makes it positive and a
     percentile interval may lie beside its own estimate; so the interval reaches as far to both sides as the farther
-    quantile does, and not below 0. Away from 0 that is the percentile interval.
+    quantile does, and not below 0. Away from 0 that is the percentile interval; where errors are all noise the estimate
+    is too, and the interval reaches 0 in about four cases of five.
     """
     sums = [(block_sums(measured, count), block_sums(predicted, count)) for measured, predicted in pairs]
     if not sums:

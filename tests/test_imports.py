@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("params",),
     ("prior",),
     ("fit",),
-    ("pooled", "steps"),
+    ("pooled", "steps", "identifiability"),
     ("coefficients",),
     ("protocols", "statistics"),
     ("evaluate",),
