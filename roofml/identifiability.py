@@ -31,7 +31,7 @@ PARTNER = 0.1
 """Smallest correlation that makes another parameter a partner."""
 AT_BOUND = 1e-3
 """A value nearer to its bound than this, in standard deviations of the prior, is at it."""
-SETTLED = 0.02
+SETTLED = 0.05
 """The end of a profile interval is found when it moves by less than this share of its distance to the estimate."""
 
 
@@ -57,7 +57,7 @@ def parameters(fit: Fit) -> tuple[Knowledge, ...]:
     x, sd, before = to_coordinates(fit.values), fit.sd, fit.prior.sd
     correlation = fit.covariance / np.outer(sd, sd)
     np.fill_diagonal(correlation, 0.0)
-    partners = np.argmax(np.abs(correlation), axis=1)
+    partners = [int(i) for i in np.argmax(np.abs(correlation), axis=1)]
     found: list[Knowledge] = []
     for i, name in enumerate(NAMES):
         strongest = float(correlation[i, partners[i]])
@@ -152,7 +152,7 @@ class _Point:
         jacobian, residual = self.triangle[:, :-1], self.triangle[:, -1]
         others = np.arange(len(self.x)) != index
         held = residual + jacobian[:, index] * (value - self.x[index])
-        step = np.linalg.lstsq(jacobian[:, others], -held, rcond=None)[0]
+        step: Floats = np.asarray(np.linalg.lstsq(jacobian[:, others], -held, rcond=None)[0], np.float64)
         low, high = LOWER[others] - self.x[others], UPPER[others] - self.x[others]
         if np.any((step < low) | (step > high)):
             found = cast("Any", lsq_linear(jacobian[:, others], -held, bounds=(low - 1e-12, high + 1e-12)))
@@ -162,6 +162,18 @@ class _Point:
         x[index] = value
         miss = residual + jacobian @ (x - self.x)
         return x, float(miss @ miss)
+
+    def reaches(self, index: int, target: float, start: float, bound: float, tolerance: float) -> float:
+        """Where from `start` to `bound` the linear model's chi² reaches `target`, or the bound if it does not."""
+
+        def rise(value: float) -> float:
+            return self.best(index, value)[1] - target
+
+        if rise(bound) <= 0:
+            return bound
+        if rise(start) >= 0:  # only where the model is far from the problem; the next is made at the start
+            return start
+        return float(cast("Any", brentq)(rise, start, bound, xtol=tolerance))
 
 
 def problem_of(fit: Fit, runs: Sequence[Run], tables: ComponentTables, fitted: Sequence[Bools]) -> Problem:
@@ -217,21 +229,10 @@ def _end(problem: Problem, best: _Point, index: int, bounds: Floats) -> float | 
         return None
     point, end = best, estimate
     for _ in range(8):
-        before, model = end, point
-
-        def rise(value: float, model: _Point = model) -> float:
-            return model.best(index, value)[1] - target
-
-        if rise(bound) <= 0:
-            end = bound
-        elif rise(estimate) >= 0:  # only where the model is far from the problem; the next is made at the estimate
-            end = estimate
-        else:
-            tolerance = 1e-3 * abs(before - estimate) or 1e-3 * problem.prior.sd[index]
-            end = float(cast("Any", brentq)(rise, estimate, bound, xtol=tolerance))
-        point = _Point.at(problem, model.best(index, end)[0])
+        before, end = end, point.reaches(index, target, estimate, bound, 1e-3 * float(problem.prior.sd[index]))
         if abs(end - before) <= SETTLED * abs(end - estimate):
             break
+        point = _Point.at(problem, point.best(index, end)[0])
     if end == bound:
         return None
     coordinates = best.x.copy()
@@ -346,19 +347,19 @@ def _one_after_the_other(
     """Groups of simultaneous requests, each sent `PAUSE_US` after the one before it is answered."""
     group = np.repeat(np.arange(len(sent)), [len(shapes) for shapes in sent])
     shapes = [shape for shapes in sent for shape in shapes]
-    apart = _run(name, server, group * 1e10, shapes)  # so far that no group meets the next
+    apart = _run(name, server, 1e10 * group.astype(np.float64), shapes)  # so far that no group meets the next
     e2e = replay(apart, tables, *split(values)).e2e_us
     takes = np.array([e2e[group == i].max() + PAUSE_US for i in range(len(sent))])
-    return _run(name, server, (np.cumsum(takes) - takes)[group], shapes)
+    return _run(name, server, np.asarray((np.cumsum(takes) - takes)[group], np.float64), shapes)
 
 
 def _steady(server: Server, shapes: Sequence[Shape], tables: ComponentTables, values: Floats) -> Run:
     """Requests at even intervals, so that a dozen run at a time and prompts meet decodes in a step."""
     order = np.argsort((np.arange(len(shapes)) * 0.6180339887) % 1)  # lengths in no order, the same every time
-    mixed = [shapes[i] for i in order]
+    mixed = [shapes[int(i)] for i in order]
     alone = _one_after_the_other("", server, [[shape] for shape in mixed[:16]], tables, values)
     gap = float(np.mean(replay(alone, tables, *split(values)).e2e_us)) / min(8, server.max_num_seqs)
-    return _run("steady", server, gap * np.arange(len(mixed)), mixed)
+    return _run("steady", server, gap * np.arange(len(mixed), dtype=np.float64), mixed)
 
 
 @dataclass(frozen=True)
@@ -394,7 +395,8 @@ def gain(fit: Fit, load: Load, tables: ComponentTables, noise: Noise) -> Gain:
     """The load served with the fitted values, and the covariance of a fit that has its latencies too.
 
     The fit's own rows and weights (`fit.Problem`), the posterior as their prior: the run's mean is not trusted further
-    than the discrepancies of `fit`, and requests scatter by `noise` (normal quantiles, so nothing is drawn).
+    than the discrepancies of `fit`, and requests scatter by `noise` (normal quantiles, so nothing is drawn). Bounds are
+    not looked at.
     """
     x = to_coordinates(fit.values)
     served = replay(load.run, tables, *split(fit.values))

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from roofml import __version__
-from roofml.cli import bench, demo, doctor, evaluate, export, fit, inspect, pool, predict, pull, replay
+from roofml.cli import bench, demo, doctor, evaluate, export, fit, identify, inspect, pool, predict, pull, replay
 from roofml.errors import InputError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def root(
 for command in (
     doctor.doctor,
     fit.fit,
+    identify.identify,
     evaluate.evaluate,
     replay.replay,
     predict.predict,
