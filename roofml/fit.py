@@ -284,7 +284,7 @@ def fit(
         ]
         before, valid = x, _seen(schedules)
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
-        x, normal, misfit = _solve(_Problem.of(runs, fitted, schedules, each, x, prior, blocks), x)
+        x, normal, misfit = solve(Problem.of(runs, fitted, schedules, each, x, prior, blocks), x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
@@ -303,7 +303,7 @@ def fit(
 
 
 @dataclass(frozen=True)
-class _Problem:
+class Problem:
     """One round's least-squares problem: the frozen schedules, and what the requests in them measured."""
 
     frozen: list[_Frozen]
@@ -321,8 +321,9 @@ class _Problem:
         tables: Sequence[ComponentTables],
         x: Floats,
         prior: Prior,
-        blocks: Sequence[Block],
-    ) -> _Problem:
+        blocks: Sequence[Block] = (),
+    ) -> Problem:
+        """The problem of the requests `fitted` (requests,) of each run, weighted for coordinates near `x`."""
         learned = [(r, m, s, t) for r, m, s, t in zip(runs, fitted, schedules, tables, strict=True) if m.any()]
         frozen = [freeze(schedule, of_run, mask) for _, mask, schedule, of_run in learned]
         measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m, *_ in learned]
@@ -356,7 +357,7 @@ class _Problem:
         return np.asarray(np.linalg.qr(np.vstack(blocks), mode="r"), np.float64)
 
 
-def _solve(problem: _Problem, x: Floats) -> tuple[Floats, Floats, float]:
+def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats, float]:
     """Damped Gauss-Newton within the bounds: the best coordinates, the normal matrix there and the residuals' norm."""
     r = problem.triangle(x)
     for _ in range(10):

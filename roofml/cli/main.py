@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from roofml import __version__
-from roofml.cli import bench, demo, doctor, evaluate, export, fit, inspect, leaderboard, pool, predict, pull, replay
+from roofml.cli import (
+    bench,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    fit,
+    identify,
+    inspect,
+    leaderboard,
+    pool,
+    predict,
+    pull,
+    replay,
+)
 from roofml.errors import InputError
 
 app = typer.Typer(
@@ -39,6 +53,7 @@ def root(
 for command in (
     doctor.doctor,
     fit.fit,
+    identify.identify,
     evaluate.evaluate,
     leaderboard.leaderboard,
     replay.replay,

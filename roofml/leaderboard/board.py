@@ -10,6 +10,7 @@ import numpy as np
 from roofml import protocols
 from roofml.leaderboard.cells import Inputs, load
 from roofml.methods import METHODS, OURS, Method
+from roofml.runs.run import Floats
 from roofml.statistics import LATENCIES, bootstrap_interval, holm, inversions, wilcoxon
 
 
@@ -86,12 +87,12 @@ def _summary(method: Method, one: Mapping[str, Any], seed: int) -> dict[str, Any
     return result
 
 
-def _arrays(row: Mapping[str, Any], metric: str) -> tuple[Any, Any]:
+def _arrays(row: Mapping[str, Any], metric: str) -> tuple[Floats, Floats]:
     measured, predicted = row["blocks"][metric]
-    return np.array(measured), np.array(predicted)
+    return np.array(measured, np.float64), np.array(predicted, np.float64)
 
 
-def _errors(one: Mapping[str, Any], metric: str, over: str) -> Any:
+def _errors(one: Mapping[str, Any], metric: str, over: str) -> Floats:
     """|error| of each unit, %: runs, or blocks of requests of all runs. Saturated runs are left out."""
     normal = [row for row in one["runs"] if not row["saturated"]]
     pairs = [_arrays(row, metric) for row in normal]
@@ -125,7 +126,7 @@ def _tests(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             },
         }
     for over in ("runs", "blocks"):
-        corrected = holm(np.array([entry[over]["p"] for entry in result.values()]))
+        corrected = holm(np.array([float(entry[over]["p"]) for entry in result.values()]))
         for entry, p in zip(result.values(), corrected, strict=True):
             entry[over]["p_holm"] = float(p)
     return result

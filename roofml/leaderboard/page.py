@@ -177,8 +177,12 @@ def _steps(rows: Sequence[Row]) -> list[str]:
     lines = ["## Cycle times of sampled steps after the training part", ""]
     for name in tables:
         cells = [
-            [_name(row), *(number(row["steps"][name][key]) for key in ("median_abs_error_pct", "mape_pct"))]
-            + [signed(row["steps"][name]["bias_pct"]), f"{row['steps'][name]['pearson_r']:.3f}"]
+            [
+                _name(row),
+                *(number(row["steps"][name][key]) for key in ("median_abs_error_pct", "mape_pct")),
+                signed(row["steps"][name]["bias_pct"]),
+                f"{row['steps'][name]['pearson_r']:.3f}",
+            ]
             for row in sorted(kept, key=lambda row: row["steps"][name]["median_abs_error_pct"])
         ]
         lines += [f"{name}:", "", *_table(["method", "median abs. error", "MAPE", "bias", "Pearson r"], cells)]
@@ -215,7 +219,11 @@ def _saturated(found: Mapping[str, Any]) -> list[str]:
         if cells:
             runs = ", ".join(dict.fromkeys(run["run"] for row in rows for run in row["saturated"]))
             lines += [f"{protocol}: {runs}", "", *_table(["method", *METRIC_TITLES.values()], cells)]
-    return ["## At overload", "", "Errors of the means, signed. No method learns from these runs.", "", *lines] if lines else []
+    return (
+        ["## At overload", "", "Errors of the means, signed. No method learns from these runs.", "", *lines]
+        if lines
+        else []
+    )
 
 
 def _names(found: Mapping[str, Any]) -> list[str]:
@@ -227,7 +235,10 @@ def _names(found: Mapping[str, Any]) -> list[str]:
     }
     if not titles:
         return []
-    rows = [[name, title + (f". Found: {'; '.join(notes)}" if notes else "")] for name, (title, notes) in sorted(titles.items())]
+    rows = [
+        [name, title + (f". Found: {'; '.join(notes)}" if notes else "")]
+        for name, (title, notes) in sorted(titles.items())
+    ]
     return ["## The baselines", "", "| name | what it is |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""]
 
 
@@ -265,5 +276,3 @@ def picture(board: Mapping[str, Any], path: Path) -> None:
 
 def _shown(one: Mapping[str, Any]) -> list[Row]:
     return [row for row in one["methods"] if row["kind"] != "variant"]
-
-
