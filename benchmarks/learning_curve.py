@@ -45,7 +45,7 @@ def errors(folders: list[Path], size: int | None, kind: str) -> dict[str, float]
         pooled = read_pooled().prior(where.model.name, where.gpu.name)
         prior = {"pooled": pooled, "package": PACKAGE, "wide": WIDE}[kind]
         found = fit([part.run for part in fold.train], where.tables, chosen=masks, prior=prior)
-        reports += [judge(part, where, found.values) for part in fold.test]
+        reports += [judge(part, where, found.values, pace=found.paces.get(part.run.name, 1.0)) for part in fold.test]
     overall = summary([r for r in reports if not r.saturated])
     found = {name: overall[name]["mean_abs_error_pct"] for name in METRICS}
     beyond = summary([r for r in reports if r.saturated])

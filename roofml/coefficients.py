@@ -5,7 +5,7 @@ Layout, in the order it is written (schema `roofml/1`):
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     step {corrections, overheads_us, blend, gemm_growth}, request,
     fit {runs, requests, step_tables (optional), train_fraction, prior, rounds, converged, error_pct, sd,
-        not_identified, valid, covariance, roofml},
+        not_identified, paces, valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
 """
 
@@ -91,6 +91,8 @@ class FitSection(_Strict):
     error_pct: dict[str, ErrorSection]
     sd: dict[str, Finite]
     not_identified: list[str]
+    paces: dict[str, Finite] = Field(default_factory=dict)
+    """Run -> how much longer its server takes for a step than these parameters say, near 1."""
     valid: dict[Literal["batch", "context", "new_tokens"], Range]
     covariance: list[list[Finite]]
     roofml: str
@@ -189,6 +191,7 @@ def coefficients_of(
                 },
                 "sd": {name: _rounded(sd, 3) for name, sd in zip(NAMES, fit.sd, strict=True)},
                 "not_identified": list(fit.not_identified),
+                "paces": {run: _rounded(pace) for run, pace in fit.paces.items()},
                 "valid": fit.valid,
                 "covariance": [[_rounded(c, 4) for c in row[: i + 1]] for i, row in enumerate(fit.covariance)],
                 "roofml": __version__,

@@ -107,6 +107,6 @@ def run_demo(seed: int, on_round: Callable[[int, int], None] | None = None) -> D
     run = synthetic_run(rng, where, truth)
     found = fit([run], where.tables, on_round=on_round)
     diagnosis = Diagnosis(run=run, findings=(), saturated=False)
-    reports, _ = with_parameters([diagnosis], where, *split(found.values))
+    reports, _ = with_parameters([diagnosis], where, *split(found.values), paces=found.paces)
     coefficients = coefficients_of(found, where.model, where.gpu.name, [run], 1.0, in_sample_error_pct(reports))
     return DemoResult(run, truth, found, coefficients, reports)

@@ -24,7 +24,7 @@ from roofml.protocols import Fold, Part, part
 from roofml.replay import Replay, RequestParameters, replay
 from roofml.runs.doctor import Diagnosis
 from roofml.runs.run import Bools, Floats, Run
-from roofml.steptime import StepParameters
+from roofml.steptime import StepParameters, scaled
 
 DRAWS = 60
 """Replays behind an interval."""
@@ -207,7 +207,7 @@ def _fitted(
         where = setting_of([p.run for p in fold.test])
         fitted = fit_parts(fold.train, where, prior_of(where.model.name, where.gpu.name))
         fits.append(fitted)
-        reports += [judge(p, where, fitted.values) for p in fold.test]
+        reports += [judge(p, where, fitted.values, pace=fitted.paces.get(p.run.name, 1.0)) for p in fold.test]
     return reports, fits
 
 
@@ -259,10 +259,14 @@ def zero_shot(
     return reports
 
 
-def judge(judged: Part, where: Setting, values: Floats, uncertain: Prior | None = None) -> RunReport:
-    """Replay a run with parameter values (parameters,), and compare; `uncertain` gives every figure an interval."""
+def judge(judged: Part, where: Setting, values: Floats, uncertain: Prior | None = None, pace: float = 1.0) -> RunReport:
+    """Replay a run with parameter values (parameters,), and compare; `uncertain` gives every figure an interval.
+
+    `pace`: of the run's server, where a fit has seen it (`fit.Fit.paces`).
+    """
     run = judged.run
-    predicted = replay(run, where.tables, *split(values))
+    step, request = split(values)
+    predicted = replay(run, where.tables, scaled(step, pace), request)
     draws = [] if uncertain is None else replays(run, where, uncertain.draws(DRAWS))
     return report(run, predicted, judged.requests, judged.diagnosis.saturated, draws)
 
@@ -292,9 +296,14 @@ def with_parameters(
     request: RequestParameters,
     after: float = 0.0,
     until: float = 1.0,
+    paces: Mapping[str, float] | None = None,
 ) -> tuple[list[RunReport], list[Replay]]:
-    """Judge given parameters on the requests between the shares `after` and `until` of each run."""
-    replays = [replay(d.run, where.tables, step, request) for d in diagnoses]
+    """Judge given parameters on the requests between the shares `after` and `until` of each run.
+
+    `paces`: run -> that of its server, where a fit has seen it.
+    """
+    known = paces or {}
+    replays = [replay(d.run, where.tables, scaled(step, known.get(d.run.name, 1.0)), request) for d in diagnoses]
     return [
         report(d.run, r, part(d, after, until).requests, d.saturated) for d, r in zip(diagnoses, replays, strict=True)
     ], replays

@@ -38,12 +38,15 @@ from roofml.params import (
 from roofml.prior import PACKAGE, Prior
 from roofml.replay import Schedule, replay
 from roofml.runs.run import Bools, Floats, Ints, Run
-from roofml.steptime import StepParameters, step_time
+from roofml.steptime import StepParameters, scaled, step_time
 
 DECODE_DISCREPANCY = 0.003
 """Relative error of a run's mean decode time that no number of requests removes: servers on one host, clocks, heat."""
 TTFT_DISCREPANCY = 0.015
 """The same for TTFT."""
+PACE_SD = 0.007
+"""Servers of one model and GPU differ: one run takes this much longer for the same steps than another, relatively. In
+the public runs the in-sample means of a model's runs scatter by 0.2 to 1 % at equal batch and context."""
 OUTLIER = 8.0
 """Past this many robust standard deviations a residual loses weight, in the end all: a cold start is no step."""
 SETTLED = 0.05
@@ -70,6 +73,9 @@ class Fit:
     """False: the schedule still moved in the last round; more requests or a smaller load settle it."""
     misfit: float
     """Norm of the weighted residuals of the last round, priors included: what the fit makes small."""
+    paces: dict[str, float]
+    """Run -> its server's step times over those of the parameters: near 1, what sets this server apart from others of
+    its kind. A run that was not fitted has none, and 1 is to be expected of it, give or take `PACE_SD`."""
     valid: dict[str, tuple[int, int]]
     """Smallest and largest batch, mean context and new tokens of the steps seen."""
 
@@ -96,8 +102,14 @@ class Fit:
 class Block(Protocol):
     """What something besides requests measured, as rows of the least-squares problem, frozen for a round."""
 
+    @property
+    def run(self) -> int:
+        """Place of the run among those fitted whose server was measured."""
+        ...
+
     def rows(self, values: Floats) -> Floats:
-        """(rows, parameters + 1): derivatives of the weighted residuals by the parameters, and the residuals."""
+        """(rows, 1 + parameters + 1): derivatives of the weighted residuals by the logarithm of the server's pace and
+        by the parameters, and the residuals."""
         ...
 
 
@@ -225,13 +237,6 @@ def at_measured_load(run: Run, tables: ComponentTables, values: Floats, fitted: 
     return result.schedule  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def scaled(step: StepParameters, factor: float) -> StepParameters:
-    """Parameters whose step times are `factor` times as long: all but the blend, which has no scale."""
-    return StepParameters(
-        *(value if name == "max_weight" else value * factor for name, value in zip(step._fields, step, strict=True))
-    )
-
-
 def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:
     """Weight of each residual (µs): relative, outliers down, and no run's mean surer than `discrepancy`."""
     relative = measured / predicted - 1
@@ -274,7 +279,7 @@ def fit(
         runs, fitted, each = ([k[0] for k in kept], [k[1] for k in kept], [k[2] for k in kept])
     x = prior.mean if start is None else np.clip(to_coordinates(start), LOWER, UPPER)
     normal, misfit = np.linalg.inv(prior.covariance), np.inf
-    converged, done, valid = False, 0, {}
+    converged, done, valid, paces = False, 0, {}, {}
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
@@ -284,7 +289,9 @@ def fit(
         ]
         before, valid = x, _seen(schedules)
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
-        x, normal, misfit = solve(Problem.of(runs, fitted, schedules, each, x, prior, blocks), x)
+        problem = Problem.of(runs, fitted, schedules, each, x, prior, blocks)
+        x, normal, misfit = solve(problem, x)
+        paces = {run.name: pace for run, pace in zip(runs, problem.paces(x), strict=True)}
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
@@ -298,6 +305,7 @@ def fit(
         rounds=done,
         converged=converged,
         misfit=misfit,
+        paces=paces,
         valid=valid,
     )
 
@@ -309,6 +317,9 @@ class Problem:
     frozen: list[_Frozen]
     measured: list[tuple[Floats, Floats]]
     weights: list[tuple[Floats, Floats]]
+    place: list[int]
+    """Of the run that each is of."""
+    runs: int
     prior: Prior
     blocks: Sequence[Block]
 
@@ -324,9 +335,9 @@ class Problem:
         blocks: Sequence[Block] = (),
     ) -> Problem:
         """The problem of the requests `fitted` (requests,) of each run, weighted for coordinates near `x`."""
-        learned = [(r, m, s, t) for r, m, s, t in zip(runs, fitted, schedules, tables, strict=True) if m.any()]
-        frozen = [freeze(schedule, of_run, mask) for _, mask, schedule, of_run in learned]
-        measured = [((run.e2e_us - run.ttft_us)[m], run.ttft_us[m]) for run, m, *_ in learned]
+        place = [i for i, mask in enumerate(fitted) if mask.any()]
+        frozen = [freeze(schedules[i], tables[i], fitted[i]) for i in place]
+        measured = [((runs[i].e2e_us - runs[i].ttft_us)[fitted[i]], runs[i].ttft_us[fitted[i]]) for i in place]
         weights: list[tuple[Floats, Floats]] = []
         for f, (decode, ttft) in zip(frozen, measured, strict=True):
             decode_now, ttft_now, _, _ = latencies_and_gradients(from_coordinates(x), f)
@@ -335,26 +346,47 @@ class Problem:
             if several.any():
                 w[several] = residual_weights(decode[several], decode_now[several], DECODE_DISCREPANCY)
             weights.append((w, residual_weights(ttft, ttft_now, TTFT_DISCREPANCY)))
-        return cls(frozen, measured, weights, prior, blocks)
+        return cls(frozen, measured, weights, place, len(runs), prior, blocks)
 
     def triangle(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
 
-        Its last column's norm is that of the residuals, and R'R their normal equations: 50,000 rows become 26.
+        Its last column's norm is that of the residuals, and R'R their normal equations: 50,000 rows become 26. The
+        paces of the servers have taken their best values for these coordinates.
         """
-        values = from_coordinates(x)
-        by_coordinate = np.where(LOGARITHMIC, values, 1.0)
         whitening = self.prior.whitening()
-        blocks = [np.column_stack((whitening, whitening @ (x - self.prior.mean)))]
-        for f, measured, weights in zip(self.frozen, self.measured, self.weights, strict=True):
-            *predicted, decode_by, ttft_by = latencies_and_gradients(values, f)
-            for now, truth, weight, by in zip(predicted, measured, weights, (decode_by, ttft_by), strict=True):
-                block = np.column_stack((by * by_coordinate, now - truth)) * weight[:, None]
-                blocks.append(np.asarray(np.linalg.qr(block, mode="r"), np.float64))
+        prior = np.column_stack((whitening, whitening @ (x - self.prior.mean)))
+        return _triangle(np.vstack([prior, *(run[1:, 1:] for run in self._triangles(x))]))
+
+    def paces(self, x: Floats) -> list[float]:
+        """The pace of each run's server for coordinates x; 1 of a run without a row."""
+        return [float(np.exp(-run[0, -1] / run[0, 0])) for run in self._triangles(x)]
+
+    def _triangles(self, x: Floats) -> list[Floats]:
+        """For each run R of its rows, with the logarithm of its server's pace, around 0, as the first column."""
+        values = from_coordinates(x)
+        by_coordinate = np.concatenate(([1.0], np.where(LOGARITHMIC, values, 1.0), [1.0]))
+        believed = np.zeros((1, len(by_coordinate)))
+        believed[0, 0] = 1 / PACE_SD
+        rows: list[list[Floats]] = [[believed] for _ in range(self.runs)]
+        for i, f, measured, weights in zip(self.place, self.frozen, self.measured, self.weights, strict=True):
+            decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, f)
+            in_steps = ttft - ttft_by[:, STEPS:] @ values[STEPS:]
+            for now, paced, by, truth, weight in (
+                (decode, decode, decode_by, measured[0], weights[0]),
+                (ttft, in_steps, ttft_by, measured[1], weights[1]),
+            ):
+                rows[i].append(_triangle(np.column_stack((paced, by, now - truth)) * weight[:, None] * by_coordinate))
         for more in self.blocks:
-            block = more.rows(values) * np.append(by_coordinate, 1.0)
-            blocks.append(np.asarray(np.linalg.qr(block, mode="r"), np.float64))
-        return np.asarray(np.linalg.qr(np.vstack(blocks), mode="r"), np.float64)
+            rows[more.run].append(_triangle(more.rows(values) * by_coordinate))
+        return [_triangle(np.vstack(of_run)) for of_run in rows]
+
+
+def _triangle(rows: Floats) -> Floats:
+    """R of the QR factorization, square; with rows of zeros where there are fewer rows than columns."""
+    missing = max(0, rows.shape[1] - len(rows))
+    full = np.vstack((rows, np.zeros((missing, rows.shape[1])))) if missing else rows
+    return np.asarray(np.linalg.qr(full, mode="r"), np.float64)
 
 
 def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats, float]:

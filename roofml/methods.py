@@ -18,7 +18,7 @@ from roofml.replay import replay
 from roofml.runs.doctor import Diagnosis
 from roofml.runs.run import Ints, Run
 from roofml.steplaw import StepLaw
-from roofml.steptime import step_times
+from roofml.steptime import StepParameters, scaled, step_times
 
 OURS = "roofml"
 NEEDS = {"boosted-trees": ("xgboost",), "bayesian-ridge": ("sklearn",)}
@@ -92,12 +92,15 @@ def _of_preset(
     )
     step, request = split(found.values)
 
+    def of_server(run: Run) -> StepParameters:
+        return scaled(step, found.paces.get(run.name, 1.0))
+
     def law(run: Run) -> StepLaw:
-        tables = found.where.tables
-        return lambda steps: step_times(tables, steps, step)
+        tables, parameters = found.where.tables, of_server(run)
+        return lambda steps: step_times(tables, steps, parameters)
 
     return Predictor(
-        serve=lambda run: replay(seen(preset, run, reported[run.name]), found.where.tables, step, request),
+        serve=lambda run: replay(seen(preset, run, reported[run.name]), found.where.tables, of_server(run), request),
         law=law,
         free=found.free,
         note=f"norm of order {found.where.tables.norm:g}" if found.where.tables.norm else "",

@@ -68,6 +68,8 @@ class Preset:
     """Kernels as fast as the datasheet says, in place of those measured."""
     blind_to: Blind | None = None
     """What of the trace and the server is not taken into account."""
+    paced: bool = True
+    """A run that was learned from is predicted at its server's own pace."""
     starts: int = 1
     """Fits from so many starts, drawn from the prior; the best is kept."""
 
@@ -89,6 +91,7 @@ PRESETS: dict[str, Preset] = {
         Preset(
             "datasheet-kernels", "kernels at the datasheet's rates, priors ten times as wide", "wide", datasheet=True
         ),
+        Preset("no-pace", "every server of a kind as fast as the other", paced=False),
         Preset("no-growth", "GEMM time as measured for every number of tokens", held=NO_GROWTH),
         Preset("no-long-context", "a token of context past 1,024 costs what others do", held={"long_context": 0.0}),
         Preset("no-contention", "the front end as fast under load", held={"queueing_per_running_us": 0.0}),
@@ -108,6 +111,8 @@ class Fitted:
     where: Setting
     values: Floats
     """(parameters,)"""
+    paces: Mapping[str, float]
+    """Run -> that of its server, where it was fitted."""
     free: int
     """Numbers fitted."""
 
@@ -126,16 +131,20 @@ def learn(preset: Preset, fold: Fold, elsewhere: Sequence[Part], known: dict[str
     free = len(preset.free) - len(set(preset.held) & set(preset.free))
     if preset.shared:
         together = _fit(preset, sorted(own + others, key=lambda part: part.run.name), start, known)
-        return Fitted(preset, where, together.values, free)
+        return Fitted(preset, where, together.values, _paces(preset, together), free)
     if not own or preset.prior == "pooled":
         learned = [
             learned_of(_fit(preset, group, start, known), group[0].run.server.model) for group in by_model(others)
         ]
         start = hold(preset, pool(learned, start))
     if not own:
-        return Fitted(preset, where, start.values, free)
-    best = _best(preset, own, start)
-    return Fitted(preset, setting_for(preset, [own[0].run], best[0]), best[1].values, free)
+        return Fitted(preset, where, start.values, {}, free)
+    norm, best = _best(preset, own, start)
+    return Fitted(preset, setting_for(preset, [own[0].run], norm), best.values, _paces(preset, best), free)
+
+
+def _paces(preset: Preset, found: Fit) -> Mapping[str, float]:
+    return found.paces if preset.paced else {}
 
 
 def by_model(parts: Sequence[Part]) -> list[list[Part]]:

@@ -53,6 +53,13 @@ GROWTH_TOKENS = (1, 16, 32, 48, 64, 128, 256)
 """M between which `growth_<M>` of StepParameters is added, linearly, to the time that a step reads weights."""
 
 
+def scaled(step: StepParameters, factor: float) -> StepParameters:
+    """Parameters whose step times are `factor` times as long: all but the blend, which has no scale."""
+    return StepParameters(
+        *(value if name == "max_weight" else value * factor for name, value in zip(step._fields, step, strict=True))
+    )
+
+
 TINY = 1e-9
 """µs; keeps 0/0 out of the norm."""
 

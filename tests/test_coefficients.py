@@ -60,6 +60,7 @@ def a_fit(**changes: Any) -> Fit:
         "rounds": 3,
         "converged": True,
         "misfit": 1.0,
+        "paces": {"general": 1.003, "codegen": 0.995},
         "valid": VALID,
     }
     return Fit(**(given | changes))

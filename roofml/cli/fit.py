@@ -108,7 +108,7 @@ def fit(
         else:
             found = fit_runs(chosen, where.tables, train_fraction, on_round=on_round, prior=believed)
     cycles = step_rows(sampled, chosen, where.tables, found, train_fraction)
-    reports, _ = with_parameters(used, where, *split(found.values), until=train_fraction)
+    reports, _ = with_parameters(used, where, *split(found.values), until=train_fraction, paces=found.paces)
     coefficients = coefficients_of(
         found, where.model, where.gpu.name, chosen, train_fraction, in_sample_error_pct(reports)
     )

@@ -57,6 +57,7 @@ def replay(
     from roofml.protocols import between
     from roofml.replay import replay as replay_run
     from roofml.runs import ServerOverrides
+    from roofml.steptime import scaled
 
     if output is not None:
         check_writable(output)
@@ -71,6 +72,7 @@ def replay(
         diagnosis = with_gpu(diagnosis, given.gpu)
         where = setting_for(given, coeffs, [diagnosis.run])
         step, request = given.parameters()
+        step = scaled(step, given.fit.paces.get(diagnosis.run.name, 1.0))
     else:
         where = setting_of([diagnosis.run])
         prior = widened(read_pooled().prior(where.model.name, where.gpu.name), where)
@@ -155,7 +157,7 @@ def judge_with(
 
         coefficients = coefficients_in(given.blis, str(path))
         return [judge(d, coefficients, after) for d in diagnoses], []
-    reports, replays = with_parameters(diagnoses, where, *given.parameters(), after)
+    reports, replays = with_parameters(diagnoses, where, *given.parameters(), after, paces=given.fit.paces)
     warnings = [
         f"{d.run.name}: {text}"
         for d, r in zip(diagnoses, replays, strict=True)

@@ -47,6 +47,8 @@ class StepBlock:
 
     columns: tuple[Floats, ...]
     """As `fit.step_columns` makes them."""
+    run: int
+    """Place among the runs fitted of the one whose server this is of."""
     tables: ComponentTables
     made_of: CycleSteps
     measured_us: Floats
@@ -55,12 +57,14 @@ class StepBlock:
     """(cycles,)"""
 
     def rows(self, values: Floats) -> Floats:
-        """(cycles, parameters + 1): derivatives of the weighted residuals by the parameters, and the residuals."""
+        """(cycles, 1 + parameters + 1): derivatives of the weighted residuals by the logarithm of the server's pace and
+        by the parameters, and the residuals."""
         times, gradients = times_and_gradients(values[:STEPS], self.columns, self.tables)
         count = len(self.made_of.weight)
         means = self.made_of.mean(np.vstack((gradients, times))[:, :count])
-        rows = np.zeros((len(self.measured_us), len(NAMES) + 1))
-        rows[:, :STEPS] = means[:-1].T
+        rows = np.zeros((len(self.measured_us), 1 + len(NAMES) + 1))
+        rows[:, 0] = means[-1]
+        rows[:, 1 : 1 + STEPS] = means[:-1].T
         rows[:, -1] = means[-1] - self.measured_us
         return rows * self.weights[:, None]
 
@@ -88,7 +92,7 @@ def block(
     times, _ = times_and_gradients(values[:STEPS], columns, tables)
     now = steps.mean(times[: len(steps.weight)])
     weights = residual_weights(found.time_us, now, DECODE_DISCREPANCY)
-    return StepBlock(columns, tables, steps, found.time_us, weights)
+    return StepBlock(columns, data.run, tables, steps, found.time_us, weights)
 
 
 def first_share(data: StepData, run: Run, share: float) -> Bools:
