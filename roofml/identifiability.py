@@ -171,8 +171,8 @@ class _Point:
 
         if rise(bound) <= 0:
             return bound
-        if rise(start) >= 0:  # only where the model is far from the problem; the next is made at the start
-            return start
+        if rise(start) >= 0:  # beyond a kink the model does not know the start: half-way back
+            return 0.5 * (start + float(self.x[index]))
         return float(cast("Any", brentq)(rise, start, bound, xtol=tolerance))
 
 
@@ -227,12 +227,14 @@ def _end(problem: Problem, best: _Point, index: int, bounds: Floats) -> float | 
     target, bound, estimate = best.chi2 + CHI2, float(bounds[index]), float(best.x[index])
     if abs(bound - estimate) < AT_BOUND * problem.prior.sd[index]:
         return None
-    point, end = best, estimate
-    for _ in range(8):
-        before, end = end, point.reaches(index, target, estimate, bound, 1e-3 * float(problem.prior.sd[index]))
+    point, end, inside = best, estimate, estimate
+    for _ in range(12):
+        before, end = end, point.reaches(index, target, inside, bound, 1e-3 * float(problem.prior.sd[index]))
         if abs(end - before) <= SETTLED * abs(end - estimate):
             break
         point = _Point.at(problem, point.best(index, end)[0])
+        if point.chi2 <= target:
+            inside = end
     if end == bound:
         return None
     coordinates = best.x.copy()
