@@ -18,6 +18,7 @@ from roofml.baselines.naive_mean import NAIVE_MEAN
 from roofml.baselines.regime_ridge import THREE_REGIME_RIDGE, TWO_REGIME_RIDGE
 from roofml.baselines.samples import Samples as Samples
 from roofml.baselines.samples import samples_of as samples_of
+from roofml.baselines.symbolic import SYMBOLIC
 
 BASELINES: dict[str, Baseline] = {
     baseline.name: baseline
@@ -31,6 +32,7 @@ BASELINES: dict[str, Baseline] = {
         THREE_REGIME_RIDGE,
         BAYESIAN_RIDGE,
         BOOSTED_TREES,
+        SYMBOLIC,
     )
 }
 """Name -> baseline, in the order of a table."""

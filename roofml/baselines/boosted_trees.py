@@ -1,7 +1,8 @@
-"""Boosted trees: XGBoost on thirty physics features of a step, never faster for more work.
+"""Boosted trees: XGBoost on thirty physics features of a step, rising with those that mean more work.
 
 What a learner without a formula makes of the same physics. It learns log step time from the paces of the requests in a
-step, so that times are positive, and is monotone in every feature that cannot shorten a step.
+step, so that times are positive, and is monotone in every feature that cannot shorten a step. A
+request more may also lower means, which are free, so that it may still shorten a step a little.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def forest_of(dumped: Sequence[str]) -> Forest:
 
 
 @njit
-def _predict(forest: Forest, features: NDArray[np.float32], start: float) -> Floats:
+def predict(forest: Forest, features: NDArray[np.float32], start: float) -> Floats:
     """exp(start + Σ over trees of the leaf's value) of every row."""
     result = np.empty(len(features))
     for row in range(len(features)):
@@ -187,7 +188,7 @@ def law_with(forest: Forest, start: float) -> Callable[[Run, Setting], StepLaw]:
         features = features_of(where)
 
         def law(steps: StepTable) -> Floats:
-            return _predict(forest, features(steps), start)
+            return predict(forest, features(steps), start)
 
         return law
 
