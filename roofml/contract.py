@@ -27,7 +27,8 @@ def random_steps(budget: int, max_num_seqs: int, max_model_len: int, count: int,
     before = np.where(mixed, np.ceil(random.random(count) * (max_model_len / 2)), 0.0)
 
     def table(more_decodes: int, more_chunk: int, more_context: int) -> StepTable:
-        n, new, each = decodes + more_decodes, chunk + float(more_chunk) * mixed, context + more_context
+        n, each = decodes + more_decodes, context + more_context
+        new = np.where(mixed, chunk + more_chunk, 0.0)
         return StepTable(
             prefill_tokens=new,
             decode_tokens=n,

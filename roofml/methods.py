@@ -114,4 +114,5 @@ def _of_baseline(baseline: Baseline, fold: Fold, seed: int) -> Predictor:
         serve=lambda run: serve(run, where, trained),
         law=lambda run: trained.law(run, where),
         free=trained.free,
+        note=trained.note,
     )

@@ -38,6 +38,8 @@ class Trained:
     """Added to the latencies for every output token; the next step does not wait for it. BLIS alone has it."""
     completion_us: float = 0.0
     """Added to E2E; BLIS alone has it."""
+    note: str = ""
+    """What was found, for people to read."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def serve(run: Run, where: Setting, trained: Trained) -> Served:
     )
 
 
-def with_queueing(samples: Sequence[Samples], law: LawOf, free: int) -> Trained:
+def with_queueing(samples: Sequence[Samples], law: LawOf, free: int, note: str = "") -> Trained:
     """The law with one constant from a client's send to the queue: what replays without it leave of TTFT, the median.
 
     `free` counts the numbers in the law. Never negative: a law too slow for the load queues by itself.
@@ -82,7 +84,7 @@ def with_queueing(samples: Sequence[Samples], law: LawOf, free: int) -> Trained:
             alone = replay_with(s.run, law(s.run, s.where), NO_OVERHEAD)
             left.append((s.run.ttft_us - alone.ttft_us)[s.chosen])
     queueing_us = max(0.0, float(np.median(np.concatenate(left))))
-    return Trained(law, NO_OVERHEAD._replace(queueing_us=queueing_us), free + 1)
+    return Trained(law, NO_OVERHEAD._replace(queueing_us=queueing_us), free + 1, note=note)
 
 
 def library(name: str) -> Any:

@@ -254,7 +254,7 @@ def train(samples: Sequence[Samples], seed: int) -> Trained:
         return law
 
     joins = (found.size - len(found.terms)) // 2
-    return with_queueing(samples, law_of, free=len(found.weights) + joins)
+    return with_queueing(samples, law_of, free=len(found.weights) + joins, note=str(found))
 
 
 SYMBOLIC = Baseline("symbolic", "an expression found by search", train)

@@ -43,8 +43,8 @@ TRAIN, VALIDATION = 0.6, 0.2
 """Shares of a run that the protocol temporal learns from, and validates on; the rest is the test."""
 CELL_VERSION = 1
 HASHED_DATA = ("bench_data", "hardware", "model_configs")
-NOT_HASHED = ("cli", "data", "export")
-"""Of the package: no cell runs it, or it is hashed by itself."""
+NOT_HASHED = ("cli", "data", "export", "bench", "hub.py", "demo.py", "inspection.py", "identifiability.py")
+"""Of the package: no cell runs it, or it is hashed by itself. So are the other two modules of this package."""
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,12 @@ def digest(inputs: Inputs) -> str:
     """Of everything that a cell depends on besides its names: this package's code and data, the runs, the tables."""
     found = hashlib.sha256(str(CELL_VERSION).encode())
     package = Path(__file__).resolve().parents[1]
+    no_cell = {package / name for name in NOT_HASHED} | {Path(__file__).with_name(f) for f in ("board.py", "page.py")}
     folders = [package, *(data_folder(name) for name in HASHED_DATA), *inputs.runs, *inputs.steps]
     for folder in folders:
         files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
         for file in files:
-            if file.suffix in {".pyc", ".nbc", ".nbi"} or file.relative_to(folder).parts[0] in NOT_HASHED:
+            if file.suffix in {".pyc", ".nbc", ".nbi"} or no_cell & {file, *file.parents}:
                 continue
             found.update(f"{folder.name}/{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
     found.update(f"{inputs.gpu} {inputs.seed}".encode())
