@@ -32,10 +32,26 @@ class CycleSteps:
     """(steps,) share of each in the mean time of its cycle; sums to 1 over a cycle."""
     start: Ints
     """(cycles,) row of the first step of each cycle."""
+    stand_in: Floats
+    """(steps,) 1 of a step that stands in for those that were not sampled, else 0."""
+    missing: Floats
+    """(cycles,) share of each cycle's steps that were not sampled."""
+    count: Ints
+    """(cycles,) its steps."""
 
     def mean(self, times: Floats) -> Floats:
         """Means over each cycle: shape (..., steps) -> (..., cycles)."""
         return np.add.reduceat(times * self.weight, self.start, axis=-1)
+
+    def spread(self, times: Floats) -> Floats:
+        """Standard deviation of each cycle's mean from not knowing which steps were not sampled, (cycles,).
+
+        `times` (steps,): those that were not are as different as those that stand in for them.
+        """
+        here = np.maximum(np.add.reduceat(self.stand_in, self.start), 1.0)
+        mean = np.add.reduceat(times * self.stand_in, self.start) / here
+        square = np.add.reduceat(times**2 * self.stand_in, self.start) / here
+        return np.sqrt(np.maximum(square - mean**2, 0.0) * self.missing / self.count)
 
 
 def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget: int) -> CycleSteps:
@@ -86,6 +102,9 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
         ),
         weight,
         start,
+        np.where(sampled, 0.0, 1.0),
+        missing / found.count,
+        found.count,
     )
 
 

@@ -5,8 +5,9 @@
 - The cycles of one table share what the formula, the host and the clocks get wrong about them: a common relative error
   of `fit.DECODE_DISCREPANCY`, as the decode times of a run have. So a table weighs what a run does, and one that was
   recorded beside a run's requests does not silence them.
-- A cycle is a mean over steps of which most were not sampled (`batches`): that part of its error does not repeat, and
-  needs no term of its own.
+- A cycle is a mean over steps of which most were not sampled (`batches`). Where those that stand in for them differ, a
+  prompt among decodes say, its time is as uncertain: it weighs less, and is not called an outlier for it, which would
+  leave the cheap steps and make prompts look free.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from roofml.components import ComponentTables
 from roofml.errors import InputError
-from roofml.fit import DECODE_DISCREPANCY, STEPS, Fit, fit, residual_weights, step_columns, times_and_gradients
+from roofml.fit import DECODE_DISCREPANCY, OUTLIER, STEPS, Fit, fit, step_columns, times_and_gradients
 from roofml.params import NAMES, split
 from roofml.prior import PACKAGE, Prior
 from roofml.replay import Schedule, replay
@@ -90,9 +91,19 @@ def block(
     steps = made_of(data, run, schedule, found)
     columns = step_columns(steps.steps, tables)
     times, _ = times_and_gradients(values[:STEPS], columns, tables)
-    now = steps.mean(times[: len(steps.weight)])
-    weights = residual_weights(found.time_us, now, DECODE_DISCREPANCY)
+    times = times[: len(steps.weight)]
+    weights = cycle_weights(found.time_us, steps.mean(times), steps.spread(times))
     return StepBlock(columns, data.run, tables, steps, found.time_us, weights)
+
+
+def cycle_weights(measured: Floats, predicted: Floats, spread: Floats) -> Floats:
+    """Weight of each cycle's residual; all (cycles,), µs. As `fit.residual_weights`, with a standard deviation each."""
+    relative = measured / predicted - 1
+    sd = np.hypot(1.4826 * float(np.median(np.abs(relative))) + 1e-9, spread / predicted)
+    precision = 1 / sd**2
+    mean_variance = max(DECODE_DISCREPANCY**2, 1 / float(precision.sum()))
+    outliers = 1 / np.maximum(1, np.abs(relative) / (OUTLIER * sd)) ** 2
+    return np.sqrt(outliers * precision / (precision.sum() * mean_variance)) / predicted
 
 
 def first_share(data: StepData, run: Run, share: float) -> Bools:
