@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, pct, print_json, progress, table, us_range, warn
 from roofml.cli.fit import Target
+from roofml.cli.steps import Contexts, judged_rows, step_data, step_table
 from roofml.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.evaluate import RunReport
+    from roofml.evaluate import RunReport, Setting
     from roofml.fit import Fit
+    from roofml.runs.run import Run
 
 HEADINGS = {
     "e2e_mean": "E2E",
@@ -38,6 +41,9 @@ def evaluate(
     train_fraction: Annotated[
         float | None, typer.Option(help="Share to fit (temporal, default 0.6) or to skip (--coeffs, default 0).")
     ] = None,
+    steps: Annotated[
+        list[Path] | None, typer.Option(help="Sampled steps of a run, to judge cycle times as well (no lomo, lowo).")
+    ] = None,
     target: Annotated[Target, typer.Option(help="blis: BLIS's coefficients in BLIS's way of running.")] = Target.native,
     gpu: o.Gpu = None,
     model: o.Model = None,
@@ -54,7 +60,7 @@ def evaluate(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge predictions on held-out requests: fit the first part of each run, or take --coeffs as they are."""
-    from roofml.cli.reading import diagnose, warn_of
+    from roofml.cli.reading import diagnose, warn_of, with_gpu
     from roofml.cli.replay import judge_with
     from roofml.coefficients import read_coefficients
     from roofml.evaluate import document, lomo, lowo, setting_of, temporal, zero_shot
@@ -77,12 +83,17 @@ def evaluate(
     fraction = train_fraction if train_fraction is not None else (0.6 if protocol == "temporal" else 0.0)
     if not 0 <= fraction < 1 or (protocol == "temporal" and fraction == 0):
         raise InputError(f"--train-fraction {fraction:g}: expected at least 0 (more for temporal) and less than 1")
+    if steps and (target is Target.blis or protocol in ("lomo", "lowo")):
+        raise InputError("--steps: cycle times are judged with --coeffs and by the protocols temporal and zero-shot")
     given = None if coeffs is None else read_coefficients(coeffs)
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
         prefix_caching, async_scheduling, output_tokens,
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
+    if given is not None:
+        diagnoses = [with_gpu(diagnosis, given.gpu) for diagnosis in diagnoses]
+    sampled = step_data(steps or [], [d.run for d in diagnoses], Contexts.auto)
     folds = 0
     if given is None:
         # Whatever is wrong with the last group is said before the first is fitted.
@@ -118,8 +129,18 @@ def evaluate(
             reports = zero_shot(diagnoses, read_pooled().prior, fraction, on_fold)
         if not all(found.converged for found in fits):
             note("a fit's schedule still moved in its last round")
+
+    def known(where: Setting, run: Run) -> tuple[str, Any, float]:
+        if given is not None:
+            return str(coeffs), given.values, given.fit.paces.get(run.name, 1.0)
+        for found in fits:
+            if run.name in found.paces:
+                return "fit", found.values, found.paces[run.name]
+        return "prior", read_pooled().prior(where.model.name, where.gpu.name).values, 1.0
+
+    cycles = judged_rows(sampled, [d.run for d in diagnoses], fraction, known)
     if as_json:
-        print_json(document(protocol or "coeffs", fraction, reports))
+        print_json(document(protocol or "coeffs", fraction, reports) | ({"steps": cycles} if cycles else {}))
         return
     rest = f"judged on requests after the first {fraction:.0%}" if fraction else "judged on all requests"
     split_of = {
@@ -130,6 +151,8 @@ def evaluate(
         "zero-shot": f"without a trace of the model: physics and what other models taught, {rest}",
     }[protocol]
     print_reports(reports, f"{split_of}; errors in %, + is too slow")
+    if cycles:
+        OUT.print(step_table(cycles, "cycle times of sampled steps"))
 
 
 def print_reports(reports: list[RunReport], caption: str) -> None:

@@ -207,7 +207,9 @@ def _print_tables(
     name = f"{coefficients.model.name} on {coefficients.gpu}, TP {coefficients.tensor_parallel}"
     OUT.print(table(name, ["parameter", "value", "95 % interval", "prior", "decided by"], rows))
     columns = ["run", "requests", "E2E %", "TTFT %", "TPOT %"]
-    OUT.print(table("errors of means, in sample", columns, _error_rows(reports)))
+    rows = [[*row, pct(100 * (found.paces.get(row[0], 1.0) - 1))] for row in _error_rows(reports)]
+    text = "pace: how much longer this server takes for a step than others of its kind; the errors are at its pace"
+    OUT.print(table("errors of means, in sample", [*columns, "pace %"], rows, text))
     if blis_reports:
         OUT.print(table("the same requests as BLIS with its own coefficients", columns, _error_rows(blis_reports)))
         OUT.print(

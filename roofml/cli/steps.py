@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from roofml.components import ComponentTables
+    from roofml.evaluate import Setting
     from roofml.fit import Fit
-    from roofml.runs.run import Run
+    from roofml.runs.run import Floats, Run
     from roofml.steps.fit import StepData
+
+    Given = tuple[str, Floats, float]
 
 
 class Contexts(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
@@ -65,15 +68,34 @@ def step_rows(
     after = train_fraction if train_fraction < 1 else 0.0
     rows: list[dict[str, Any]] = []
     for one in data:
-        for name, values in (("prior", found.prior.values), ("fit", found.values)):
-            report = judge(one, runs[one.run], tables, values, after)
+        pace = found.paces.get(runs[one.run].name, 1.0)
+        for name, values, paced in (("prior", found.prior.values, 1.0), ("fit", found.values, pace)):
+            report = judge(one, runs[one.run], tables, values, after, paced)
             rows.append({"parameters": name, "held_out": after > 0, "after": after, **asdict(report)})
     return rows
 
 
-def step_table(rows: Sequence[dict[str, Any]]) -> Table:
+def judged_rows(
+    data: Sequence[StepData], runs: Sequence[Run], after: float, given: Callable[[Setting, Run], Given]
+) -> list[dict[str, Any]]:
+    """Errors of cycle times by table, after the first share `after` of each, with what is `given` for its run: name,
+    values and pace. Contexts of a table come from itself or the replay."""
+    from roofml.evaluate import setting_of
+    from roofml.steps.evaluate import judge
+
+    rows: list[dict[str, Any]] = []
+    for one in data:
+        run = runs[one.run]
+        where = setting_of([run])
+        name, values, pace = given(where, run)
+        report = judge(one, run, where.tables, values, after, pace)
+        rows.append({"parameters": name, "held_out": after > 0, "after": after, **asdict(report)})
+    return rows
+
+
+def step_table(rows: Sequence[dict[str, Any]], title: str = "") -> Table:
     """The same for people."""
-    title = "cycle times of steps " + ("that the fit has not seen" if rows[0]["held_out"] else "in sample")
+    title = title or "cycle times of steps " + ("that the fit has not seen" if rows[0]["held_out"] else "in sample")
     columns = ["table", "with", "contexts", "cycles", "measured", "|error| %", "p90 %", "median %", "sum %", "r"]
     cells = [
         [

@@ -13,7 +13,7 @@ from roofml.replay import Schedule, replay
 from roofml.runs.run import Bools, Floats, Run
 from roofml.steps.cycles import cycles
 from roofml.steps.fit import StepData, ahead_of, first_share, made_of
-from roofml.steptime import step_times
+from roofml.steptime import scaled, step_times
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,15 @@ def predicted_us(
     values: Floats,
     judged: Bools | None = None,
     schedule: Schedule | None = None,
+    pace: float = 1.0,
 ) -> tuple[Floats, Floats]:
     """Predicted and measured times of the cycles `judged` (cycles,), all where None, each of that shape, µs.
 
     With contexts from a replay and no `schedule`, the run is replayed with `values`: what they predict of a server is
-    then all that is used, besides what was sent and sampled.
+    then all that is used, besides what was sent and sampled. `pace`: of the server, where a fit has seen it.
     """
     step, request = split(values)
+    step = scaled(step, pace)
     if schedule is None and data.source == "replay":
         schedule = replay(run, tables, step, request).schedule
     found = cycles(data.table, ahead_of(run), data.most_apart)
@@ -63,10 +65,12 @@ def predicted_us(
     return steps.mean(step_times(tables, steps.steps, step)), found.time_us
 
 
-def judge(data: StepData, run: Run, tables: ComponentTables, values: Floats, after: float = 0.0) -> StepReport:
+def judge(
+    data: StepData, run: Run, tables: ComponentTables, values: Floats, after: float = 0.0, pace: float = 1.0
+) -> StepReport:
     """Errors of the cycles after the first share `after` of a table's samples. No fit at all: values of a prior."""
     held_out = None if after == 0 else ~first_share(data, run, after)
-    predicted, measured = predicted_us(data, run, tables, values, held_out)
+    predicted, measured = predicted_us(data, run, tables, values, held_out, pace=pace)
     error = predicted / measured - 1
     varied = len(error) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
     return StepReport(
