@@ -21,7 +21,12 @@ from roofml.steplaw import StepLaw
 from roofml.steptime import StepParameters, scaled, step_times
 
 OURS = "roofml"
-NEEDS = {"boosted-trees": ("xgboost",), "bayesian-ridge": ("sklearn",)}
+NEEDS = {
+    "boosted-trees": ("xgboost",),
+    "bayesian-ridge": ("sklearn",),
+    "two-regime-ridge": ("sklearn",),
+    "three-regime-ridge": ("sklearn",),
+}
 """Libraries of the extra `baselines`."""
 
 

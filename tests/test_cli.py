@@ -389,7 +389,7 @@ def test_replay_does_not_depend_on_what_was_measured(folder: Path, coeffs: Path,
     rows = requests(150)
     for row in rows:
         row["last_chunk_time_us"] = int(str(row["last_chunk_time_us"])) + 10_000_000
-    slow = RunFolder(rows=rows).write(tmp_path / "slow")
+    slow = RunFolder(rows=rows).write(tmp_path / folder.name)  # its name says whose pace it is
     one, two = (ok("replay", run, "--coeffs", coeffs, "--json").document["metrics"] for run in (folder, slow))
     assert one["e2e_mean"]["predicted_us"] == two["e2e_mean"]["predicted_us"]
     assert one["e2e_mean"]["measured_us"] < two["e2e_mean"]["measured_us"]
@@ -598,8 +598,11 @@ def test_the_library_and_the_command_agree(folder: Path, coeffs: Path) -> None:
     from roofml.evaluate import setting_of
     from roofml.runs import ServerOverrides, read_run
     from roofml.runs.doctor import examine
+    from roofml.steptime import scaled
 
     run = examine(read_run(folder, ServerOverrides(gpu="H100"))).run
-    direct = library_replay(run, setting_of([run]).tables, *read_coefficients(coeffs).parameters())
+    given = read_coefficients(coeffs)
+    step, request = given.parameters()
+    direct = library_replay(run, setting_of([run]).tables, scaled(step, given.fit.paces[run.name]), request)
     found = ok("replay", folder, "--coeffs", coeffs, "--json").document
     assert found["metrics"]["ttft_mean"]["predicted_us"] == pytest.approx(float(direct.ttft_us.mean()))

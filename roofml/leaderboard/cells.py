@@ -199,8 +199,7 @@ def digest(inputs: Inputs) -> str:
     found = hashlib.sha256(str(CELL_VERSION).encode())
     package = Path(__file__).resolve().parents[1]
     no_cell = {package / name for name in NOT_HASHED} | {Path(__file__).with_name(f) for f in ("board.py", "page.py")}
-    folders = [package, *(data_folder(name) for name in HASHED_DATA), *inputs.runs, *inputs.steps]
-    for folder in folders:
+    for folder in (package, *(data_folder(name) for name in HASHED_DATA), *inputs.runs, *inputs.steps):
         files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
         for file in files:
             if file.suffix in {".pyc", ".nbc", ".nbi"} or no_cell & {file, *file.parents}:
