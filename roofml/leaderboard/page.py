@@ -30,10 +30,11 @@ def signed(value: float) -> str:
     return ("+" if value >= 0 else "-") + number(abs(value))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> list[str]:
+    """The first `text` columns are words, the others numbers."""
     return [
         "| " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * (len(columns) - 1),
+        "|" + "---|" * text + "---:|" * (len(columns) - text),
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
     ]
@@ -124,6 +125,7 @@ def _protocol(title: str, found: Mapping[str, Any]) -> list[str]:
                     ]
                     for metric, test in tests.items()
                 ],
+                text=2,
             ),
         ]
     return lines
@@ -154,7 +156,7 @@ def _ablation(found: Mapping[str, Any]) -> list[str]:
             saturated(row, "e2e"),
             saturated(row, "tpot"),
         ]
-        for name, row in temporal.items()
+        for name, row in sorted(temporal.items(), key=lambda item: item[0] != OURS)  # the default, then by error
     ]
     columns = [
         "variant",
@@ -166,7 +168,13 @@ def _ablation(found: Mapping[str, Any]) -> list[str]:
         "E2E at overload",
         "TPOT at overload",
     ]
-    return ["## What each part buys", "", "Protocol temporal where no other is named.", "", *_table(columns, cells)]
+    return [
+        "## What each part buys",
+        "",
+        "Protocol temporal where no other is named.",
+        "",
+        *_table(columns, cells, text=2),
+    ]
 
 
 def _steps(rows: Sequence[Row]) -> list[str]:
@@ -269,7 +277,7 @@ def picture(board: Mapping[str, Any], path: Path) -> None:
             axis.set_yticks(range(len(rows)), [entry["method"] for entry in rows] if column == 0 else [""] * len(rows))
             axis.tick_params(labelsize=8)
             axis.grid(axis="x", alpha=0.3)
-            axis.margins(x=0.18)
+            axis.margins(x=0.3)
             axis.set_title(f"{protocol}: mean {title}, |error| %", fontsize=9)
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
 
