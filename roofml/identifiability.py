@@ -129,6 +129,8 @@ class Profile:
     data_low: float | None
     """With the parameter's own prior made `WIDER`: what the data, and beliefs about the others, say."""
     data_high: float | None
+    settled: bool
+    """False where the search for one of the four ends still moved when it stopped: that end is rough."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def profiles(
         wide = replace(problem, prior=_wider(problem.prior, index))
         alone = _Point.at(wide, solve(wide, start.x)[0])
         ends = [_end(p, best, index, side) for p, best in ((problem, start), (wide, alone)) for side in (LOWER, UPPER)]
-        found.append(Profile(name, *ends))
+        found.append(Profile(name, *(end for end, _ in ends), settled=all(settled for _, settled in ends)))
     return tuple(found)
 
 
@@ -219,27 +221,29 @@ def _wider(prior: Prior, index: int) -> Prior:
     return replace(prior, covariance=prior.covariance * np.outer(scale, scale))
 
 
-def _end(problem: Problem, best: _Point, index: int, bounds: Floats) -> float | None:
-    """The parameter's value where chi² has risen by CHI2 towards its bound; None where it has not when it gets there.
+def _end(problem: Problem, best: _Point, index: int, bounds: Floats) -> tuple[float | None, bool]:
+    """The parameter's value where chi² has risen by CHI2 towards its bound, None where it has not when it gets there;
+    and whether the search settled.
 
     The linear model at a point says where; the model is then made anew there, until the end stays.
     """
     target, bound, estimate = best.chi2 + CHI2, float(bounds[index]), float(best.x[index])
     if abs(bound - estimate) < AT_BOUND * problem.prior.sd[index]:
-        return None
-    point, end, inside = best, estimate, estimate
+        return None, True
+    point, end, inside, settled = best, estimate, estimate, False
     for _ in range(12):
         before, end = end, point.reaches(index, target, inside, bound, 1e-3 * float(problem.prior.sd[index]))
-        if abs(end - before) <= SETTLED * abs(end - estimate):
+        settled = abs(end - before) <= SETTLED * abs(end - estimate)
+        if settled:
             break
         point = _Point.at(problem, point.best(index, end)[0])
         if point.chi2 <= target:
             inside = end
     if end == bound:
-        return None
+        return None, settled
     coordinates = best.x.copy()
     coordinates[index] = end
-    return float(from_coordinates(coordinates)[index])
+    return float(from_coordinates(coordinates)[index]), settled
 
 
 # Loads that would tell more

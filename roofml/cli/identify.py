@@ -37,6 +37,9 @@ def identify(
     prefix_caching: o.Prefix = None,
     async_scheduling: o.Async = None,
     output_tokens: o.Output = None,
+    with_profiles: Annotated[
+        bool, typer.Option("--profiles/--no-profiles", help="Profile intervals take most of the time.")
+    ] = True,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -85,7 +88,7 @@ def identify(
         x = to_coordinates(found.values)
         shown.update(task, description="extra loads")
         told = gains(found, loads(chosen[0].server, where.tables, found.values), where.tables, noise_of(problem, x))
-        intervals = profiles(problem, x, unsure(known), on_profile)
+        intervals = profiles(problem, x, unsure(known) if with_profiles else (), on_profile)
     if not found.converged:
         warn("the schedule still moved in the last round: fit more requests, or a run at lower load")
     seen = directions(found)
@@ -110,11 +113,12 @@ def _document(
 
     def interval(name: str) -> dict[str, Any]:
         if name not in profile:
-            return {"profile": None, "profile_of_data": None}
+            return {"profile": None, "profile_of_data": None, "profile_settled": None}
         one = profile[name]
         return {
             "profile": {"low": one.low, "high": one.high},
             "profile_of_data": {"low": one.data_low, "high": one.data_high},
+            "profile_settled": one.settled,
         }
 
     return {
@@ -224,4 +228,5 @@ def _ends(one: Profile | None) -> tuple[str, str]:
             return "open"
         return f"{'open' if low is None else f'{low:.3g}'} to {'open' if high is None else f'{high:.3g}'}"
 
-    return text(one.low, one.high), text(one.data_low, one.data_high)
+    rough = "" if one.settled else " ?"  # the search for an end still moved when it stopped
+    return text(one.low, one.high) + rough, text(one.data_low, one.data_high) + rough
