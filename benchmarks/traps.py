@@ -90,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--gpu")
+    parser.add_argument("--protocol", default="temporal", choices=("temporal", "lomo", "lowo"))
     parser.add_argument("--steps", type=Path, nargs="*", default=[])
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
@@ -98,14 +99,14 @@ def main() -> None:
     for data in load(inputs).tables:
         regressed += of_durations(data.table)
     print("\n".join(regressed), flush=True)
-    lines = [f"| method, learned from | {' | '.join(VIEWS)} |", "|---|" + "---|" * len(VIEWS)]
-    for protocol, source in (("temporal", "each run's first 60 %"), ("lomo", "the other models")):
-        for name in BASELINES:
-            cells = [
-                " / ".join(f"{error:.3g}" for error in errors(inputs, name, view, protocol)) for view in VIEWS.values()
-            ]
-            lines.append(f"| {name}, {source} | {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
+    lines = [f"| method, {options.protocol} | {' | '.join(VIEWS)} |", "|---|" + "---|" * len(VIEWS)]
+    for name in BASELINES:
+        cells = [
+            " / ".join(f"{error:.3g}" for error in errors(inputs, name, view, options.protocol))
+            for view in VIEWS.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
     title = f"Mean absolute error of mean {' / '.join(METRICS)}, %:"
     text = "\n".join([title, "", *lines, "", *(regressed if options.steps else []), ""])
     if options.markdown:
