@@ -89,13 +89,17 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
     new = np.minimum(new, budget - decodes)  # a stand-in's own decodes were fewer
     before = means.prefill[source] * prefills
     each = new / np.maximum(prefills, 1)
+    pairs = each * before + new * (each + 1) / 2
+    if means.pairs is not None:
+        known_pairs = means.pairs[source]
+        pairs = np.where(sampled & np.isfinite(known_pairs), known_pairs, pairs)
     weight = np.where(sampled, 1.0, (missing / np.maximum(spread, 1))[cycle]) / found.count[cycle]
     return CycleSteps(
         StepTable(
             prefill_tokens=new,
             decode_tokens=decodes.astype(np.float64),
             requests=prefills + decodes,
-            prefill_pairs=each * before + new * (each + 1) / 2,
+            prefill_pairs=pairs,
             prefill_context=before,
             decode_context=means.decode[nearest] * decodes,
             decode_beyond=means.beyond[nearest] * decodes,

@@ -44,6 +44,8 @@ class MeanContexts:
     """Of it, what comes after the first LONG_CONTEXT tokens."""
     prefill: Floats
     """Of a prefill request: tokens before those that it computes in the step."""
+    pairs: Floats | None = None
+    """Query-key pairs of all prefills of a step, where they are known and not only means; else NaN."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def match(steps: SampledSteps, schedule: Schedule) -> Clock:
     start = schedule.step_start_us
     decodes = schedule.steps.decode_tokens
     end = float(start[-1] + schedule.step_time_us[-1])
+    another = f"{steps.name}: the run is over before half of these steps: not a table of this run"
+    if steps.start_us[-1] > 2 * (end - start[0]) + 4 * COARSE_US:  # before a grid of all that time is made
+        raise InputError(another)
 
     def replayed(when: Floats) -> Floats:
         return decodes[np.clip(np.searchsorted(start, when, side="right") - 1, 0, len(start) - 1)]
@@ -83,7 +88,7 @@ def match(steps: SampledSteps, schedule: Schedule) -> Clock:
         for s in shifts
     ]
     if not np.isfinite(min(coarse)):
-        raise InputError(f"{steps.name}: the run is over before half of these steps: not a table of this run")
+        raise InputError(another)
     best = float(start[0]) + COARSE_US * float(shifts[int(np.argmin(coarse))])
 
     def at(offset: float) -> Clock:
@@ -147,6 +152,7 @@ def _from_snapshot(steps: SampledSteps, run: Run) -> MeanContexts:
         filled(snapshot.decode_context, decodes, np.full(len(steps), decode)),
         filled(snapshot.decode_beyond, decodes, np.full(len(steps), max(decode - LONG_CONTEXT, 0.0))),
         filled(snapshot.prefill_context, prefills, _before_new(steps, prompt)),
+        snapshot.prefill_pairs,
     )
 
 

@@ -19,11 +19,13 @@ from roofml.steps.cycles import MOST_APART, cycles
 from roofml.steps.table import SampledSteps
 
 EXPECTED = 5.0
-"""Expected count of a bin below which chi² is not to be trusted; rarer gaps share the last bin."""
+"""Expected count of a bin below which chi² is not to be trusted."""
+BINS = 40
+"""Most bins of gaps: more of them would each see a smaller part of a deviation."""
 PARTS = 20
 """Equal parts of a run that are compared."""
 IMPROBABLE = 1e-3
-"""Below this a sample is called not uniform: one honest table in a thousand is."""
+"""Below this in either test a sample is called not uniform: some two honest tables in a thousand are."""
 SLOW = 2.0
 """Times the median past which a cycle counts as slow: cold prompts, pauses of the host."""
 
@@ -69,7 +71,7 @@ class Sampling:
 def sampling(steps: SampledSteps, most_apart: int = MOST_APART) -> Sampling:
     """The report on one table. Raises InputError where no two neighbours make a cycle."""
     found = cycles(steps, ahead=0, most_apart=most_apart)  # whose time it is makes no difference here
-    span = int(steps.id[-1] - steps.id[0] + 1)
+    span = int(steps.id[-1]) - int(steps.id[0]) + 1
     share = len(steps) / span
     between_cycles = _autocorrelation(_ranks(found.time_us), np.diff(found.before) == 1)
     median = float(np.median(found.time_us))
@@ -100,11 +102,16 @@ def _gaps_p(steps: SampledSteps, share: float) -> float:
     gaps = np.diff(steps.id)
     if share >= 1:
         return 1.0
-    # The rare long gaps together: the last bin holds all from `most` on, of which EXPECTED are expected.
-    most = int(max(2, np.floor(np.log(EXPECTED / len(gaps)) / np.log1p(-share)))) if len(gaps) > EXPECTED else 2
-    length = np.arange(1, most)
-    expected = len(gaps) * np.append(share * (1 - share) ** (length - 1), (1 - share) ** (most - 1))
-    counted = np.bincount(np.minimum(gaps, most), minlength=most + 1)[1:]
+    # Bins of about equal probability, so that also where single lengths are rare each expects enough. A gap is longer
+    # than `longest` with probability (1 - share)^longest.
+    bins = int(np.clip(len(gaps) // (2 * EXPECTED), 1, BINS))
+    longest = np.unique(np.ceil(np.log1p(-np.arange(1, bins) / bins) / np.log1p(-share)))
+    longer = np.concatenate(([1.0], np.exp(longest * np.log1p(-share)), [0.0]))
+    expected = len(gaps) * -np.diff(longer)
+    if expected[-1] < EXPECTED:  # a bin of whole lengths takes from the last
+        expected = np.append(expected[:-2], expected[-2:].sum())
+        longest = longest[:-1]
+    counted = np.bincount(np.searchsorted(longest, gaps), minlength=len(expected))
     # The share itself was taken from the gaps: one degree of freedom less.
     return _p(float(((counted - expected) ** 2 / expected).sum()), len(expected) - 2)
 
