@@ -36,12 +36,12 @@ def read(path: Path) -> SampledSteps:
     try:
         # One file and not a data set: a folder name like `a=1` must not become a column.
         file = parquet.ParquetFile(path)
-        present = set(file.schema_arrow.names)
+        names: list[str] = list(file.schema_arrow.names)
         for attribute in FIELDS.values():
-            if attribute not in present:
-                raise InputError(f"{path}: column {attribute} is missing")
+            if names.count(attribute) != 1:
+                raise InputError(f"{path}: column {attribute} is {'there twice' if attribute in names else 'missing'}")
         table = file.read(columns=list(FIELDS.values()))
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())[:200]}") from None
     columns: dict[str, Ints] = {}
     for field, attribute in FIELDS.items():
