@@ -29,6 +29,9 @@ from roofml.steps.contexts import MeanContexts, Source, contexts, match
 from roofml.steps.cycles import MOST_APART, Cycles, cycles
 from roofml.steps.table import SampledSteps
 
+CALM = 0.25
+"""Share of cycles, those of which most is known, that show how exact a cycle time is."""
+
 
 @dataclass(frozen=True)
 class StepData:
@@ -97,9 +100,13 @@ def block(
 
 
 def cycle_weights(measured: Floats, predicted: Floats, spread: Floats) -> Floats:
-    """Weight of each cycle's residual; all (cycles,), µs. As `fit.residual_weights`, with a standard deviation each."""
-    relative = measured / predicted - 1
-    sd = np.hypot(1.4826 * float(np.median(np.abs(relative))) + 1e-9, spread / predicted)
+    """Weight of each cycle's residual; all (cycles,), µs. As `fit.residual_weights`, with a standard deviation each.
+
+    What is not `spread` is taken from the cycles that have the least of it.
+    """
+    relative, unknown = measured / predicted - 1, spread / predicted
+    calm = unknown <= np.quantile(unknown, CALM)
+    sd = np.hypot(1.4826 * float(np.median(np.abs(relative[calm]))) + 1e-9, unknown)
     precision = 1 / sd**2
     mean_variance = max(DECODE_DISCREPANCY**2, 1 / float(precision.sum()))
     outliers = 1 / np.maximum(1, np.abs(relative) / (OUTLIER * sd)) ** 2
