@@ -87,13 +87,13 @@ def fit(
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
     where = setting_of([d.run for d in diagnoses])
-    warn_of(diagnoses)
     used = trainable(diagnoses)
     chosen = [d.run for d in used]
+    sampled = step_data(steps or [], chosen, contexts)
+    warn_of(diagnoses)
     for diagnosis in diagnoses:
         if diagnosis not in used and not quiet:
             note(f"{diagnosis.run.name}: saturated, left out of the fit")
-    sampled = step_data(steps or [], chosen, contexts)
     believed = read_pooled().prior(where.model.name, where.gpu.name) if prior is Believed.pooled else PACKAGE
     with progress(quiet or as_json) as shown:
         task = shown.add_task("fitting", total=10)

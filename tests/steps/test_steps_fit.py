@@ -206,7 +206,7 @@ TABLES = ("20260217-202857-llama-2-70b-tp4-general", "20260218-150304-codellama-
 
 @pytest.mark.parametrize("name", TABLES)
 def test_real_cycle_times_are_met_without_a_fit_and_closer_with_one(shared: Path, name: str) -> None:
-    """Without a fit: at most 6 % median (measured 4.2 and 1.5). On the last 40 % of the steps, after a fit to the
+    """Without a fit: at most 6 % median (measured 5.2 and 2.0). On the last 40 % of the steps, after a fit to the
     first 60 %: at most 5 % (1.7 and 1.3), with contexts from the replay and with one mean."""
     pytest.importorskip("pyarrow")
     path = shared / "steps" / f"{name}.parquet"
