@@ -212,7 +212,7 @@ def write_coefficients(path: Path, coefficients: Coefficients) -> None:
 
 COMMENTS = {
     "step": "corrections multiply the physics (1: it was right); overheads are what no roofline explains, µs",
-    "request": "what a request spends outside engine steps, µs",
+    "request": "what a request waits for besides steps of the usual time, µs",
     "sd": "standard deviations: relative for corrections, in the parameter's unit for the others",
     "not_identified": "the prior decides these more than the data",
     "valid": "smallest and largest seen in a step; predictions outside warn",

@@ -64,6 +64,10 @@ class ComponentTables(NamedTuple):
     """The same of the layers whose query heads share KV heads."""
     layers: float
     """Number of layers, the multiplier of the overhead per layer."""
+    experts: int = 0
+    """Routed experts of a layer, 0 without; for the kernels compiled at a cold start."""
+    experts_per_token: int = 0
+    """Of which every token visits so many."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -261,6 +265,8 @@ def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficienc
         kv_token=kv_token_us(model, gpu, tp, efficiency),
         grouped_kv_token=kv_token_us(model, gpu, tp, efficiency, grouped_only=True),
         layers=float(model.num_layers),
+        experts=max(gemm.experts for gemm in model.gemms(tp)),
+        experts_per_token=max(gemm.experts_per_token for gemm in model.gemms(tp)),
     )
 
 

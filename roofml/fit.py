@@ -8,6 +8,7 @@ derivatives (JAX), and rounds repeat until the schedule stops moving.
   outliers are weighted down.
 - Requests of one run share what the formula gets wrong about it, so their number is not their information: the mean of
   a run is never trusted further than `DECODE_DISCREPANCY` and `TTFT_DISCREPANCY`.
+- Requests that a cold start touches (`coldstart`) count by their mean E2E alone: who falls into which stall is chance.
 - Each round's schedule is replayed at the measured load: step times are scaled, for the schedule alone, so that mean
   decode time is the measured one. Near capacity a percent of step time is a multiple of queueing, and a wrong first
   guess would otherwise fit a queue that never was.
@@ -47,13 +48,19 @@ TTFT_DISCREPANCY = 0.015
 PACE_SD = 0.007
 """Servers of one model and GPU differ: one run takes this much longer for the same steps than another, relatively. In
 the public runs the in-sample means of a model's runs scatter by 0.2 to 1 % at equal batch and context."""
+COLD_DISCREPANCY = 0.15
+"""The same for what stalls add to the E2E of the requests that a cold start touches: who meets which is chance."""
+COLD_REST = 0.03
+"""The same for the rest of their E2E: a first second has more that is slow than stalls."""
 OUTLIER = 8.0
-"""Past this many robust standard deviations a residual loses weight, in the end all: a cold start is no step."""
+"""Past this many robust standard deviations a residual loses weight, in the end all: a pause of the host is no step."""
 SETTLED = 0.05
 """A fit has settled when no parameter moves by more than this share of its prior's standard deviation in a round."""
 STEP_PADDING = 65536
 """Steps are padded to multiples of this, so that JAX compiles once and not for every schedule."""
 STEPS = len(StepParameters._fields)
+COLD = 2
+"""Parameters of a cold start, the last ones."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,8 @@ class _Frozen:
     relative to a guess weigh the short guesses."""
     running: Floats
     """(requests,) requests running on arrival."""
+    cold: Floats
+    """(2, padded steps) of `Schedule`."""
 
 
 def step_columns(steps: StepTable, tables: ComponentTables) -> tuple[Floats, ...]:
@@ -155,15 +164,20 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> _Froze
     queued = schedule.queued_us[fitted]
     entered = np.searchsorted(schedule.step_start_us, queued - 1e-6)
     before = np.maximum(entered - 1, 0)
-    busy = (entered > 0) & (schedule.step_start_us[before] + schedule.step_time_us[before] > queued)
+    left = schedule.step_start_us[before] + schedule.step_time_us[before] - queued
+    # How much of a stall of a second was left the replay does know.
+    stalled = schedule.cold[:, before].any(axis=0)
+    share = np.where(stalled, left / schedule.step_time_us[before], 0.5)
+    steps = step_columns(schedule.steps, tables)
     return _Frozen(
-        steps=step_columns(schedule.steps, tables),
+        steps=steps,
         tables=tables,
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
         entered=entered,
-        in_flight=np.where(busy, 0.5, 0.0),
+        in_flight=np.where((entered > 0) & (left > 0), share, 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
+        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - len(schedule.steps)))),
     )
 
 
@@ -197,20 +211,20 @@ def times_and_gradients(values: Floats, columns: Sequence[Floats], tables: Compo
 def latencies_and_gradients(values: Floats, frozen: _Frozen) -> tuple[Floats, Floats, Floats, Floats]:
     """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
     times, gradients = times_and_gradients(values[:STEPS], frozen.steps, frozen.tables)
-    rows = np.vstack((times, gradients))
+    queueing, per_running, delay = values[STEPS:-COLD]
+    rows = np.vstack((times + values[-COLD:] @ frozen.cold, gradients, frozen.cold))
     total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
     decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
     wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
     ttft = total[:, frozen.first + 1] - total[:, frozen.entered] + wait
-    queueing, per_running, delay = values[STEPS:]
     ttft[0] += queueing + per_running * frozen.running + delay
     outside = np.stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
-    nothing = np.zeros_like(outside)
+    by_steps = slice(1, STEPS + 1)
     return (
         decode[0],
         ttft[0],
-        np.vstack((decode[1:], nothing)).T,
-        np.vstack((ttft[1:], outside)).T,
+        np.vstack((decode[by_steps], np.zeros_like(outside), decode[STEPS + 1 :])).T,
+        np.vstack((ttft[by_steps], outside, ttft[STEPS + 1 :])).T,
     )
 
 
@@ -316,7 +330,9 @@ class Problem:
 
     frozen: list[_Frozen]
     measured: list[tuple[Floats, Floats]]
-    weights: list[tuple[Floats, Floats]]
+    """Decode times and TTFTs (requests,)."""
+    weights: list[tuple[Floats, Floats, Floats]]
+    """Of decode times, TTFTs and their sums (requests,); a request has the first two or the last."""
     place: list[int]
     """Of the run that each is of."""
     runs: int
@@ -338,14 +354,25 @@ class Problem:
         place = [i for i, mask in enumerate(fitted) if mask.any()]
         frozen = [freeze(schedules[i], tables[i], fitted[i]) for i in place]
         measured = [((runs[i].e2e_us - runs[i].ttft_us)[fitted[i]], runs[i].ttft_us[fitted[i]]) for i in place]
-        weights: list[tuple[Floats, Floats]] = []
+        weights: list[tuple[Floats, Floats, Floats]] = []
         for f, (decode, ttft) in zip(frozen, measured, strict=True):
-            decode_now, ttft_now, _, _ = latencies_and_gradients(from_coordinates(x), f)
-            several = (decode_now > 0) & (decode > 0)  # a request of one token, or of one chunk, has no decode time
-            w = np.zeros_like(decode)
-            if several.any():
-                w[several] = residual_weights(decode[several], decode_now[several], DECODE_DISCREPANCY)
-            weights.append((w, residual_weights(ttft, ttft_now, TTFT_DISCREPANCY)))
+            decode_now, ttft_now, decode_by, ttft_by = latencies_and_gradients(from_coordinates(x), f)
+            stalled_us = (decode_by + ttft_by)[:, -COLD:] @ from_coordinates(x)[-COLD:]
+            cold = (decode_by + ttft_by)[:, -COLD:].any(axis=1)
+            several = ~cold & (decode_now > 0) & (decode > 0)  # an answer of one token or one chunk has no decode time
+            w = np.zeros((3, len(decode)))
+            for row, which, truth, now, discrepancy in (
+                (w[0], several, decode, decode_now, DECODE_DISCREPANCY),
+                (w[1], ~cold, ttft, ttft_now, TTFT_DISCREPANCY),
+            ):
+                if which.any():
+                    row[which] = residual_weights(truth[which], now[which], discrepancy)
+            if cold.any():
+                stall_us = float(stalled_us[cold].mean())
+                rest_us = float((decode_now + ttft_now)[cold].mean()) - stall_us
+                sd_us = np.hypot(COLD_DISCREPANCY * stall_us, COLD_REST * rest_us)
+                w[2, cold] = 1 / (sd_us * cold.sum() ** 0.5)
+            weights.append((w[0], w[1], w[2]))
         return cls(frozen, measured, weights, place, len(runs), prior, blocks)
 
     def triangle(self, x: Floats) -> Floats:
@@ -371,11 +398,12 @@ class Problem:
         rows: list[list[Floats]] = [[believed] for _ in range(self.runs)]
         for i, f, measured, weights in zip(self.place, self.frozen, self.measured, self.weights, strict=True):
             decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, f)
-            in_steps = ttft - ttft_by[:, STEPS:] @ values[STEPS:]
-            for now, paced, by, truth, weight in (
-                (decode, decode, decode_by, measured[0], weights[0]),
-                (ttft, in_steps, ttft_by, measured[1], weights[1]),
+            for now, by, truth, weight in (
+                (decode, decode_by, measured[0], weights[0]),
+                (ttft, ttft_by, measured[1], weights[1]),
+                (decode + ttft, decode_by + ttft_by, measured[0] + measured[1], weights[2]),
             ):
+                paced = now - by[:, STEPS:] @ values[STEPS:]
                 rows[i].append(_triangle(np.column_stack((paced, by, now - truth)) * weight[:, None] * by_coordinate))
         for more in self.blocks:
             rows[more.run].append(_triangle(more.rows(values) * by_coordinate))

@@ -297,6 +297,7 @@ def loads(server: Server, tables: ComponentTables, values: Floats) -> tuple[Load
 
     `values` (parameters,) time them: a group is sent when the one before it is answered.
     """
+    server = replace(server, fresh=False)  # it has served the runs of the fit
     most = min(server.max_model_len, (server.num_gpu_blocks - 1) * server.block_size)
     at_once = server.max_num_seqs
 

@@ -88,6 +88,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     _request("queueing_us", 1e6, 7000.0, 3000.0, 600.0, "from the client's send to the scheduler's queue"),
     _request("queueing_per_running_us", 1e4, 30.0, 20.0, 8.0, "added to it for every running request: a shared CPU"),
     _request("pipeline_delay_us", 1e6, 1000.0, 500.0, 150.0, "from the end of a step to the client's chunk"),
+    _request("cold_step_us", 1e7, 3e5, 2e5, 1e5, "once, on a server that has just started: its first mixed step"),
+    _request("cold_kernel_us", 1e7, 1e6, 4e5, 1e5, "there too: compiling a kernel for experts, one for each variant"),
 )
 
 NAMES = tuple(parameter.name for parameter in PARAMETERS)

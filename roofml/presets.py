@@ -41,7 +41,7 @@ NINE = (
     "per_step_us",
 )
 """One correction for every component that a roofline has, and two overheads."""
-REQUEST = ("queueing_us", "queueing_per_running_us", "pipeline_delay_us")
+REQUEST = ("queueing_us", "queueing_per_running_us", "pipeline_delay_us", "cold_step_us", "cold_kernel_us")
 GROWTH = tuple(name for name in NAMES if name.startswith("growth_"))
 NO_GROWTH = dict.fromkeys(GROWTH, 0.0)
 
@@ -95,6 +95,9 @@ PRESETS: dict[str, Preset] = {
         Preset("no-growth", "GEMM time as measured for every number of tokens", held=NO_GROWTH),
         Preset("no-long-context", "a token of context past 1,024 costs what others do", held={"long_context": 0.0}),
         Preset("no-contention", "the front end as fast under load", held={"queueing_per_running_us": 0.0}),
+        Preset(
+            "no-cold-start", "a server as fast in its first seconds", held={"cold_step_us": 0.0, "cold_kernel_us": 0.0}
+        ),
         Preset("no-prefix-hits", "every prompt computed", blind_to="prefix hits"),
         Preset("reported-lengths", "output lengths as the client counted them", blind_to="true output lengths"),
         Preset("no-pipelining", "a batch formed when the step before has ended", blind_to="pipelining"),

@@ -24,6 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from roofml.batch import LONG_CONTEXT, StepTable
+from roofml.coldstart import EVENTS, first_time, start_server
 from roofml.compiled import digest_argument
 from roofml.components import ComponentTables
 from roofml.errors import InputError
@@ -47,7 +48,7 @@ Floats = NDArray[np.float64]
 
 
 class RequestParameters(NamedTuple):
-    """What a request spends outside engine steps, µs; `params.py` gives each its bound and prior."""
+    """What a request waits for besides steps of the usual time, µs; `params.py` gives each its bound and prior."""
 
     queueing_us: float = 5000.0
     """From the client's send to the scheduler's queue."""
@@ -55,6 +56,10 @@ class RequestParameters(NamedTuple):
     """Added to it for every request running at the time: the front end shares the CPU."""
     pipeline_delay_us: float = 1000.0
     """From the end of a step to the client's chunk; the step that async scheduling adds is in the replay itself."""
+    cold_step_us: float = 0.0
+    """Added once to the first mixed step of a server that has just started (`coldstart`)."""
+    cold_kernel_us: float = 0.0
+    """Added to a step that has a kernel compiled, as in a mixture of experts on a server that has just started."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class Schedule:
     """(requests,) prompt tokens found in the cache when first scheduled."""
     preemptions: Ints
     """(requests,)"""
+    cold: Floats
+    """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +113,18 @@ class _Limits(NamedTuple):
     num_gpu_blocks: int
     prefix_caching: bool
     steps_ahead: int
+    fresh: bool
+    experts: int
+    experts_per_token: int
 
 
 def _compiled_in() -> NDArray[Any]:
     """The files that `_run` compiles in, for the compiler's cache."""
     return digest_argument(
-        *(Path(__file__).with_name(f"{name}.py") for name in ("batch", "components", "steptime", "steplaw", "kvcache"))
+        *(
+            Path(__file__).with_name(f"{name}.py")
+            for name in ("batch", "components", "coldstart", "steptime", "steplaw", "kvcache")
+        )
     )
 
 
@@ -146,6 +159,9 @@ def _run(requests: Any, limits: Any, law: Any, q: Any, progress: Any, sources: A
     columns = np.empty((1024, 7))
     start = np.empty(1024)
     duration = np.empty(1024)
+    cold = np.empty((1024, 2))
+    met = np.zeros(EVENTS, np.bool_)
+    start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token)
     steps = 0
     now = requests.arrival_us[0]
 
@@ -258,10 +274,15 @@ def _run(requests: Any, limits: Any, law: Any, q: Any, progress: Any, sources: A
                 columns = np.concatenate((columns, np.empty_like(columns)))
                 start = np.concatenate((start, np.empty_like(start)))
                 duration = np.concatenate((duration, np.empty_like(duration)))
+                cold = np.concatenate((cold, np.empty_like(cold)))
             row = columns[steps]
             row[0], row[1], row[2] = prefill_tokens, decode_tokens, in_step
             row[3], row[4], row[5], row[6] = prefill_pairs, prefill_context, decode_context, decode_beyond
+            cold[steps, 0], cold[steps, 1] = first_time(
+                met, prefill_tokens, decode_tokens, limits.experts, limits.experts_per_token
+            )
             duration[steps] = law_us(law, row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+            duration[steps] += q.cold_step_us * cold[steps, 0] + q.cold_kernel_us * cold[steps, 1]
             start[steps] = now
             if steps > 0:
                 start[steps] = max(now, start[steps - 1] + duration[steps - 1])
@@ -302,6 +323,7 @@ def _run(requests: Any, limits: Any, law: Any, q: Any, progress: Any, sources: A
         columns[:steps].copy(),
         start[:steps].copy(),
         duration[:steps].copy(),
+        cold[:steps].T.copy(),
         first_step,
         last_step,
         queued,
@@ -356,7 +378,8 @@ def replay(
     budget = run.server.max_num_batched_tokens
     if len(tables.gemm) <= budget:
         raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {budget}")
-    return _serve(run, Formula(tables, StepParameters(*map(float, step))), request, progress)
+    experts = (int(tables.experts), int(tables.experts_per_token))
+    return _serve(run, Formula(tables, StepParameters(*map(float, step))), request, progress, experts)
 
 
 def replay_with(run: Run, law: StepLaw, request: RequestParameters, progress: Ints | None = None) -> Replay:
@@ -370,7 +393,9 @@ def replay_with(run: Run, law: StepLaw, request: RequestParameters, progress: In
     return result
 
 
-def _serve(run: Run, law: Any, request: RequestParameters, progress: Ints | None) -> Replay:
+def _serve(
+    run: Run, law: Any, request: RequestParameters, progress: Ints | None, experts: tuple[int, int] = (0, 0)
+) -> Replay:
     _check_fits(run)
     server = run.server
     limits = _Limits(
@@ -380,8 +405,10 @@ def _serve(run: Run, law: Any, request: RequestParameters, progress: Ints | None
         server.num_gpu_blocks,
         server.prefix_caching,
         1 if server.async_scheduling else 0,
+        server.fresh,
+        *experts,
     )
-    columns, start, duration, first, last, queued, running, cached, preemptions = _run(
+    columns, start, duration, cold, first, last, queued, running, cached, preemptions = _run(
         _requests(run),
         limits,
         law,
@@ -394,6 +421,6 @@ def _serve(run: Run, law: Any, request: RequestParameters, progress: Ints | None
         ttft_us=end[first] - run.arrival_us + request.pipeline_delay_us,
         e2e_us=end[last] - run.arrival_us + request.pipeline_delay_us,
         schedule=Schedule(
-            StepTable.from_columns(columns), start, duration, first, last, queued, running, cached, preemptions
+            StepTable.from_columns(columns), start, duration, first, last, queued, running, cached, preemptions, cold
         ),
     )

@@ -39,7 +39,7 @@ def test_a_sound_run_passes_untouched(tmp_path: Path) -> None:
     rows = requests(300)
     diagnosis = diagnose(tmp_path, rows=rows)
     run = diagnosis.run
-    assert codes(diagnosis) <= {"next-experiment"}
+    assert codes(diagnosis) <= {"next-experiment", "warm-server"}
     assert not diagnosis.saturated
     assert run.ok.all()
     assert run.arrival_us[0] == 0
@@ -338,6 +338,18 @@ def test_the_run_starts_at_its_first_request_that_ran(tmp_path: Path) -> None:
     rows = requests(60)
     rows[0] |= {"status": "error", "first_chunk_time_us": 0, "last_chunk_time_us": 0}
     assert diagnose(tmp_path, rows=rows).run.arrival_us[0] == 0
+
+
+def test_a_server_that_had_just_started_is_told_from_a_warm_one(tmp_path: Path) -> None:
+    rows = requests(300)
+    assert "--warm" in found(diagnose(tmp_path / "warm", rows=rows), "warm-server").advice
+    for one in rows[1:4]:
+        one["first_chunk_time_us"] += 400_000
+        one["last_chunk_time_us"] += 400_000
+    assert found(diagnose(tmp_path / "cold", rows=rows), "cold-start").evidence["longest_ttft_us"] > 400_000
+    told = diagnose(tmp_path / "told", ServerOverrides(fresh=False), rows=rows)
+    assert not codes(told) & {"cold-start", "warm-server"}
+    assert not told.run.server.fresh
 
 
 def test_warm_up_and_unstreamed_rows_stay_as_load(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model", "gpu", "batch", "runs", "kvcache", "hub"),
     ("efficiency", "kv_capacity", "roofline", "bench"),
     ("components",),
-    ("steptime",),
+    ("steptime", "coldstart"),
     ("steplaw",),
     ("replay",),
     ("params",),

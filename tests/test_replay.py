@@ -104,6 +104,8 @@ whole_delays = st.builds(
     queueing_us=st.integers(0, 800).map(float),
     queueing_per_running_us=st.integers(0, 50).map(float),
     pipeline_delay_us=st.integers(0, 100).map(float),
+    cold_step_us=st.just(0.0),
+    cold_kernel_us=st.just(0.0),
 )
 
 
@@ -208,7 +210,8 @@ def test_every_step_takes_the_time_of_the_formula(run: Run) -> None:
     """
     step, request = split(PRIOR_VALUES)
     schedule = replay(run, tables(), step, request).schedule
-    np.testing.assert_allclose(schedule.step_time_us, step_times(tables(), schedule.steps, step), rtol=1e-12)
+    cold = np.array([request.cold_step_us, request.cold_kernel_us]) @ schedule.cold
+    np.testing.assert_allclose(schedule.step_time_us, step_times(tables(), schedule.steps, step) + cold, rtol=1e-12)
 
 
 # Small cases, exactly.
@@ -386,7 +389,7 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
         if roofml.replay._compiled_in().dtype != before:
             digested.add(name)
-    assert digested == compiled == {"components", "kvcache", "steplaw", "steptime"}
+    assert digested == compiled == {"coldstart", "components", "kvcache", "steplaw", "steptime"}
 
 
 def test_the_progress_counts_finished_requests() -> None:

@@ -20,6 +20,7 @@ def doctor(
     max_model_len: o.MaxLen = None,
     prefix_caching: o.Prefix = None,
     async_scheduling: o.Async = None,
+    fresh: o.Fresh = None,
     output_tokens: o.Output = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -33,7 +34,7 @@ def doctor(
 
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
-        prefix_caching, async_scheduling, output_tokens,
+        prefix_caching, async_scheduling, fresh, output_tokens,
     )  # fmt: skip
     tables = [path for path in runs if is_steps(path)]
     diagnoses = diagnose([path for path in runs if path not in tables], overrides, strict=False)

@@ -58,6 +58,7 @@ def fit(
     max_model_len: o.MaxLen = None,
     prefix_caching: o.Prefix = None,
     async_scheduling: o.Async = None,
+    fresh: o.Fresh = None,
     output_tokens: o.Output = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -83,7 +84,7 @@ def fit(
         check_writable(output)
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
-        prefix_caching, async_scheduling, output_tokens,
+        prefix_caching, async_scheduling, fresh, output_tokens,
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
     where = setting_of([d.run for d in diagnoses])

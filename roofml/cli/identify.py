@@ -36,6 +36,7 @@ def identify(
     max_model_len: o.MaxLen = None,
     prefix_caching: o.Prefix = None,
     async_scheduling: o.Async = None,
+    fresh: o.Fresh = None,
     output_tokens: o.Output = None,
     with_profiles: Annotated[
         bool, typer.Option("--profiles/--no-profiles", help="Profile intervals take most of the time.")
@@ -60,7 +61,7 @@ def identify(
         raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
-        prefix_caching, async_scheduling, output_tokens,
+        prefix_caching, async_scheduling, fresh, output_tokens,
     )  # fmt: skip
     diagnoses = diagnose(runs, overrides)
     where = setting_of([d.run for d in diagnoses])

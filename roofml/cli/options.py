@@ -25,4 +25,5 @@ Blocks = Annotated[int | None, typer.Option("--num-gpu-blocks", help="KV blocks,
 MaxLen = Annotated[int | None, typer.Option("--max-model-len", help="Most tokens of a request.")]
 Prefix = Annotated[bool | None, typer.Option("--prefix-caching/--no-prefix-caching", help="Was it on?")]
 Async = Annotated[bool | None, typer.Option("--async-scheduling/--no-async-scheduling", help="Was it on?")]
+Fresh = Annotated[bool | None, typer.Option("--fresh/--warm", help="Had it just started, or served before?")]
 Output = Annotated[int | None, typer.Option("--output-tokens", help="Tokens every request really made.")]

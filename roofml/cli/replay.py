@@ -38,6 +38,7 @@ def replay(
     max_model_len: o.MaxLen = None,
     prefix_caching: o.Prefix = None,
     async_scheduling: o.Async = None,
+    fresh: o.Fresh = None,
     output_tokens: o.Output = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -64,7 +65,7 @@ def replay(
     given = None if coeffs is None else read_coefficients(coeffs)
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
-        prefix_caching, async_scheduling, output_tokens,
+        prefix_caching, async_scheduling, fresh, output_tokens,
     )  # fmt: skip
     diagnosis = diagnose([run], overrides)[0]
     draws: list[Replay] = []

@@ -14,6 +14,11 @@ from roofml.runs.raw import Evidence, Finding, RawRun
 from roofml.runs.repeats import shared_prompts
 from roofml.runs.run import Bools, Ints, Run
 
+FIRST = 10
+"""Requests at the start of a run that a server which has just started keeps waiting."""
+COLD = 1.5
+"""Times the median TTFT of the next ninety that one of them then waits, at least."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -60,6 +65,7 @@ def examine(raw: RawRun) -> Diagnosis:
     saturated = is_saturated(load, len(raw))
     findings += load_findings(raw, load, saturated)
     findings += _warm_up(raw)
+    findings += _cold_start(raw)
     findings += _failures(raw, load)
     findings += _clocks(raw)
     findings += _chunks(raw, whole)
@@ -136,6 +142,22 @@ def _warm_up(raw: RawRun) -> list[Finding]:
         return []
     summary = f"The first {number} of {len(raw)} requests warmed the server up (warm_up_requests)."
     return [Finding("warm-up", "info", summary, {"requests": number}, "They load the server but are not measured.")]
+
+
+def _cold_start(raw: RawRun) -> list[Finding]:
+    """Whether the first requests waited as on a server that has just started."""
+    ttft_us = raw.ttft_us[raw.measured]
+    if not raw.server.fresh or raw.warm_up.any() or len(ttft_us) < FEWEST:
+        return []
+    longest, usual = float(ttft_us[:FIRST].max()), float(np.median(ttft_us[FIRST : 10 * FIRST]))
+    evidence: Evidence = {"longest_ttft_us": round(longest, 1), "median_ttft_us": round(usual, 1)}
+    times = f"Of the first {FIRST} requests one waited {longest / 1e3:.0f} ms, those after them {usual / 1e3:.0f} ms"
+    if longest > COLD * usual:
+        return [
+            Finding("cold-start", "info", f"{times}: the server had just started.", evidence, "A replay does so too.")
+        ]
+    summary = f"{times}: the server may have served before."
+    return [Finding("warm-server", "info", summary, evidence, "If so give --warm, or a replay starts with a stall.")]
 
 
 def _failures(raw: RawRun, load: Load) -> list[Finding]:

@@ -45,6 +45,7 @@ class ServerOverrides:
     gpu: str | None = None
     prefix_caching: bool | None = None
     async_scheduling: bool | None = None
+    fresh: bool | None = None
     output_tokens: int | None = None
     """Tokens every request really made, where the trace counts them wrongly."""
 
@@ -131,11 +132,12 @@ FLAGS = {
     "gpu": "--gpu",
     "prefix_caching": "--prefix-caching/--no-prefix-caching",
     "async_scheduling": "--async-scheduling/--no-async-scheduling",
+    "fresh": "--fresh/--warm",
     "output_tokens": "--output-tokens",
 }
 """Field of `ServerOverrides` -> the flag of the command line that sets it; messages name it."""
 
-OPTIONAL = ("gpu", "prefix_caching", "async_scheduling")
+OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh")
 """Server fields a run may leave unsaid: `Server` documents what then holds."""
 
 Said = Mapping[str, object]
@@ -189,7 +191,7 @@ def _checked(name: str, value: object, where: str) -> Number:
         if isinstance(value, str) and value.strip() and value.isprintable():
             return value
         raise InputError(f"{where}: {value!r}, expected a name")
-    if name in ("prefix_caching", "async_scheduling"):
+    if name in ("prefix_caching", "async_scheduling", "fresh"):
         if isinstance(value, bool):
             return value
         raise InputError(f"{where}: {value!r}, expected true or false")

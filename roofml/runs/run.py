@@ -33,6 +33,8 @@ class Server:
     prefix_caching: bool = True
     async_scheduling: bool = True
     """The next batch is formed while the current step runs (vLLM's default since 0.14)."""
+    fresh: bool = True
+    """It had served nothing before the run (`coldstart`)."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def requests() -> Run:
     random = np.random.default_rng(7)
     gaps = random.exponential(60_000, 400) * (1.2 + np.sin(np.arange(400) / 40))
     rows = [(float(at), int(random.integers(20, 700)), int(random.integers(20, 150))) for at in np.cumsum(gaps)]
-    return run_of(rows, replace(PLENTY, model=MODEL, gpu="H100"))
+    return run_of(rows, replace(PLENTY, model=MODEL, gpu="H100", fresh=False))
 
 
 def measured(law: StepLaw) -> Run:
