@@ -286,9 +286,11 @@ def test_flags_overrule_and_complete_the_folder(tmp_path: Path) -> None:
     result = roofml("doctor", bare)
     assert result.status == 2
     assert "give --num-gpu-blocks" in result.err
-    flags = ["--num-gpu-blocks", 5000, "--tp", 2, "--no-prefix-caching", "--no-async-scheduling", "--gpu", "H200"]
+    flags = ["--num-gpu-blocks", 5000, "--tp", 2, "--no-prefix-caching", "--no-async-scheduling", "--warm"]
+    flags += ["--gpu", "H200"]
     (run,) = ok("doctor", bare, *flags, "--json").document["runs"]
     said = {"num_gpu_blocks": 5000, "tensor_parallel": 2, "prefix_caching": False, "async_scheduling": False}
+    said["fresh"] = False
     assert run["server"].items() >= (said | {"gpu": "H200"}).items()
     assert "flag-overrules-file" in {finding["code"] for finding in run["findings"]}
 
@@ -370,6 +372,14 @@ def test_replay_compares_and_counts(folder: Path, coeffs: Path) -> None:
     assert found["schedule"]["steps"] > 1000
     assert found["schedule"]["cached_share_of_prompts"] == 0
     assert found["requests"] == 150
+
+
+def test_a_warm_server_is_replayed_without_a_cold_start(folder: Path, coeffs: Path) -> None:
+    fresh, warm = (
+        ok("replay", folder, "--coeffs", coeffs, flag, "--json").document["metrics"]["ttft_p99"]["predicted_us"]
+        for flag in ("--fresh", "--warm")
+    )
+    assert fresh > warm + 50_000
 
 
 def test_replay_writes_every_request(folder: Path, coeffs: Path, tmp_path: Path) -> None:
