@@ -14,7 +14,7 @@ from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, progress, table
 from roofml.errors import InputError
 
-FIRST_ELSEWHERE = ("roofml", "global-9", "extended", "per-model-9", "package-prior", "wide-prior")
+FIRST_ELSEWHERE = ("roofml", "global-9", "extended", "per-model-9", "package-prior", "wide-prior", "no-cold-start")
 """Variants that also run by the protocols that leave out a model or a workload; the others are about the trace."""
 
 

@@ -153,6 +153,7 @@ def _ablation(found: Mapping[str, Any]) -> list[str]:
             *(number(row[metric]["mean_abs_error_pct"]) for metric in METRIC_TITLES),
             number(row["e2e"]["p99_abs_error_pct"]),
             *(number(rows[name]["e2e"]["mean_abs_error_pct"]) if name in rows else "-" for _, rows in elsewhere),
+            *(number(rows[name]["ttft"]["p99_abs_error_pct"]) if name in rows else "-" for _, rows in elsewhere),
             saturated(row, "e2e"),
             saturated(row, "tpot"),
         ]
@@ -165,6 +166,7 @@ def _ablation(found: Mapping[str, Any]) -> list[str]:
         *(f"mean {title}" for title in METRIC_TITLES.values()),
         "p99 E2E",
         *(f"E2E, {protocol}" for protocol, _ in elsewhere),
+        *(f"p99 TTFT, {protocol}" for protocol, _ in elsewhere),
         "E2E at overload",
         "TPOT at overload",
     ]
