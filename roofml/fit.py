@@ -260,6 +260,29 @@ def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) ->
     return np.sqrt(outliers / (mean_variance * len(relative))) / predicted
 
 
+def all_weights(values: Floats, frozen: _Frozen, measured: tuple[Floats, Floats]) -> tuple[Floats, Floats, Floats]:
+    """Weights (requests,) of the residuals (µs) of decode times, TTFTs and E2Es: the first two, or the last of a
+    request that a cold start touched."""
+    decode, ttft = measured
+    decode_now, ttft_now, decode_by, ttft_by = latencies_and_gradients(values, frozen)
+    stalls = (decode_by + ttft_by)[:, -COLD:]
+    cold = stalls.any(axis=1)
+    several = ~cold & (decode_now > 0) & (decode > 0)  # an answer of one token, or of one chunk, has no decode time
+    of_decode, of_ttft, of_e2e = np.zeros((3, len(decode)))
+    for weights, which, truth, now, discrepancy in (
+        (of_decode, several, decode, decode_now, DECODE_DISCREPANCY),
+        (of_ttft, ~cold, ttft, ttft_now, TTFT_DISCREPANCY),
+    ):
+        if which.any():
+            weights[which] = residual_weights(truth[which], now[which], discrepancy)
+    if cold.any():
+        stall_us = float((stalls @ values[-COLD:])[cold].mean())
+        rest_us = float((decode_now + ttft_now)[cold].mean()) - stall_us
+        sd_us = float(np.hypot(COLD_DISCREPANCY * stall_us, COLD_REST * rest_us))
+        of_e2e[cold] = 1 / (sd_us * cold.sum() ** 0.5)
+    return of_decode, of_ttft, of_e2e
+
+
 def fit(
     runs: Sequence[Run],
     tables: ComponentTables | list[ComponentTables],
@@ -332,7 +355,7 @@ class Problem:
     measured: list[tuple[Floats, Floats]]
     """Decode times and TTFTs (requests,)."""
     weights: list[tuple[Floats, Floats, Floats]]
-    """Of decode times, TTFTs and their sums (requests,); a request has the first two or the last."""
+    """As `all_weights` has them."""
     place: list[int]
     """Of the run that each is of."""
     runs: int
@@ -354,31 +377,13 @@ class Problem:
         place = [i for i, mask in enumerate(fitted) if mask.any()]
         frozen = [freeze(schedules[i], tables[i], fitted[i]) for i in place]
         measured = [((runs[i].e2e_us - runs[i].ttft_us)[fitted[i]], runs[i].ttft_us[fitted[i]]) for i in place]
-        weights: list[tuple[Floats, Floats, Floats]] = []
-        for f, (decode, ttft) in zip(frozen, measured, strict=True):
-            decode_now, ttft_now, decode_by, ttft_by = latencies_and_gradients(from_coordinates(x), f)
-            stalled_us = (decode_by + ttft_by)[:, -COLD:] @ from_coordinates(x)[-COLD:]
-            cold = (decode_by + ttft_by)[:, -COLD:].any(axis=1)
-            several = ~cold & (decode_now > 0) & (decode > 0)  # an answer of one token or one chunk has no decode time
-            w = np.zeros((3, len(decode)))
-            for row, which, truth, now, discrepancy in (
-                (w[0], several, decode, decode_now, DECODE_DISCREPANCY),
-                (w[1], ~cold, ttft, ttft_now, TTFT_DISCREPANCY),
-            ):
-                if which.any():
-                    row[which] = residual_weights(truth[which], now[which], discrepancy)
-            if cold.any():
-                stall_us = float(stalled_us[cold].mean())
-                rest_us = float((decode_now + ttft_now)[cold].mean()) - stall_us
-                sd_us = np.hypot(COLD_DISCREPANCY * stall_us, COLD_REST * rest_us)
-                w[2, cold] = 1 / (sd_us * cold.sum() ** 0.5)
-            weights.append((w[0], w[1], w[2]))
+        weights = [all_weights(from_coordinates(x), *one) for one in zip(frozen, measured, strict=True)]
         return cls(frozen, measured, weights, place, len(runs), prior, blocks)
 
     def triangle(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
 
-        Its last column's norm is that of the residuals, and R'R their normal equations: 50,000 rows become 26. The
+        Its last column's norm is that of the residuals, and R'R their normal equations: 50,000 rows become 28. The
         paces of the servers have taken their best values for these coordinates.
         """
         whitening = self.prior.whitening()
