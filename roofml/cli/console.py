@@ -71,6 +71,11 @@ def progress(quiet: bool) -> Generator[Progress]:
         yield shown
 
 
+def digits(value: float, count: int = 3) -> str:
+    """A number to so many digits, for people: no exponent where it is large."""
+    return f"{float(f'{value:.{count}g}'):,.12g}"
+
+
 def us(value: float) -> str:
     """A time in µs for people: three digits, in µs, ms or s."""
     for limit, unit, divisor in ((1e3, "µs", 1.0), (1e6, "ms", 1e3)):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, pct, print_json, progress, table
+from roofml.cli.console import OUT, digits, pct, print_json, progress, table
 
 
 def demo(
@@ -42,9 +42,9 @@ def demo(
     shown_rows = [
         [
             row["name"],
-            f"{row['truth']:.4g} {row['unit']}".strip(),
-            f"{row['value']:.4g}",
-            f"{row['low']:.3g} to {row['high']:.3g}",
+            f"{digits(row['truth'], 4)} {row['unit']}".strip(),
+            digits(row["value"], 4),
+            f"{digits(row['low'])} to {digits(row['high'])}",
             "data" if row["identified"] else "prior",
             "yes" if row["inside"] else "NO",
         ]

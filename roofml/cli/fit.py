@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note, pct, print_json, progress, table, warn
+from roofml.cli.console import OUT, digits, note, pct, print_json, progress, table, warn
 from roofml.cli.steps import Contexts, step_data, step_rows, step_table
 from roofml.errors import InputError
 
@@ -198,9 +198,9 @@ def _print_tables(
     rows = [
         [
             row["name"],
-            f"{row['value']:.4g} {row['unit']}".strip(),
-            f"{row['low']:.3g} to {row['high']:.3g}",
-            f"{row['prior']:.3g}",
+            f"{digits(row['value'], 4)} {row['unit']}".strip(),
+            f"{digits(row['low'])} to {digits(row['high'])}",
+            digits(row["prior"]),
             "data" if row["identified"] else "prior",
         ]
         for row in parameter_rows(found)

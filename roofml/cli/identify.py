@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note, print_json, progress, table, warn
+from roofml.cli.console import OUT, digits, note, print_json, progress, table, warn
 from roofml.cli.fit import Believed
 from roofml.errors import InputError
 
@@ -179,9 +179,9 @@ def _print_tables(
     rows = [
         [
             one.name,
-            f"{one.value:.4g} {BY_NAME[one.name].unit}".strip() + (f", {one.bound} bound" if one.bound else ""),
-            f"{one.prior_sd:.3g}",
-            f"{one.posterior_sd:.3g}",
+            f"{digits(one.value, 4)} {BY_NAME[one.name].unit}".strip() + (f", {one.bound} bound" if one.bound else ""),
+            digits(one.prior_sd),
+            digits(one.posterior_sd),
             f"{100 * one.decided:.0f}",
             f"{one.partner} {one.correlation:+.2f}" if one.partner else "-",
             *_ends(profile.get(one.name)),
@@ -211,7 +211,7 @@ def _print_tables(
             f"{one.seconds:.0f}",
             f"{one.nats:.2f}",
             f"{one.nats_per_minute:.1f}",
-            "\n".join(f"{of} {sd[of]:.2g} to {one.sd[NAMES.index(of)]:.2g}" for of in one.pins()) or "-",
+            "\n".join(f"{of} {digits(sd[of], 2)} to {digits(one.sd[NAMES.index(of)], 2)}" for of in one.pins()) or "-",
         ]
         for one in told
     ]
@@ -227,7 +227,7 @@ def _ends(one: Profile | None) -> tuple[str, str]:
     def text(low: float | None, high: float | None) -> str:
         if low is None and high is None:
             return "open"
-        return f"{'open' if low is None else f'{low:.3g}'} to {'open' if high is None else f'{high:.3g}'}"
+        return f"{'open' if low is None else digits(low)} to {'open' if high is None else digits(high)}"
 
     rough = "" if one.settled else " ?"  # the search for an end still moved when it stopped
     return text(one.low, one.high) + rough, text(one.data_low, one.data_high) + rough

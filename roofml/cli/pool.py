@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_json, progress, table
+from roofml.cli.console import OUT, digits, print_json, progress, table
 from roofml.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def pool(
     if quiet:
         return
     rows = [
-        [p.name, *(f"{m.values[i]:.4g}" for m in members), f"{values[i]:.4g}", f"{centre.sd[i]:.3g}"]
+        [p.name, *(digits(m.values[i], 4) for m in members), digits(values[i], 4), digits(centre.sd[i])]
         for i, p in enumerate(PARAMETERS)
     ]
     OUT.print(

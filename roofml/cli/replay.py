@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, pct, print_json, progress, table, us, us_range, warn
+from roofml.cli.console import OUT, digits, pct, print_json, progress, table, us, us_range, warn
 from roofml.cli.fit import Target
 from roofml.errors import InputError
 
@@ -106,7 +106,10 @@ def replay(
             ]
             for name, metric in judged.metrics.items()
         ]
-        caption = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in facts.items())
+        caption = ", ".join(
+            f"{key.replace('_', ' ')} {f'{value:,.0f}' if value == int(value) else digits(value, 4)}"
+            for key, value in facts.items()
+        )
         OUT.print(
             table(
                 diagnosis.run.name,
