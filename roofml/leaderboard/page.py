@@ -59,8 +59,8 @@ def markdown(board: Mapping[str, Any], command: str) -> str:
         f"{len(normal)} runs of {len({run['model'] for run in normal})} models"
         + (f" and {len(board['runs']) - len(normal)} at overload, apart" if len(normal) < len(board["runs"]) else "")
         + ". Errors in %. Of means: |error| of a run's mean, averaged over runs, with the 95 % interval of a bootstrap "
-        "over blocks of requests. All methods are served by the same scheduler; they differ in the times of steps, and ours "
-        "alone knows of cold starts.",
+        "over blocks of requests. All methods are served by the same scheduler; they differ in the times of steps, and "
+        "ours alone knows of cold starts.",
         "",
     ]
     for protocol, title in PROTOCOL_TITLES.items():
