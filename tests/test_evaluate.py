@@ -304,7 +304,7 @@ def test_a_real_model_is_predicted_by_what_others_taught(diagnoses: list[Diagnos
     """Leave one model out. The mean bounds are the project's; 80 % of 90 % intervals must hold the truth."""
     reports, _ = lomo(diagnoses)
     overall = summary([r for r in reports if not r.saturated])
-    for metric, bound in {"e2e_mean": 3.0, "tpot_mean": 3.0, "ttft_mean": 6.5}.items():
+    for metric, bound in {"e2e_mean": 3.0, "tpot_mean": 3.0, "ttft_mean": 6.0}.items():
         assert overall[metric]["mean_abs_error_pct"] <= bound
     assert overall["e2e_mean"]["max_abs_error_pct"] <= 8
     assert overall["e2e_mean"]["inside_interval_90_pct"] >= 80
@@ -314,5 +314,7 @@ def test_a_real_workload_is_predicted_by_a_fit_of_others(diagnoses: list[Diagnos
     """Leave one workload out. Runs of one model differ by 1 % at equal load, which this measures twice."""
     reports, _ = lowo(diagnoses, prior_of=read_pooled().prior)
     overall = summary([r for r in reports if not r.saturated])
-    assert overall["e2e_mean"]["mean_abs_error_pct"] <= 1.7
+    assert overall["e2e_mean"]["mean_abs_error_pct"] <= 1.5
+    # 20 without cold starts; most of what is left is one run at the edge of capacity.
+    assert overall["ttft_p99"]["mean_abs_error_pct"] <= 15
     assert float(np.median([abs(r.metrics["ttft_mean"].error_pct) for r in reports])) <= 4
