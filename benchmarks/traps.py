@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
+from roofml.evaluate import report
 from roofml.leaderboard.cells import Inputs, folds_of, load
 from roofml.methods import METHODS
-from roofml.presets import Preset, seen
-from roofml.protocols import Part
+from roofml.presets import Preset, part_as_seen
 from roofml.steps.cycles import cycles
 from roofml.steps.table import SampledSteps
 
@@ -29,33 +30,21 @@ VIEWS = {
     "without prefix hits": Preset("blind", "", blind_to="prefix hits"),
     "output lengths as counted": Preset("blind", "", blind_to="true output lengths"),
 }
-METRICS = ("E2E", "TPOT", "TTFT")
+METRICS = {"E2E": "e2e_mean", "TPOT": "tpot_mean", "TTFT": "ttft_mean"}
 
 
 def errors(inputs: Inputs, name: str, view: Preset, protocol: str) -> list[float]:
     """Mean absolute errors of mean E2E, TPOT (by the tokens that were made) and TTFT over the normal runs, %."""
     loaded = load(inputs)
-
-    def altered(part: Part) -> Part:
-        run = seen(view, part.run, loaded.reported[part.run.name])
-        return replace(part, diagnosis=replace(part.diagnosis, run=run))
-
+    altered = partial(part_as_seen, view, reported=loaded.reported)
     found: list[list[float]] = []
     for fold in folds_of(protocol, loaded.diagnoses):
         ours = replace(fold, train=tuple(map(altered, fold.train)), test=tuple(map(altered, fold.test)))
         learned = METHODS[name].learn(ours, [], loaded.reported, {}, 0)
         for part in fold.test:
-            if part.diagnosis.saturated:
-                continue
-            run, rows = part.run, part.requests
-            predicted = learned.serve(altered(part).run)
-            gaps = np.maximum(run.output_tokens - 1, 1)
-            pairs = (
-                (run.e2e_us, predicted.e2e_us),
-                ((run.e2e_us - run.ttft_us) / gaps, (predicted.e2e_us - predicted.ttft_us) / gaps),
-                (run.ttft_us, predicted.ttft_us),
-            )
-            found.append([100 * abs(guess[rows].mean() / truth[rows].mean() - 1) for truth, guess in pairs])
+            if not part.diagnosis.saturated:
+                judged = report(part.run, learned.serve(altered(part).run), part.requests, saturated=False)
+                found.append([abs(judged.metrics[metric].error_pct) for metric in METRICS.values()])
     return np.mean(found, axis=0).tolist()
 
 
@@ -95,11 +84,15 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     inputs = Inputs(tuple(options.runs), options.gpu, tuple(options.steps))
-    regressed = ["| table | regressed | median | line in tokens, MAPE | boosted trees, MAPE |", "|---|---|---|---|---|"]
-    for data in load(inputs).tables:
-        regressed += of_durations(data.table)
-    print("\n".join(regressed), flush=True)
+    regressed: list[str] = []
+    if options.steps:
+        regressed = ["| table | regressed | median | line in tokens, MAPE | boosted trees, MAPE |", "|---|---|---|---|---|"]
+        for data in load(inputs).tables:
+            regressed += of_durations(data.table)
+        print("\n".join([*regressed, ""]), flush=True)
+    title = f"Mean absolute error of mean {' / '.join(METRICS)}, %:"
     lines = [f"| method, {options.protocol} | {' | '.join(VIEWS)} |", "|---|" + "---|" * len(VIEWS)]
+    print("\n".join([title, "", *lines]), flush=True)
     for name in BASELINES:
         cells = [
             " / ".join(f"{error:.3g}" for error in errors(inputs, name, view, options.protocol))
@@ -107,10 +100,8 @@ def main() -> None:
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-    title = f"Mean absolute error of mean {' / '.join(METRICS)}, %:"
-    text = "\n".join([title, "", *lines, "", *(regressed if options.steps else []), ""])
     if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
+        options.markdown.write_text("\n".join([title, "", *lines, "", *regressed, ""]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -12,10 +13,9 @@ from roofml.errors import InputError
 from roofml.evaluate import Predicted, setting_of
 from roofml.fit import Fit
 from roofml.params import split
-from roofml.presets import PRESETS, Preset, learn, seen
+from roofml.presets import PRESETS, Preset, learn, part_as_seen, seen
 from roofml.protocols import Fold, Part
 from roofml.replay import replay
-from roofml.runs.doctor import Diagnosis
 from roofml.runs.run import Ints, Run
 from roofml.steplaw import StepLaw
 from roofml.steptime import StepParameters, scaled, step_times
@@ -85,10 +85,7 @@ def check_installed(names: Sequence[str], picture: bool) -> None:
 def _of_preset(
     preset: Preset, fold: Fold, elsewhere: Sequence[Part], reported: Mapping[str, Ints], known: dict[str, Fit]
 ) -> Predictor:
-    def as_seen(part: Part) -> Part:
-        run = seen(preset, part.run, reported[part.run.name])
-        return Part(Diagnosis(run, part.diagnosis.findings, part.diagnosis.saturated), part.requests)
-
+    as_seen = partial(part_as_seen, preset, reported=reported)
     found = learn(
         preset,
         replace(fold, train=tuple(map(as_seen, fold.train)), test=tuple(map(as_seen, fold.test))),

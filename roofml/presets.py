@@ -196,6 +196,12 @@ def seen(preset: Preset, run: Run, reported: Ints) -> Run:
     return run
 
 
+def part_as_seen(preset: Preset, part: Part, reported: Mapping[str, Ints]) -> Part:
+    """The same requests of the run as a preset takes it; `reported`: run name -> output tokens that its client counted."""
+    run = seen(preset, part.run, reported[part.run.name])
+    return replace(part, diagnosis=replace(part.diagnosis, run=run))
+
+
 def _best(preset: Preset, parts: Sequence[Part], prior: Prior) -> tuple[float | None, Fit]:
     """Order of the norm, and the fit with the smallest misfit over orders and starts."""
     starts = [None, *prior.draws(preset.starts - 1, START_SEED)] if preset.starts > 1 else [None]

@@ -77,6 +77,25 @@ def model(config: dict[str, Any] = LLAMA, **changes: Any) -> ModelSpec:
     return model_from_config({**config, **changes}, "toy")
 
 
+def plain_tables(gemm_us: float = 0.0, kv_token_us: float = 0.0, budget: int = BUDGET, **more: int) -> ComponentTables:
+    """Tables of one layer where so long is all that a new token, and a token of context or of KV written, takes."""
+    tokens = np.arange(budget + 1.0)
+    return ComponentTables(
+        gemm=gemm_us * tokens,
+        weights=0 * tokens,
+        expert_weights=0 * tokens,
+        attention_items=0 * tokens,
+        communication=0 * tokens,
+        logits_per_request=0.0,
+        prefill_pair=0.0,
+        decode_pair=0.0,
+        kv_token=kv_token_us,
+        grouped_kv_token=0.0,
+        layers=1.0,
+        **more,
+    )
+
+
 @cache
 def tables(name: str = "llama-2-7b-hf", tp: int = 1, gpu: str = "H100", budget: int = BUDGET) -> ComponentTables:
     """Tables of a shipped model with the measured efficiencies."""

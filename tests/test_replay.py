@@ -39,20 +39,7 @@ def whole_numbers(budget: int = 2048) -> ComponentTables:
 
     A step takes 100 + 4 a request + 3 a new token + 2 for 2 tokens of context or of KV written, + 10 with prefill.
     """
-    tokens = np.arange(budget + 1.0)
-    return ComponentTables(
-        gemm=3 * tokens,
-        weights=0 * tokens,
-        expert_weights=0 * tokens,
-        attention_items=0 * tokens,
-        communication=0 * tokens,
-        logits_per_request=0.0,
-        prefill_pair=0.0,
-        decode_pair=0.0,
-        kv_token=1.0,
-        grouped_kv_token=0.0,
-        layers=1.0,
-    )
+    return plain_tables(gemm_us=3.0, kv_token_us=1.0, budget=budget)
 
 
 def step_us(row: Row) -> float:
