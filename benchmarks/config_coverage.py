@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from roofml.errors import InputError
-from roofml.model import model_from_config
+from roofml.models.spec import model_from_config
+from roofml.util.errors import InputError
 
 
 def main() -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from roofml.evaluate import judge, setting_of, summary
-from roofml.fit import fit
-from roofml.pooled import read_pooled
-from roofml.prior import PACKAGE, Prior
-from roofml.protocols import temporal
-from roofml.runs import ServerOverrides, read_run
-from roofml.runs.doctor import examine
+from roofml.calibration.fit import fit
+from roofml.calibration.other_models import read_pooled
+from roofml.calibration.prior import PACKAGE, Prior
+from roofml.traces import ServerOverrides, read_run
+from roofml.traces.doctor import examine
+from roofml.validation.cross_validation import judge, setting_of, summary
+from roofml.validation.splits import temporal
 
 SIZES = (50, 200, 1000, None)
 WIDE = Prior(PACKAGE.mean, PACKAGE.covariance * 100, "package, ten times as wide")

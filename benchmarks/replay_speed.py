@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from roofml.batch import StepTable
-from roofml.components import component_tables
-from roofml.efficiency import load_efficiency
-from roofml.gpu import load_gpu
-from roofml.model import load_model
-from roofml.params import PRIOR_VALUES, split
-from roofml.replay import replay
-from roofml.runs.run import Run, Server
-from roofml.steptime import step_times
+from roofml.engine.replay import replay
+from roofml.hardware.gpu import load_gpu
+from roofml.hardware.kernels import load_efficiency
+from roofml.latency.batch import StepTable
+from roofml.latency.components import component_tables
+from roofml.latency.formula import step_times
+from roofml.latency.parameters import PRIOR_VALUES, split
+from roofml.models.spec import load_model
+from roofml.traces.run import Run, Server
 
 BLIS_SECONDS = 14.6
 """BLIS's replay of codellama-34b general, 16,800 requests."""

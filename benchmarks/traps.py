@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
-from roofml.evaluate import report
-from roofml.leaderboard.cells import Inputs, folds_of, load
-from roofml.methods import METHODS
-from roofml.presets import Preset, part_as_seen
-from roofml.steps.cycles import cycles
-from roofml.steps.table import SampledSteps
+from roofml.traces.steps.cycles import cycles
+from roofml.traces.steps.table import SampledSteps
+from roofml.validation.cross_validation import report
+from roofml.validation.leaderboard.cells import Inputs, folds_of, load
+from roofml.validation.leaderboard.methods import METHODS
+from roofml.validation.leaderboard.variants import Preset, part_as_seen
 
 BASELINES = ("blackbox", "direct-calibration", "boosted-trees", "two-regime-ridge")
 VIEWS = {
@@ -86,7 +86,10 @@ def main() -> None:
     inputs = Inputs(tuple(options.runs), options.gpu, tuple(options.steps))
     regressed: list[str] = []
     if options.steps:
-        regressed = ["| table | regressed | median | line in tokens, MAPE | boosted trees, MAPE |", "|---|---|---|---|---|"]
+        regressed = [
+            "| table | regressed | median | line in tokens, MAPE | boosted trees, MAPE |",
+            "|---|---|---|---|---|",
+        ]
         for data in load(inputs).tables:
             regressed += of_durations(data.table)
         print("\n".join([*regressed, ""]), flush=True)

@@ -1,7 +1,8 @@
 """A slow, plain reading of vLLM's V1 scheduler and block pool, to hold the compiled replay against.
 
-Lists and dictionaries, tokens by name, one object a request; it shares nothing with roofml/replay.py and
-roofml/kvcache.py but what vLLM does. Source: vllm/v1/core/sched/scheduler.py, core/block_pool.py, engine/core.py.
+Lists and dictionaries, tokens by name, one object a request; it shares nothing with roofml/engine/replay.py and
+roofml/engine/kv_cache.py but what vLLM does.
+Source: vllm/v1/core/sched/scheduler.py, core/block_pool.py, engine/core.py.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from roofml.replay import RequestParameters
-from roofml.runs.run import Run
+from roofml.engine.replay import RequestParameters
+from roofml.traces.run import Run
 
 Row = tuple[float, ...]
 """Prefill tokens, decode tokens, requests, prefill pairs, prefill context, decode context, of it past 1,024 tokens."""

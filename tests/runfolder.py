@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from roofml.runs.tracev2 import COLUMNS
+from roofml.traces.tracev2 import COLUMNS
 
 MODEL = "meta-llama/Llama-2-7b-hf"
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from roofml.components import ComponentTables, component_tables
-from roofml.efficiency import Efficiency, GemmTable, Rows, load_efficiency
-from roofml.gpu import Gpu, load_gpu
-from roofml.model import ModelSpec, load_model, model_from_config
-from roofml.params import PARAMETERS
-from roofml.replay import RequestParameters
-from roofml.runs.run import Run, Server
-from roofml.steptime import StepParameters
+from roofml.engine.replay import RequestParameters
+from roofml.hardware.gpu import Gpu, load_gpu
+from roofml.hardware.kernels import Efficiency, GemmTable, Rows, load_efficiency
+from roofml.latency.components import ComponentTables, component_tables
+from roofml.latency.formula import StepParameters
+from roofml.latency.parameters import PARAMETERS
+from roofml.models.spec import ModelSpec, load_model, model_from_config
+from roofml.traces.run import Run, Server
 
 BUDGET = 2048
 

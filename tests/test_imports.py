@@ -15,31 +15,12 @@ import roofml
 PACKAGE = Path(roofml.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("files", "compiled"),
-    ("yamlfile",),
-    ("operations", "weights"),
-    ("feed_forward", "mixers", "recurrent", "quantization"),
-    ("layer",),
-    ("architectures",),
-    ("model", "gpu", "batch", "runs", "kvcache", "hub"),
-    ("efficiency", "kv_capacity", "roofline", "bench"),
-    ("components",),
-    ("steptime", "coldstart"),
-    ("steplaw",),
-    ("replay",),
-    ("params",),
-    ("prior",),
-    ("fit",),
-    ("pooled", "steps", "identifiability"),
-    ("coefficients",),
-    ("protocols", "statistics"),
-    ("evaluate",),
-    ("demo", "inspection", "blis"),
-    ("baselines", "presets"),
-    ("methods", "contract"),
-    ("leaderboard",),
-    ("export",),
+    ("util",),
+    ("models", "hardware", "traces"),
+    ("latency", "microbench"),
+    ("engine",),
+    ("calibration", "blis"),
+    ("validation", "export"),
     ("cli",),
 )
 """From the bottom up; a package stands for all its modules. Those of one layer do not know each other."""
@@ -96,4 +77,6 @@ def test_the_command_starts_without_what_is_heavy(module: str) -> None:
 
 def test_a_replay_needs_no_jax_and_a_fit_imports_it_when_it_runs() -> None:
     """So no import sets JAX's global flags either."""
-    assert "jax" not in modules_after("import roofml.replay, roofml.fit, roofml.evaluate, roofml.blis.fit")
+    assert "jax" not in modules_after(
+        "import roofml.engine.replay, roofml.calibration.fit, roofml.validation.cross_validation, roofml.blis.fit"
+    )

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from roofml.blis.model_view import BlisModel
-from roofml.errors import InputError
-from roofml.gpu import Gpu
+from roofml.hardware.gpu import Gpu
+from roofml.util.errors import InputError
 
 BACKENDS = ("trained-physics", "roofline")
 ALL_GATHER = ("naive", "allgather_reducescatter")

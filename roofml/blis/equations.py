@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roofml.blis.deployment import Deployment
+from roofml.blis.latency import BlisSteps, basis
 from roofml.blis.replay import BlisReplay
-from roofml.blis.steptime import BlisSteps, basis
-from roofml.kvcache import NOTHING
-from roofml.runs.run import Run
+from roofml.engine.kv_cache import NOTHING
+from roofml.traces.run import Run
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

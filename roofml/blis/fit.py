@@ -18,11 +18,11 @@ from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableTy
 
 from roofml.blis.deployment import BlisCoefficients, Deployment
 from roofml.blis.equations import RUN_SPREAD, Equations, from_measurement, from_replay, misfit
+from roofml.blis.latency import BETA_NAMES
 from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
-from roofml.blis.steptime import BETA_NAMES
-from roofml.errors import InputError
-from roofml.runs.run import Run
+from roofml.traces.run import Run
+from roofml.util.errors import InputError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

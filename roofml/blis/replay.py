@@ -17,10 +17,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from roofml.blis.deployment import Deployment, validate_coefficients
-from roofml.blis.steptime import BlisSteps, basis_times, complete, rates, weighted_sum
-from roofml.compiled import digest_argument
-from roofml.errors import InputError
-from roofml.kvcache import (
+from roofml.blis.latency import BlisSteps, basis_times, complete, rates, weighted_sum
+from roofml.engine.kv_cache import (
     NOTHING,
     BlockKeys,
     block_keys,
@@ -31,7 +29,9 @@ from roofml.kvcache import (
     take_cached,
     take_free,
 )
-from roofml.runs.run import Run
+from roofml.traces.run import Run
+from roofml.util.errors import InputError
+from roofml.util.jit_cache import digest_argument
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -141,7 +141,7 @@ def replay(run: Run, deployment: Deployment, alphas: Any, betas: Any, horizon_us
         complete(betas),
         len(betas) >= 9,
         len(betas) >= 10,
-        digest_argument(Path(__file__).with_name("steptime.py"), Path(__file__).parents[1] / "kvcache.py"),
+        digest_argument(Path(__file__).with_name("latency.py"), Path(__file__).parents[1] / "engine" / "kv_cache.py"),
     )
     done = last != NOTHING
     ttft = np.full(int(served.sum()), np.nan)

@@ -10,7 +10,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, progress, table
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 app = typer.Typer(help="Kernel efficiencies: import measurements, or measure this GPU.", no_args_is_help=True)
 
@@ -37,9 +37,9 @@ def import_(
     quiet: o.Quiet = False,
 ) -> None:
     """Derive a GPU's tables from the PyPI package aiconfigurator-core, or from measurements of one's own."""
-    from roofml.bench.importer import import_folder, import_package, package_data, package_versions, write_tables
-    from roofml.files import data_folder
-    from roofml.gpu import load_gpu
+    from roofml.hardware.gpu import load_gpu
+    from roofml.microbench.importer import import_folder, import_package, package_data, package_versions, write_tables
+    from roofml.util.files import data_folder
 
     sheet = load_gpu(gpu)
     if listing:
@@ -83,11 +83,11 @@ def measure(
     """Time the shapes a model needs on this machine's GPU, and derive its tables. Needs torch."""
     import dataclasses
 
-    from roofml.bench import measure as m
-    from roofml.bench.importer import import_folder, write_tables
-    from roofml.files import check_writable, write_atomically
-    from roofml.gpu import load_gpu
-    from roofml.model import load_model
+    from roofml.hardware.gpu import load_gpu
+    from roofml.microbench import measure as m
+    from roofml.microbench.importer import import_folder, write_tables
+    from roofml.models.spec import load_model
+    from roofml.util.files import check_writable, write_atomically
 
     if device not in {"cuda", "cpu"}:
         raise InputError(f"--device {device!r}: expected cuda or cpu")

@@ -20,10 +20,10 @@ def demo(
     quiet: o.Quiet = False,
 ) -> None:
     """Make a run from known parameters, fit it, and compare known with recovered. Needs no file and no network."""
+    from roofml.calibration.coefficients import write_coefficients
     from roofml.cli.fit import parameter_rows
-    from roofml.coefficients import write_coefficients
-    from roofml.demo import run_demo
-    from roofml.files import check_writable
+    from roofml.util.files import check_writable
+    from roofml.validation.demo import run_demo
 
     check_writable(output)
     with progress(quiet or as_json) as shown:

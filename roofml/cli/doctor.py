@@ -28,9 +28,9 @@ def doctor(
     """Say what traces, or sampled steps, really contain: traps found, what was corrected, what could not be."""
     from roofml.cli.reading import diagnose
     from roofml.cli.steps import print_sampling, sampling_reports
-    from roofml.runs import ServerOverrides
-    from roofml.runs.doctor import diagnosis_document
-    from roofml.steps import is_steps
+    from roofml.traces import ServerOverrides
+    from roofml.traces.doctor import diagnosis_document
+    from roofml.traces.steps import is_steps
 
     overrides = ServerOverrides(
         model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,

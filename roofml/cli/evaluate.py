@@ -11,12 +11,12 @@ from roofml.cli import options as o
 from roofml.cli.console import OUT, note, pct, print_json, progress, table, us_range, warn
 from roofml.cli.fit import Target
 from roofml.cli.steps import Contexts, judged_rows, step_data, step_table
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.evaluate import RunReport, Setting
-    from roofml.fit import Fit
-    from roofml.runs.run import Run
+    from roofml.calibration.fit import Fit
+    from roofml.traces.run import Run
+    from roofml.validation.cross_validation import RunReport, Setting
 
 HEADINGS = {
     "e2e_mean": "E2E",
@@ -61,15 +61,15 @@ def evaluate(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge predictions on held-out requests: fit the first part of each run, or take --coeffs as they are."""
+    from roofml.calibration.coefficients import read_coefficients
+    from roofml.calibration.other_models import read_pooled
     from roofml.cli.reading import diagnose, warn_of, with_gpu
     from roofml.cli.replay import judge_with
-    from roofml.coefficients import read_coefficients
-    from roofml.evaluate import document, lomo, lowo, setting_of, temporal, zero_shot
-    from roofml.pooled import read_pooled
-    from roofml.protocols import PROTOCOLS, between, groups
-    from roofml.protocols import lomo as lomo_folds
-    from roofml.protocols import lowo as lowo_folds
-    from roofml.runs import ServerOverrides
+    from roofml.traces import ServerOverrides
+    from roofml.validation.cross_validation import document, lomo, lowo, setting_of, temporal, zero_shot
+    from roofml.validation.splits import PROTOCOLS, between, groups
+    from roofml.validation.splits import lomo as lomo_folds
+    from roofml.validation.splits import lowo as lowo_folds
 
     if coeffs is not None and protocol is not None:
         raise InputError("--coeffs and --protocol: expected one of them; a protocol fits its own coefficients")
@@ -117,7 +117,7 @@ def evaluate(
             for text in warnings:
                 warn(text)
         elif target is Target.blis:
-            from roofml.blis.evaluate import temporal as temporal_as_blis
+            from roofml.validation.as_blis import temporal as temporal_as_blis
 
             reports = temporal_as_blis(diagnoses, fraction, on_fold)
         elif protocol == "temporal":
@@ -158,7 +158,7 @@ def evaluate(
 
 def print_reports(reports: list[RunReport], caption: str) -> None:
     """Errors by run; saturated runs stand apart, under the summary of the others."""
-    from roofml.evaluate import summary
+    from roofml.validation.cross_validation import summary
 
     columns = ["run", "requests", *HEADINGS.values(), "request |E2E|"]
     uncertain = any(metric.interval_us for r in reports for metric in r.metrics.values())

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.export.blis import BlisExport
     from roofml.export.defaults import Edit
+    from roofml.export.deployment import BlisExport
     from roofml.export.verify import Check, Verification
 
 app = typer.Typer(no_args_is_help=True, help="Write what other simulators load.")
@@ -57,7 +57,7 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
-    from roofml.export.blis import read_export
+    from roofml.export.deployment import read_export
     from roofml.export.verify import BlisFailedError, find_blis
 
     if (derive is None) == (not coeffs):
@@ -95,15 +95,15 @@ def blis(
 def _derived(model: str, gpu: str | None, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
     """Coefficients from physics and priors alone, with the KV blocks that the config and the datasheet allow."""
     from roofml.blis.deployment import Deployment, hardware_of
-    from roofml.blis.derive import derive
     from roofml.blis.model_view import blis_model
-    from roofml.evaluate import setting
-    from roofml.export.blis import BlisExport
+    from roofml.calibration.other_models import read_pooled
     from roofml.export.defaults import ModelEntry
-    from roofml.kv_capacity import kv_capacity
-    from roofml.model import config_path
-    from roofml.params import split
-    from roofml.pooled import read_pooled
+    from roofml.export.deployment import BlisExport
+    from roofml.export.derive import derive
+    from roofml.latency.kv_capacity import kv_capacity
+    from roofml.latency.parameters import split
+    from roofml.models.spec import config_path
+    from roofml.validation.cross_validation import setting
 
     if gpu is None:
         raise InputError("--derive: expected --gpu as well")
@@ -130,7 +130,7 @@ def _derived(model: str, gpu: str | None, tp: int, max_num_seqs: int, budget: in
 
 
 def _defaults_edits(exports: list[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:
-    from roofml.export.blis import edits_for_several
+    from roofml.export.deployment import edits_for_several
 
     if len(exports) > 1:
         if not output.is_dir():
@@ -145,7 +145,7 @@ def _hardware_edits(exports: list[BlisExport], path: Path) -> list[Edit]:
     """One edit of the file for all GPUs: each builds on the last."""
     from roofml.blis.deployment import hardware_of
     from roofml.export.hardware import edit_hardware
-    from roofml.gpu import load_gpu
+    from roofml.hardware.gpu import load_gpu
 
     edit: Edit | None = None
     for name in dict.fromkeys(export.model.gpu for export in exports):
@@ -154,10 +154,10 @@ def _hardware_edits(exports: list[BlisExport], path: Path) -> list[Edit]:
 
 
 def _verify(export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float) -> Verification:
-    from roofml.blis.evaluate import deployment_of
     from roofml.export.verify import verify as verify_with_blis
-    from roofml.runs import ServerOverrides, read_run
-    from roofml.runs.doctor import examine
+    from roofml.traces import ServerOverrides, read_run
+    from roofml.traces.doctor import examine
+    from roofml.validation.as_blis import deployment_of
 
     run = examine(read_run(run_path, ServerOverrides(gpu=export.model.gpu))).run
     deployment = deployment_of(run)

@@ -11,12 +11,12 @@ import typer
 from roofml.cli import options as o
 from roofml.cli.console import OUT, digits, note, pct, print_json, progress, table, warn
 from roofml.cli.steps import Contexts, step_data, step_rows, step_table
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.coefficients import Coefficients
-    from roofml.evaluate import RunReport
-    from roofml.fit import Fit
+    from roofml.calibration.coefficients import Coefficients
+    from roofml.calibration.fit import Fit
+    from roofml.validation.cross_validation import RunReport
 
 
 class Target(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
@@ -64,17 +64,17 @@ def fit(
     quiet: o.Quiet = False,
 ) -> None:
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
+    from roofml.calibration.coefficients import coefficients_of, coefficients_text, write_coefficients
+    from roofml.calibration.fit import fit as fit_runs
+    from roofml.calibration.other_models import read_pooled
+    from roofml.calibration.prior import PACKAGE
+    from roofml.calibration.step_level.fit import fit_steps
     from roofml.cli.reading import diagnose, warn_of
-    from roofml.coefficients import coefficients_of, coefficients_text, write_coefficients
-    from roofml.evaluate import in_sample_error_pct, setting_of, with_parameters
-    from roofml.files import check_writable
-    from roofml.fit import fit as fit_runs
-    from roofml.params import split
-    from roofml.pooled import read_pooled
-    from roofml.prior import PACKAGE
-    from roofml.protocols import trainable
-    from roofml.runs import ServerOverrides
-    from roofml.steps.fit import fit_steps
+    from roofml.latency.parameters import split
+    from roofml.traces import ServerOverrides
+    from roofml.util.files import check_writable
+    from roofml.validation.cross_validation import in_sample_error_pct, setting_of, with_parameters
+    from roofml.validation.splits import trainable
 
     if not 0 < train_fraction <= 1:
         raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
@@ -120,7 +120,7 @@ def fit(
         )
     blis_reports: list[RunReport] = []
     if target is Target.blis:
-        from roofml.blis.evaluate import fit_group, judge, section_of
+        from roofml.validation.as_blis import fit_group, judge, section_of
 
         fitted = fit_group(used, train_fraction)
         blis_reports = [judge(d, fitted.coefficients, until=train_fraction) for d in used]
@@ -150,7 +150,7 @@ def _document(
     blis_reports: list[RunReport],
     output: Path | None,
 ) -> dict[str, Any]:
-    from roofml.evaluate import document
+    from roofml.validation.cross_validation import document
 
     document_of = {"runs": document("in-sample", 1.0, reports)["runs"]}
     if blis_reports:
@@ -171,7 +171,7 @@ def _document(
 
 def parameter_rows(found: Fit) -> list[dict[str, Any]]:
     """Each parameter with its 95 % interval, prior, and whether the data identified it."""
-    from roofml.params import PARAMETERS
+    from roofml.latency.parameters import PARAMETERS
 
     low, high = found.interval()
     return [

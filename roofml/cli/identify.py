@@ -9,12 +9,12 @@ import typer
 from roofml.cli import options as o
 from roofml.cli.console import OUT, digits, note, print_json, progress, table, warn
 from roofml.cli.fit import Believed
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.evaluate import Setting
-    from roofml.fit import Fit
-    from roofml.identifiability import Direction, Gain, Knowledge, Profile
+    from roofml.calibration.fit import Fit
+    from roofml.calibration.identifiability import Direction, Gain, Knowledge, Profile
+    from roofml.validation.cross_validation import Setting
 
 SILENT = 0.05
 """Directions of which the data decide less than this share are not shown."""
@@ -47,15 +47,24 @@ def identify(
     """Fit runs of one model, GPU and TP; say what they decide, what they leave open, and which load would tell."""
     import numpy as np
 
+    from roofml.calibration.fit import fit as fit_runs
+    from roofml.calibration.identifiability import (
+        directions,
+        gains,
+        loads,
+        noise_of,
+        parameters,
+        problem_of,
+        profiles,
+        unsure,
+    )
+    from roofml.calibration.other_models import read_pooled
+    from roofml.calibration.prior import PACKAGE
     from roofml.cli.reading import diagnose, warn_of
-    from roofml.evaluate import setting_of
-    from roofml.fit import fit as fit_runs
-    from roofml.identifiability import directions, gains, loads, noise_of, parameters, problem_of, profiles, unsure
-    from roofml.params import to_coordinates
-    from roofml.pooled import read_pooled
-    from roofml.prior import PACKAGE
-    from roofml.protocols import trainable
-    from roofml.runs import ServerOverrides
+    from roofml.latency.parameters import to_coordinates
+    from roofml.traces import ServerOverrides
+    from roofml.validation.cross_validation import setting_of
+    from roofml.validation.splits import trainable
 
     if not 0 < train_fraction <= 1:
         raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
@@ -107,8 +116,8 @@ def _document(
     intervals: tuple[Profile, ...],
     told: tuple[Gain, ...],
 ) -> dict[str, Any]:
-    from roofml.identifiability import effective_parameters
-    from roofml.params import BY_NAME, NAMES
+    from roofml.calibration.identifiability import effective_parameters
+    from roofml.latency.parameters import BY_NAME, NAMES
 
     profile = {one.name: one for one in intervals}
 
@@ -172,8 +181,8 @@ def _print_tables(
     intervals: tuple[Profile, ...],
     told: tuple[Gain, ...],
 ) -> None:
-    from roofml.identifiability import effective_parameters
-    from roofml.params import BY_NAME, NAMES
+    from roofml.calibration.identifiability import effective_parameters
+    from roofml.latency.parameters import BY_NAME, NAMES
 
     profile = {one.name: one for one in intervals}
     rows = [

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 
 def inspect(
@@ -25,9 +25,9 @@ def inspect(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Show a model's parameters, bytes, KV blocks and ideal step times on a GPU, and what was assumed."""
-    from roofml.gpu import load_gpu
-    from roofml.inspection import as_text, inspect_model, plot_roofline
-    from roofml.model import KV_DTYPE_BYTES, load_model
+    from roofml.hardware.gpu import load_gpu
+    from roofml.latency.inspection import as_text, inspect_model, plot_roofline
+    from roofml.models.spec import KV_DTYPE_BYTES, load_model
 
     spec, sheet = load_model(model), load_gpu(gpu)
     if kv_cache_dtype is not None:

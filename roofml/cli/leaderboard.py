@@ -12,7 +12,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, progress, table
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 FIRST_ELSEWHERE = ("roofml", "global-9", "extended", "per-model-9", "package-prior", "wide-prior", "no-cold-start")
 """Variants that also run by the protocols that leave out a model or a workload; the others are about the trace."""
@@ -46,12 +46,12 @@ def leaderboard(
     quiet: o.Quiet = False,
 ) -> None:
     """Judge our model, its variants and the baselines on held-out requests, and test who is better."""
-    from roofml.files import check_writable, write_atomically
-    from roofml.leaderboard.board import board
-    from roofml.leaderboard.cells import Inputs, folds_of, load
-    from roofml.leaderboard.cells import cells as compute
-    from roofml.leaderboard.page import markdown, picture
-    from roofml.methods import METHODS, check_installed
+    from roofml.util.files import check_writable, write_atomically
+    from roofml.validation.leaderboard.board import board
+    from roofml.validation.leaderboard.cells import Inputs, folds_of, load
+    from roofml.validation.leaderboard.cells import cells as compute
+    from roofml.validation.leaderboard.methods import METHODS, check_installed
+    from roofml.validation.leaderboard.page import markdown, picture
 
     chosen = [p.value for p in protocol] if protocol else [p.value for p in Protocol]
     for name in method or []:
@@ -114,7 +114,7 @@ def as_text(document: object) -> str:
 def _print(found: dict[str, object]) -> None:
     from typing import Any, cast
 
-    from roofml.leaderboard.page import METRIC_TITLES, PROTOCOL_TITLES, number
+    from roofml.validation.leaderboard.page import METRIC_TITLES, PROTOCOL_TITLES, number
 
     protocols = cast("dict[str, Any]", found["protocols"])
     for name, one in protocols.items():

@@ -25,7 +25,7 @@ from roofml.cli import (
     pull,
     replay,
 )
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 app = typer.Typer(
     name="roofml",

@@ -9,10 +9,10 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, digits, print_json, progress, table
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.pooled import Member
+    from roofml.calibration.other_models import Member
 
 
 def pool(
@@ -23,14 +23,14 @@ def pool(
     quiet: o.Quiet = False,
 ) -> None:
     """Fit every model of the runs by itself, and write the fits as the prior of models without a trace."""
+    from roofml.calibration.other_models import member_of, write_pooled
+    from roofml.calibration.prior import pool as pool_fits
     from roofml.cli.reading import diagnose, warn_of
-    from roofml.evaluate import fit_parts, setting_of
-    from roofml.files import check_writable
-    from roofml.params import PARAMETERS, from_coordinates
-    from roofml.pooled import member_of, write_pooled
-    from roofml.prior import pool as pool_fits
-    from roofml.protocols import groups, part, trainable
-    from roofml.runs import ServerOverrides
+    from roofml.latency.parameters import PARAMETERS, from_coordinates
+    from roofml.traces import ServerOverrides
+    from roofml.util.files import check_writable
+    from roofml.validation.cross_validation import fit_parts, setting_of
+    from roofml.validation.splits import groups, part, trainable
 
     check_writable(output)
     diagnoses = diagnose(runs, ServerOverrides(gpu=gpu))

@@ -9,7 +9,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, table, us, warn
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 MOST_TOKENS = 1_000_000
 """Most new tokens of one step: far past any engine's budget, and the tables still fit into memory."""
@@ -34,13 +34,13 @@ def predict(
 
     import numpy as np
 
-    from roofml.batch import StepTable
-    from roofml.coefficients import read_coefficients
-    from roofml.components import COMPONENTS, components
-    from roofml.evaluate import setting, widened
-    from roofml.params import split
-    from roofml.pooled import read_pooled
-    from roofml.steptime import growth, step_times
+    from roofml.calibration.coefficients import read_coefficients
+    from roofml.calibration.other_models import read_pooled
+    from roofml.latency.batch import StepTable
+    from roofml.latency.components import COMPONENTS, components
+    from roofml.latency.formula import growth, step_times
+    from roofml.latency.parameters import split
+    from roofml.validation.cross_validation import setting, widened
 
     steps = StepTable.from_batches([batch])
     new_tokens = int(steps.prefill_tokens[0] + steps.decode_tokens[0])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 
 def pull(
@@ -17,8 +17,8 @@ def pull(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Bring the config of a Hub model to model_configs/, pinned to a commit. What is there is not asked for again."""
-    from roofml.hub import pull as pull_config
-    from roofml.model import load_model
+    from roofml.models.hub import pull as pull_config
+    from roofml.models.spec import load_model
 
     pulled = pull_config(repo, revision)
     problem = None

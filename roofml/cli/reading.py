@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roofml.cli.console import warn
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.runs import ServerOverrides
-    from roofml.runs.doctor import Diagnosis
+    from roofml.traces import ServerOverrides
+    from roofml.traces.doctor import Diagnosis
 
 
 def diagnose(paths: Sequence[Path], overrides: ServerOverrides, strict: bool = True) -> list[Diagnosis]:
@@ -20,8 +20,8 @@ def diagnose(paths: Sequence[Path], overrides: ServerOverrides, strict: bool = T
 
     Raises InputError for an unreadable run and for the same run given twice.
     """
-    from roofml.runs import read_run
-    from roofml.runs.doctor import examine
+    from roofml.traces import read_run
+    from roofml.traces.doctor import examine
 
     found: list[Diagnosis] = []
     seen: dict[Path, Path] = {}

@@ -14,14 +14,14 @@ import typer
 from roofml.cli import options as o
 from roofml.cli.console import OUT, digits, pct, print_json, progress, table, us, us_range, warn
 from roofml.cli.fit import Target
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
-    from roofml.coefficients import Coefficients
-    from roofml.evaluate import RunReport, Setting
-    from roofml.replay import Replay
-    from roofml.runs.doctor import Diagnosis
-    from roofml.runs.run import Run
+    from roofml.calibration.coefficients import Coefficients
+    from roofml.engine.replay import Replay
+    from roofml.traces.doctor import Diagnosis
+    from roofml.traces.run import Run
+    from roofml.validation.cross_validation import RunReport, Setting
 
 
 def replay(
@@ -49,16 +49,16 @@ def replay(
     """
     import numpy as np
 
+    from roofml.calibration.coefficients import read_coefficients
+    from roofml.calibration.other_models import read_pooled
     from roofml.cli.reading import diagnose, warn_of, with_gpu
-    from roofml.coefficients import read_coefficients
-    from roofml.evaluate import DRAWS, replays, report, setting_of, widened
-    from roofml.files import check_writable, write_atomically
-    from roofml.params import split
-    from roofml.pooled import read_pooled
-    from roofml.protocols import between
-    from roofml.replay import replay as replay_run
-    from roofml.runs import ServerOverrides
-    from roofml.steptime import scaled
+    from roofml.engine.replay import replay as replay_run
+    from roofml.latency.formula import scaled
+    from roofml.latency.parameters import split
+    from roofml.traces import ServerOverrides
+    from roofml.util.files import check_writable, write_atomically
+    from roofml.validation.cross_validation import DRAWS, replays, report, setting_of, widened
+    from roofml.validation.splits import between
 
     if output is not None:
         check_writable(output)
@@ -90,7 +90,7 @@ def replay(
         write_atomically(output, _csv(diagnosis.run, predicted))
     facts = _facts(diagnosis.run, predicted)
     if as_json:
-        from roofml.evaluate import document
+        from roofml.validation.cross_validation import document
 
         print_json(
             {**document("replay", 0.0, [judged])["runs"][0], "schedule": facts, "output": output and str(output)}
@@ -122,8 +122,8 @@ def replay(
 
 def setting_for(given: Coefficients, path: Path, runs: Sequence[Run]) -> Setting:
     """The physics of the coefficients' pair. Raises InputError where a run is of another, or the config has changed."""
-    from roofml.evaluate import setting_of
-    from roofml.gpu import load_gpu
+    from roofml.hardware.gpu import load_gpu
+    from roofml.validation.cross_validation import setting_of
 
     for run in runs:
         server = run.server
@@ -146,8 +146,8 @@ def judge_with(
 ) -> tuple[list[RunReport], list[str]]:
     """Reports of the coefficients read from `path` on each run, and what to warn of."""
     from roofml.cli.reading import warn_of, with_gpu
-    from roofml.evaluate import with_parameters
-    from roofml.protocols import between
+    from roofml.validation.cross_validation import with_parameters
+    from roofml.validation.splits import between
 
     if target is Target.blis and given.blis is None:
         raise InputError(f"{path}: blis: missing; fit with --target blis")
@@ -157,7 +157,7 @@ def judge_with(
     where = setting_for(given, path, [d.run for d in diagnoses])
     warn_of(diagnoses)
     if given.blis is not None and target is Target.blis:
-        from roofml.blis.evaluate import coefficients_in, judge
+        from roofml.validation.as_blis import coefficients_in, judge
 
         coefficients = coefficients_in(given.blis, str(path))
         return [judge(d, coefficients, after) for d in diagnoses], []

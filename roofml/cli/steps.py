@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roofml.cli.console import OUT, escape, pct, table, us
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from roofml.components import ComponentTables
-    from roofml.evaluate import Setting
-    from roofml.fit import Fit
-    from roofml.runs.run import Floats, Run
-    from roofml.steps.fit import StepData
+    from roofml.calibration.fit import Fit
+    from roofml.calibration.step_level.fit import StepData
+    from roofml.latency.components import ComponentTables
+    from roofml.traces.run import Floats, Run
+    from roofml.validation.cross_validation import Setting
 
     Given = tuple[str, Floats, float]
 
@@ -38,9 +38,9 @@ def step_data(paths: Sequence[Path], runs: Sequence[Run], contexts: Contexts) ->
 
     Raises InputError for a table that cannot be read, is given twice, or whose run is not among those fitted.
     """
-    from roofml.steps import read_steps
-    from roofml.steps.contexts import SOURCES
-    from roofml.steps.fit import StepData
+    from roofml.calibration.step_level.contexts import SOURCES
+    from roofml.calibration.step_level.fit import StepData
+    from roofml.traces.steps import read_steps
 
     names = [run.name for run in runs]
     found: list[StepData] = []
@@ -63,7 +63,7 @@ def step_rows(
 ) -> list[dict[str, Any]]:
     """Errors of cycle times by table: of the fit on what it has not seen (all, where it has seen all), and of its
     prior, which has seen none."""
-    from roofml.steps.evaluate import judge
+    from roofml.validation.step_report import judge
 
     after = train_fraction if train_fraction < 1 else 0.0
     rows: list[dict[str, Any]] = []
@@ -80,8 +80,8 @@ def judged_rows(
 ) -> list[dict[str, Any]]:
     """Errors of cycle times by table, after the first share `after` of each, with what is `given` for its run: name,
     values and pace. Contexts of a table come from itself or the replay."""
-    from roofml.evaluate import setting_of
-    from roofml.steps.evaluate import judge
+    from roofml.validation.cross_validation import setting_of
+    from roofml.validation.step_report import judge
 
     rows: list[dict[str, Any]] = []
     for one in data:
@@ -117,8 +117,8 @@ def step_table(rows: Sequence[dict[str, Any]], title: str = "") -> Table:
 
 def sampling_reports(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The sampling report of each table, ready for JSON."""
-    from roofml.steps import read_steps
-    from roofml.steps.sampling import sampling, sampling_document, sampling_findings
+    from roofml.traces.steps import read_steps
+    from roofml.traces.steps.sampling import sampling, sampling_document, sampling_findings
 
     documents: list[dict[str, Any]] = []
     for path in paths:

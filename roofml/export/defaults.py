@@ -19,9 +19,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from roofml.blis.deployment import BlisCoefficients
-from roofml.errors import InputError
-from roofml.export.yamlspans import Document, Node, line_end, line_start, parse
-from roofml.files import write_atomically
+from roofml.export.yaml_edit import Document, Node, line_end, line_start, parse
+from roofml.util.errors import InputError
+from roofml.util.files import write_atomically
 
 SECTION = "trained_physics_coefficients"
 TOP_LEVEL_KEYS = ("version", "defaults", "workloads", SECTION, "lora", "kv_offload_devices")

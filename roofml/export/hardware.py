@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from roofml.blis.deployment import Hardware
-from roofml.errors import InputError
 from roofml.export.defaults import Edit, number, read_text
+from roofml.util.errors import InputError
 
 FIELDS = {
     "TFlopsPeak": "tflops_peak",

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from roofml.blis.replay import for_blis
-from roofml.errors import InputError
-from roofml.files import write_atomically
-from roofml.runs.run import Run
-from roofml.runs.tracev2 import COLUMNS
+from roofml.traces.run import Run
+from roofml.traces.tracev2 import COLUMNS
+from roofml.util.errors import InputError
+from roofml.util.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from roofml.blis.deployment import Deployment
 from roofml.blis.fit import errors_of
 from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
-from roofml.errors import InputError
-from roofml.export.blis import BlisExport
 from roofml.export.defaults import read_text
+from roofml.export.deployment import BlisExport
 from roofml.export.hardware import edit_hardware
 from roofml.export.trace import TraceFiles, write_trace
-from roofml.files import write_atomically
-from roofml.model import config_path
-from roofml.runs.run import Run
+from roofml.models.spec import config_path
+from roofml.traces.run import Run
+from roofml.util.errors import InputError
+from roofml.util.files import write_atomically
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from roofml.cli.export import app
-from roofml.errors import InputError
+from roofml.util.errors import InputError
 
 COEFFICIENTS = """\
 schema: roofml/1

@@ -6,8 +6,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from roofml.blis.deployment import BlisCoefficients
-from roofml.errors import InputError
 from roofml.export.defaults import ModelEntry, edit_defaults
+from roofml.util.errors import InputError
 
 SET = BlisCoefficients((9000.5, 400, 3), (0.9, 0, 1.3, 1, 12.25, 2, 90, 0, 0, 1.8, 1))
 OTHER = BlisCoefficients((1, 2, 3), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))

@@ -12,15 +12,15 @@ import pytest
 from roofml.blis.deployment import SHIPPED_HARDWARE, BlisCoefficients, Deployment
 from roofml.blis.model_view import blis_model
 from roofml.blis.replay import for_blis, replay
-from roofml.errors import InputError
-from roofml.export.blis import BlisExport
 from roofml.export.defaults import ModelEntry
+from roofml.export.deployment import BlisExport
 from roofml.export.trace import write_trace
 from roofml.export.verify import BlisFailedError, call, find_blis, parse_report, parse_results, verify
-from roofml.files import data_folder
-from roofml.runs import ServerOverrides, read_run
-from roofml.runs.doctor import examine
-from roofml.runs.run import Run, Server
+from roofml.traces import ServerOverrides, read_run
+from roofml.traces.doctor import examine
+from roofml.traces.run import Run, Server
+from roofml.util.errors import InputError
+from roofml.util.files import data_folder
 
 CONFIG = data_folder("model_configs") / "llama-2-7b-hf" / "config.json"
 DEPLOYMENT = Deployment(blis_model(json.loads(CONFIG.read_text()), "llama-2-7b-hf"), SHIPPED_HARDWARE["H100"], 1)

@@ -1,0 +1,93 @@
+"""Prior: what is believed of a model's parameters before its trace, and how fits of other models sharpen it.
+
+Models scatter around a common centre. The centre is the mean of what fits found, with the package's own prior as one
+more model; a new model scatters around it as the others do, and is as uncertain as they remained. All in the
+coordinates of `params` (logarithms of corrections).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from roofml.latency.parameters import BETWEEN_SD, LOWER, PRIOR_SD, PRIOR_VALUES, UPPER, from_coordinates, to_coordinates
+
+Floats = NDArray[np.float64]
+
+MODELS_IMAGINED = 4.0
+"""`between_sd` of params counts as so many models against the scatter of those fitted."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A normal distribution of the parameters' coordinates, in the order of `params.PARAMETERS`."""
+
+    mean: Floats
+    """(parameters,)"""
+    covariance: Floats
+    """(parameters, parameters)"""
+    source: str
+    """Where it comes from, for people to read."""
+
+    @property
+    def values(self) -> Floats:
+        """(parameters,) the parameters at the mean."""
+        return from_coordinates(self.mean)
+
+    @property
+    def sd(self) -> Floats:
+        """(parameters,) standard deviations: relative for corrections, in the parameter's unit for the others."""
+        return np.sqrt(np.diag(self.covariance))
+
+    def whitening(self) -> Floats:
+        """W (parameters, parameters) with W·(x - mean) of unit covariance."""
+        return np.asarray(np.linalg.inv(np.linalg.cholesky(self.covariance)), np.float64)
+
+    def draws(self, count: int, seed: int = 0) -> Floats:
+        """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.
+
+        Drawn in pairs mirrored at the mean, so that their mean is exact.
+        """
+        normal = np.random.default_rng(seed).standard_normal((count - count // 2, len(self.mean)))
+        normal = np.vstack((normal, -normal))[:count]
+        x = self.mean + normal @ np.linalg.cholesky(self.covariance).T
+        return from_coordinates(np.clip(x, LOWER, UPPER))
+
+
+PACKAGE = Prior(to_coordinates(PRIOR_VALUES), np.diag(PRIOR_SD**2), "package")
+"""What is known without any trace: kernel measurements, and how vLLM is built (`params.PARAMETERS`)."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one fit says of its model: mean and covariance of the coordinates under the prior it was fitted with."""
+
+    model: str
+    mean: Floats
+    covariance: Floats
+
+
+def pool(learned: Sequence[Learned], base: Prior = PACKAGE) -> Prior:
+    """The prior for another model, from fits that all had the prior `base`. Without fits: `base` itself.
+
+    Posterior means are averaged as they are. Taking the prior out of each first, as a full hierarchical model would,
+    follows directions in which a fit is nearly blind (all-reduces against GEMMs) to where no single model is.
+    """
+    if not learned:
+        return base
+    count = len(learned)
+    means = np.array([one.mean for one in learned])
+    centre = (means.sum(axis=0) + base.mean) / (count + 1)
+    scatter = (MODELS_IMAGINED * BETWEEN_SD**2 + ((means - centre) ** 2).sum(axis=0)) / (MODELS_IMAGINED + count)
+    # What each fit says of the centre: its data, blurred by the scatter.
+    alone = np.linalg.inv(base.covariance)
+    precision = alone.copy()
+    for one in learned:
+        data = np.linalg.inv(one.covariance) - alone
+        precision += data - data @ np.linalg.inv(data + np.diag(1 / scatter)) @ data
+    left = np.linalg.inv(precision)
+    names = ", ".join(one.model for one in learned)
+    return Prior(centre, 0.5 * (left + left.T) + np.diag(scatter), f"package, sharpened by {names}")

@@ -1,0 +1,1 @@
+"""Step-level fits: sampled engine steps as measurements, alone or beside requests' latencies."""

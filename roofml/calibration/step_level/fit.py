@@ -1,0 +1,168 @@
+"""Step-level fit: the same parameters and formula, from the cycle times of sampled steps, alone or beside requests.
+
+- Residuals are relative, and outliers weighted down, as those of requests are: a cold start is no step, and neither is
+  a pause of the host.
+- The cycles of one table share what the formula, the host and the clocks get wrong about them: a common relative error
+  of `fit.DECODE_DISCREPANCY`, as the decode times of a run have. So a table weighs what a run does, and one that was
+  recorded beside a run's requests does not silence them.
+- A cycle is a mean over steps of which most were not sampled (`batches`). Where those that stand in for them differ, a
+  prompt among decodes say, its time is as uncertain: it weighs less, and is not called an outlier for it, which would
+  leave the cheap steps and make prompts look free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofml.calibration.fit import DECODE_DISCREPANCY, OUTLIER, STEPS, Fit, fit, step_columns, times_and_gradients
+from roofml.calibration.prior import PACKAGE, Prior
+from roofml.calibration.step_level.batches import CycleSteps, cycle_steps
+from roofml.calibration.step_level.contexts import MeanContexts, Source, contexts, match
+from roofml.engine.replay import Schedule, replay
+from roofml.latency.components import ComponentTables
+from roofml.latency.parameters import NAMES, split
+from roofml.traces.run import Bools, Floats, Run
+from roofml.traces.steps.cycles import MOST_APART, Cycles, cycles
+from roofml.traces.steps.table import SampledSteps
+from roofml.util.errors import InputError
+
+CALM = 0.25
+"""Share of cycles, those of which most is known, that show how exact a cycle time is."""
+
+
+@dataclass(frozen=True)
+class StepData:
+    """A table of steps, and the run whose server it is of."""
+
+    table: SampledSteps
+    run: int
+    """Place of the run among those given to the fit."""
+    source: Source = "replay"
+    """Where contexts come from."""
+    most_apart: int = MOST_APART
+
+
+@dataclass(frozen=True)
+class StepBlock:
+    """The cycles of one table as rows of the least-squares problem."""
+
+    columns: tuple[Floats, ...]
+    """As `fit.step_columns` makes them."""
+    run: int
+    """Place among the runs fitted of the one whose server this is of."""
+    tables: ComponentTables
+    made_of: CycleSteps
+    measured_us: Floats
+    """(cycles,)"""
+    weights: Floats
+    """(cycles,)"""
+
+    def rows(self, values: Floats) -> Floats:
+        """(cycles, 1 + parameters + 1): derivatives of the weighted residuals by the logarithm of the server's pace and
+        by the parameters, and the residuals."""
+        times, gradients = times_and_gradients(values[:STEPS], self.columns, self.tables)
+        count = len(self.made_of.weight)
+        means = self.made_of.mean(np.vstack((gradients, times))[:, :count])
+        rows = np.zeros((len(self.measured_us), 1 + len(NAMES) + 1))
+        rows[:, 0] = means[-1]
+        rows[:, 1 : 1 + STEPS] = means[:-1].T
+        rows[:, -1] = means[-1] - self.measured_us
+        return rows * self.weights[:, None]
+
+
+def ahead_of(run: Run) -> int:
+    """Steps that the GPU is behind the scheduler."""
+    return 1 if run.server.async_scheduling else 0
+
+
+def made_of(data: StepData, run: Run, schedule: Schedule | None, found: Cycles) -> CycleSteps:
+    """The steps of the cycles `found` in a table. Without a `schedule`, contexts that need none."""
+    means: MeanContexts = contexts(data.table, data.source, run, schedule, ahead_of(run))
+    return cycle_steps(data.table, found, means, run.server.max_num_batched_tokens)
+
+
+def block(
+    data: StepData, run: Run, schedule: Schedule | None, tables: ComponentTables, values: Floats, fitted: Bools | None
+) -> StepBlock:
+    """The rows of the cycles `fitted` (cycles,), all where None, weighted for parameters near `values`."""
+    found = cycles(data.table, ahead_of(run), data.most_apart)
+    if fitted is not None:
+        found = found.take(fitted)
+    steps = made_of(data, run, schedule, found)
+    columns = step_columns(steps.steps, tables)
+    times, _ = times_and_gradients(values[:STEPS], columns, tables)
+    times = times[: len(steps.weight)]
+    weights = cycle_weights(found.time_us, steps.mean(times), steps.spread(times))
+    return StepBlock(columns, data.run, tables, steps, found.time_us, weights)
+
+
+def cycle_weights(measured: Floats, predicted: Floats, spread: Floats) -> Floats:
+    """Weight of each cycle's residual; all (cycles,), µs. As `fit.residual_weights`, with a standard deviation each.
+
+    What is not `spread` is taken from the cycles that have the least of it.
+    """
+    relative, unknown = measured / predicted - 1, spread / predicted
+    calm = unknown <= np.quantile(unknown, CALM)
+    sd = np.hypot(1.4826 * float(np.median(np.abs(relative[calm]))) + 1e-9, unknown)
+    precision = 1 / sd**2
+    mean_variance = max(DECODE_DISCREPANCY**2, 1 / float(precision.sum()))
+    outliers = 1 / np.maximum(1, np.abs(relative) / (OUTLIER * sd)) ** 2
+    return np.sqrt(outliers * precision / (precision.sum() * mean_variance)) / predicted
+
+
+def first_share(data: StepData, run: Run, share: float) -> Bools:
+    """(cycles,) which cycles lie in the first `share` of a table's samples. Raises InputError where none does."""
+    found = cycles(data.table, ahead_of(run), data.most_apart)
+    inside: Bools = found.before + 1 < share * len(data.table)
+    if not inside.any():
+        raise InputError(f"{data.table.name}: no cycle in the first {share:.0%} of the sampled steps")
+    return inside
+
+
+def sent_before(data: StepData, run: Run, tables: ComponentTables, values: Floats, share: float) -> Bools:
+    """(requests,) which requests of a run were answered before the first `share` of its table's samples ended.
+
+    A joint fit that learns from them has seen nothing of the steps after.
+    """
+    if share >= 1:
+        return np.ones(len(run), np.bool_)
+    clock = match(data.table, replay(run, tables, *split(values)).schedule)
+    last = data.table.start_us[int(share * len(data.table)) - 1] + clock.offset_us
+    with np.errstate(invalid="ignore"):  # a failed request was never answered
+        return run.arrival_us + run.e2e_us <= last
+
+
+def fit_steps(
+    data: Sequence[StepData],
+    runs: Sequence[Run],
+    tables: ComponentTables,
+    train_fraction: float = 1.0,
+    requests: bool = False,
+    rounds: int = 10,
+    on_round: Callable[[int, int], None] | None = None,
+    prior: Prior = PACKAGE,
+) -> Fit:
+    """Fit to the first `train_fraction` of each table's samples and, with `requests`, to the latencies of the runs.
+
+    Those of a run with a table end where its fitted samples do, those of another with the same share of its requests.
+    Without `requests` no latency is looked at: the runs then say what was sent, for contexts. Raises InputError when a
+    table leaves nothing to fit, or is not one of its run.
+    """
+    if not 0 < train_fraction <= 1:
+        raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
+    fitted = [first_share(one, runs[one.run], train_fraction) for one in data]
+    chosen = [np.full(len(run), requests) & (np.arange(len(run)) < train_fraction * len(run)) for run in runs]
+    if requests:
+        for one in data:
+            chosen[one.run] = sent_before(one, runs[one.run], tables, prior.values, train_fraction)
+
+    def more(schedules: Sequence[Schedule], values: Floats) -> list[StepBlock]:
+        return [
+            block(one, runs[one.run], schedules[one.run], tables, values, which)
+            for one, which in zip(data, fitted, strict=True)
+        ]
+
+    return fit(runs, tables, 1.0, rounds, on_round, prior, chosen, more)

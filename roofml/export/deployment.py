@@ -1,0 +1,183 @@
+"""One calibrated deployment as BLIS takes it: coefficients, the flags that belong to them, and an index of several."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from roofml.blis.deployment import BlisCoefficients
+from roofml.export.defaults import Edit, ModelEntry, edit_defaults, number
+from roofml.util.errors import InputError
+from roofml.util.yaml_io import read_mapping
+
+
+@dataclass(frozen=True)
+class BlisExport:
+    """What a BLIS user needs of one fit. The KV blocks are always among it: BLIS counts them wrongly."""
+
+    model: ModelEntry
+    coefficients: BlisCoefficients
+    total_kv_blocks: int
+    block_size: int = 16
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    max_model_len: int | None = None
+    provenance: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse counts that BLIS would not take."""
+        for field in ("total_kv_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise InputError(f"{self.model.name}: {field} {value}: expected at least 1")
+
+    @property
+    def slug(self) -> str:
+        """Name of its files: model, GPU and tensor parallel size."""
+        name = re.sub(r"[^a-z0-9._-]+", "-", self.model.name.lower().rsplit("/", 1)[-1])
+        return f"{name}-{self.model.gpu.lower()}-tp{self.model.tensor_parallel}"
+
+    def server_flags(self) -> list[str]:
+        """The flags besides coefficients that make BLIS run the deployment that was measured."""
+        flags = [
+            "--model",
+            self.model.name.lower(),
+            "--hardware",
+            self.model.gpu,
+            "--tp",
+            str(self.model.tensor_parallel),
+        ]
+        flags += ["--latency-model", "trained-physics", "--total-kv-blocks", str(self.total_kv_blocks)]
+        flags += ["--block-size-in-tokens", str(self.block_size)]
+        limits = {
+            "--max-num-seqs": self.max_num_seqs,
+            "--max-num-batched-tokens": self.max_num_batched_tokens,
+            "--max-model-len": self.max_model_len,
+        }
+        for flag, value in limits.items():
+            flags += [flag, str(value)] if value is not None else []
+        return flags
+
+    def coefficient_flags(self) -> list[str]:
+        """The coefficients on the command line; both flags together beat the defaults file."""
+        alphas, betas = self.coefficients.alphas, self.coefficients.betas
+        return ["--alpha-coeffs", ",".join(map(number, alphas)), "--beta-coeffs", ",".join(map(number, betas))]
+
+    def command_line(self) -> str:
+        """All flags, quoted for a shell."""
+        return shlex.join([*self.server_flags(), *self.coefficient_flags()])
+
+    def comments(self) -> tuple[str, ...]:
+        """Provenance for the defaults file, with what a file cannot make BLIS do by itself."""
+        return (*self.provenance, f"run BLIS with: {shlex.join(self.server_flags())}")
+
+    def edit(self, path: Path) -> Edit:
+        """The change of a `defaults.yaml` that puts this deployment into it."""
+        return edit_defaults(path, self.coefficients, self.model, self.comments())
+
+
+def edits_for_several(exports: Sequence[BlisExport], folder: Path, defaults: Path | None = None) -> list[Edit]:
+    """One defaults file for each deployment, for BLIS knows one set a file, and `blis-flags.sh` over them.
+
+    Each begins as a copy of `defaults` where that is given. Raises InputError where two would have the same name.
+    """
+    names = [export.slug for export in exports]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name}: given twice; one set of coefficients for a model, GPU and tensor parallel size")
+    edits: list[Edit] = []
+    for export in exports:
+        path = folder / f"{export.slug}.defaults.yaml"
+        edit = export.edit(path if path.exists() or defaults is None else defaults)
+        edits.append(Edit(path, edit.before if path.exists() else None, edit.after))
+    index = folder / "blis-flags.sh"
+    before = index.read_text("utf-8") if index.is_file() else None
+    return [*edits, Edit(index, before, index_of(exports))]
+
+
+def index_of(exports: Sequence[BlisExport]) -> str:
+    """A shell file that defines `blis_flags NAME`: `blis run $(blis_flags llama-2-7b-hf-h100-tp1) ...`."""
+    cases = "".join(
+        f'    {export.slug}) echo "{shlex.join(export.server_flags())} '
+        f'--defaults-filepath $BLIS_DEFAULTS_FOLDER/{export.slug}.defaults.yaml" ;;\n'
+        for export in exports
+    )
+    return (
+        "# Flags of each calibrated deployment. Source this file, then: blis run $(blis_flags NAME) ...\n"
+        "# BLIS_DEFAULTS_FOLDER is where the defaults files are (default: the current folder).\n"
+        ': "${BLIS_DEFAULTS_FOLDER:=.}"\n'
+        f'BLIS_DEPLOYMENTS="{" ".join(export.slug for export in exports)}"\n'
+        "blis_flags() {\n"
+        '  case "$1" in\n'
+        f"{cases}"
+        '    *) echo "blis_flags: no deployment $1, expected one of: $BLIS_DEPLOYMENTS" >&2; return 2 ;;\n'
+        "  esac\n"
+        "}\n"
+    )
+
+
+def read_export(path: Path) -> BlisExport:
+    """The deployment in a coefficients file (schema roofml/1), from its `blis` section.
+
+    Raises InputError naming file and field where something BLIS needs is missing or would be refused by it.
+    """
+    document = read_mapping(path)
+
+    def section(name: str) -> dict[str, Any]:
+        found = document.get(name)
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: {name}: expected a mapping")
+        return cast("dict[str, Any]", found)
+
+    def text(where: str, found: dict[str, Any], key: str) -> str:
+        value = found.get(key)
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{path}: {where}{key}: expected a name, found {value!r}")
+        return value
+
+    def count(where: str, found: dict[str, Any], key: str) -> int:
+        value = found.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{path}: {where}{key}: expected a positive integer, found {value!r}")
+        return value
+
+    def numbers(found: dict[str, Any], key: str) -> list[float]:
+        values: object = found.get(key)
+        if not isinstance(values, list):
+            raise InputError(f"{path}: blis.{key}: expected a list of numbers, found {values!r}")
+        for value in cast("list[object]", values):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InputError(f"{path}: blis.{key}: expected a list of numbers, found {value!r} in it")
+        return [float(value) for value in cast("list[float]", values)]
+
+    blis, model = section("blis"), section("model")
+    fit = document.get("fit")
+    said = cast("dict[str, Any]", fit) if isinstance(fit, dict) else {}
+    runs = said.get("runs")
+    named = cast("list[object]", runs) if isinstance(runs, list) else []
+    provenance = [f"fitted by roofml {said.get('roofml', '(unknown version)')} from {path.name}"]
+    if named:
+        provenance.append(f"on {said.get('requests', '?')} requests of {', '.join(map(str, named))}")
+    limits = {
+        key: count("blis.", blis, key) if key in blis else None
+        for key in ("max_num_seqs", "max_num_batched_tokens", "max_model_len")
+    }
+    return BlisExport(
+        model=ModelEntry(
+            text("model.", model, "name"),
+            text("", document, "gpu"),
+            count("", document, "tensor_parallel"),
+            text("model.", model, "hf_repo"),
+        ),
+        coefficients=BlisCoefficients.of(
+            numbers(blis, "alpha_coeffs"), numbers(blis, "beta_coeffs"), where=f"{path}: blis"
+        ),
+        total_kv_blocks=count("blis.", blis, "total_kv_blocks"),
+        block_size=count("blis.", blis, "block_size") if "block_size" in blis else 16,
+        provenance=tuple(provenance),
+        **limits,
+    )

@@ -1,0 +1,143 @@
+"""Importer: measured kernel latencies from the package aiconfigurator-core, or from files of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roofml.hardware.gpu import Gpu
+from roofml.microbench.derive import COLUMNS, NEEDED, derive
+from roofml.util.errors import InputError
+from roofml.util.files import write_atomically
+
+SYSTEMS = {
+    "A100-SXM": "a100_sxm",
+    "H100": "h100_sxm",
+    "H200": "h200_sxm",
+    "B200": "b200_sxm",
+    "GB200": "gb200",
+    "L40S": "l40s",
+}
+"""Our GPU -> the package's name of its system."""
+INSTALL = "pip install 'roofml[aiconfigurator]'"
+
+
+def package_data() -> tuple[Path, str]:
+    """Where the installed aiconfigurator-core keeps its measurements, and its version.
+
+    Raises InputError where it is not installed.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution("aiconfigurator-core")
+    except PackageNotFoundError:
+        raise InputError(f"aiconfigurator-core is not installed: {INSTALL}, or give --from FOLDER") from None
+    return Path(str(found.locate_file("aiconfigurator_core"))) / "systems" / "data", found.version
+
+
+def package_versions(gpu: Gpu, data: Path) -> dict[str, list[str]]:
+    """Kernel -> the versions of vLLM it was measured with on `gpu`, oldest first."""
+    folder = data / SYSTEMS.get(gpu.name, "-")
+    if not folder.is_dir():
+        known = ", ".join(name for name, system in SYSTEMS.items() if (data / system).is_dir())
+        raise InputError(f"{gpu.name}: aiconfigurator-core has no measurements of it (it has {known})")
+    versions: dict[str, list[str]] = {}
+    for kernel in COLUMNS:
+        found = {path.parent.name for path in folder.glob(f"*/vllm/*/{kernel}_perf.parquet")}
+        if found:
+            versions[kernel] = sorted(found, key=_version)
+    return versions
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else -1 for part in text.split("."))
+
+
+def import_package(gpu: Gpu, engine: str | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Measurements of `gpu` from the package (kernel -> table), and their provenance.
+
+    For each kernel of `engine` (a version of vLLM), or of the newest where None. Raises InputError for a version or a
+    kernel that it does not hold.
+    """
+    data, version = package_data()
+    available = package_versions(gpu, data)
+    folder = data / SYSTEMS[gpu.name]
+    measured: dict[str, Any] = {}
+    engines: set[str] = set()
+    for kernel in COLUMNS:
+        known = available.get(kernel, [])
+        chosen = engine if engine is not None else (known[-1] if known else None)
+        if chosen is None or chosen not in known:
+            if kernel not in NEEDED:
+                continue
+            raise InputError(f"{gpu.name}: no {kernel} of vLLM {chosen} (it has {', '.join(known) or 'none'})")
+        (path,) = folder.glob(f"*/vllm/{chosen}/{kernel}_perf.parquet")
+        measured[kernel] = read_table(path, kernel)
+        engines.add(chosen)
+    return measured, {
+        "source": f"NVIDIA aiconfigurator-core {version}, {folder.name}",
+        "engine": f"vllm {' and '.join(sorted(engines, key=_version))}",
+        "licence": "Apache-2.0",
+    }
+
+
+def import_folder(
+    folder: Path, source: str, licence: str, needed: Sequence[str] = NEEDED
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Measurements from files `<kernel>_perf.parquet` or `<kernel>_perf.csv` in `folder`, with `derive.COLUMNS`.
+
+    The engine is what their columns `framework` and `version` say, if they have them.
+
+    Raises InputError for a missing file or column.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    measured: dict[str, Any] = {}
+    for kernel in COLUMNS:
+        paths = [path for ending in ("parquet", "csv") if (path := folder / f"{kernel}_perf.{ending}").is_file()]
+        if paths:
+            measured[kernel] = read_table(paths[0], kernel)
+        elif kernel in needed:
+            raise InputError(f"{folder}: expected {kernel}_perf.parquet or {kernel}_perf.csv")
+    engines = {
+        f"{row.framework} {row.version}".lower()
+        for found in measured.values()
+        if {"framework", "version"} <= set(found)
+        for row in found[["framework", "version"]].drop_duplicates().itertuples()
+    }
+    return measured, {"source": source, "engine": " and ".join(sorted(engines)) or "not said", "licence": licence}
+
+
+def read_table(path: Path, kernel: str) -> Any:
+    """A table of measurements as pandas reads it. Raises InputError naming what is missing or impossible."""
+    try:
+        import pandas as pd
+    except ImportError:
+        raise InputError("reading measurements needs pandas and pyarrow: pip install 'roofml[bench]'") from None
+    try:
+        table: Any = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
+    for column in COLUMNS[kernel]:
+        if column not in table:
+            raise InputError(f"{path}: {column}: missing column")
+        if not column.endswith("dtype") and column != "distribution":
+            if not pd.api.types.is_numeric_dtype(table[column]):
+                raise InputError(f"{path}: {column}: expected numbers")
+            least = 0 if column == "step" else 1e-9
+            if not (table[column] >= least).all():
+                raise InputError(f"{path}: {column}: expected positive numbers only")
+    if len(table) == 0:
+        raise InputError(f"{path}: no rows")
+    return table
+
+
+def write_tables(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str], folder: Path) -> dict[str, int]:
+    """Derive and write every table into `folder`; file name -> rows. Nothing is written if one cannot be derived."""
+    texts = derive(measured, gpu, about)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return {name: sum(not line.startswith("#") for line in text.splitlines()) - 1 for name, text in texts.items()}

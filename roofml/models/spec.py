@@ -1,0 +1,366 @@
+"""ModelSpec: every architecture fact the physics needs, read from a Hugging Face `config.json`.
+
+A model is a stack of layers; equal layers are counted, not repeated. What a config says that is not modelled is
+refused by the name of its field: a wrong number is worse than none. How a class of models is read stands in
+`roofml.models.architectures`; what its weights are kept in, in `roofml.models.quantization`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from roofml.models.architectures import ARCHITECTURES, Architecture
+from roofml.models.architectures.fields import Fields
+from roofml.models.attention import Attention as Attention
+from roofml.models.attention import LatentAttention
+from roofml.models.feed_forward import FeedForward as FeedForward
+from roofml.models.layer import Layer as Layer
+from roofml.models.operations import AttentionOp, Gemm, MixerOp, StateOp
+from roofml.models.quantization import NONE, Quantization, read_quantization
+from roofml.models.weights import DTYPE_BYTES as DTYPE_BYTES
+from roofml.models.weights import KV_DTYPE_BYTES, Projection, WeightFormat, plain
+from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.files import data_folder
+
+VOCABULARY_PADDING = 64
+"""vLLM pads the vocabulary to a multiple of so many before cutting it over the ranks."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A decoder-only language model. `layers` holds (layer, how many of them) pairs; their order does not matter."""
+
+    name: str
+    architecture: str
+    hidden_size: int
+    vocab_size: int
+    layers: tuple[tuple[Layer, int], ...]
+    tied_embeddings: bool
+    dtype: str
+    """Type of activations and of weights that are not quantized."""
+    max_position_embeddings: int
+    config_sha256: str = ""
+    kv_dtype: str = ""
+    """Type of the KV cache; empty = as `dtype`. For vLLM's --kv-cache-dtype use `dataclasses.replace(model, ...)`."""
+    small_parameters: int = 0
+    """Parameters outside of layers and embeddings: the final norm."""
+    head_format: WeightFormat | None = None
+    """Format of the LM head where it is quantized."""
+    quantization: str = "none"
+    """The method named in the config."""
+    assumptions: tuple[str, ...] = ()
+    """What was not in the config, as "field = value (why)"."""
+
+    @property
+    def num_layers(self) -> int:
+        """All layers, whatever their kind."""
+        return sum(count for _, count in self.layers)
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one activation or unquantized weight element."""
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Elements of the input embedding (and of the LM head)."""
+        return self.vocab_size * self.hidden_size
+
+    def parameters(self) -> int:
+        """All parameters of the language model, embeddings included, tied ones once; no draft layers, no vision."""
+        layers = sum(count * layer.parameters(self.hidden_size) for layer, count in self.layers)
+        embeddings = (1 if self.tied_embeddings else 2) * self.embedding_parameters
+        return layers + embeddings + self.small_parameters
+
+    def active_parameters(self) -> int:
+        """Parameters that one token uses: all but the experts it is not sent to. Both embeddings are counted."""
+        idle = sum(count * layer.idle_parameters(self.hidden_size) for layer, count in self.layers)
+        return self.parameters() - idle
+
+    @property
+    def allreduces(self) -> int:
+        """All-reduces of a step under tensor parallelism: after the embedding, every mixer and every MLP."""
+        return 1 + sum(count * ((layer.mixer is not None) + (layer.mlp is not None)) for layer, count in self.layers)
+
+    def gemms(self, tp: int) -> tuple[Gemm, ...]:
+        """The weight matrix products of a step on one of `tp` ranks, equal ones of all layers counted together.
+
+        Fused as vLLM does (query, key and value; gate and up), in the order of the forward pass, the LM head last.
+        Raises InputError naming the field that does not divide by `tp`.
+        """
+        self.check_tensor_parallel(tp)
+        counts: Counter[Gemm] = Counter()
+        for layer, count in self.layers:
+            for gemm in self._layer_gemms(layer, tp):
+                counts[gemm] += count
+        gemms = [replace(gemm, count=count) for gemm, count in counts.items()]
+        head = self.head_format or plain(self.dtype)
+        n = self._vocabulary(tp)
+        gemms.append(
+            Gemm("lm_head", n, self.hidden_size, 1, "sampled", head.bytes(n, self.hidden_size), head.flops_dtype)
+        )
+        return tuple(gemms)
+
+    def _layer_gemms(self, layer: Layer, tp: int) -> list[Gemm]:
+        """One Gemm per fused group and format, each counted once."""
+        formats = dict(layer.formats)
+        fused: dict[tuple[str, WeightFormat], Gemm] = {}
+        for part in layer.projections(self.hidden_size):
+            weight = formats.get(part.module, plain(self.dtype))
+            n, k = part.shape(tp)
+            chosen = layer.mlp.experts_per_token if part.experts and layer.mlp else 0
+            size = weight.bytes(n, k)
+            key = (part.gemm, weight)
+            if key in fused and fused[key].k == k:
+                fused[key] = replace(fused[key], n=fused[key].n + n, weight_bytes=fused[key].weight_bytes + size)
+            else:
+                fused[key] = Gemm(part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen)
+        return list(fused.values())
+
+    def mixers(self, tp: int) -> tuple[MixerOp, ...]:
+        """The attention operations and state updates of a step on one of `tp` ranks, equal ones counted together."""
+        self.check_tensor_parallel(tp)
+        counts: Counter[Any] = Counter()
+        for layer, count in self.layers:
+            if layer.mixer is not None:
+                counts[layer.mixer] += count
+        kv_dtype = self.kv_dtype or self.dtype
+        return tuple(mixer.operation(count, tp, self.dtype, kv_dtype) for mixer, count in counts.items())
+
+    def _vocabulary(self, tp: int) -> int:
+        """Rows of the embedding on one rank."""
+        padded = -(-self.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING
+        if padded % tp:
+            raise InputError(
+                f"{self.name}: vocab_size {self.vocab_size} (padded to {padded}) does not divide by "
+                f"tensor parallel size {tp}"
+            )
+        return padded // tp
+
+    def weight_bytes(self, tp: int) -> int:
+        """Bytes of all weights on one of `tp` ranks: matrices, embeddings, norms and biases.
+
+        Quantized latent attention keeps a second copy of its key and value up-projection in the activation type,
+        absorbed for decoding.
+        """
+        gemms = sum(gemm.resident_bytes for gemm in self.gemms(tp))
+        embedding = 0 if self.tied_embeddings else self._vocabulary(tp) * self.hidden_size * self.dtype_bytes
+        small = self.small_parameters
+        absorbed = 0
+        for layer, count in self.layers:
+            small += count * layer.small_parameters(self.hidden_size)
+            for part in layer.projections(self.hidden_size):
+                n, k = part.shape(tp)
+                if part.bias:
+                    small += count * n * max(1, part.experts)
+                if isinstance(layer.mixer, LatentAttention) and part.gemm == "latent_up" and layer.formats:
+                    absorbed += count * n * k if part.module in dict(layer.formats) else 0
+        return gemms + embedding + (small + absorbed) * self.dtype_bytes
+
+    def kv_bytes_per_token(self, tp: int) -> int:
+        """Bytes that one token takes in the KV cache of one of `tp` ranks, all layers, while inside every window.
+
+        Grouped-query attention: 2·Hkv/tp·head_dim elements a layer; latent attention: kv_lora_rank + rope elements on
+        every rank. Recurrent layers take nothing per token: see `state_bytes`.
+        """
+        total = 0
+        for op in self.mixers(tp):
+            if isinstance(op, AttentionOp):
+                merged = (op.kv_bytes + op.index_bytes) // op.compression if op.compression > 1 else op.index_bytes
+                total += op.count * (op.kv_bytes + merged)
+        return total
+
+    def state_bytes(self, tp: int) -> int:
+        """Bytes of recurrent state that one running request keeps on one of `tp` ranks, all layers."""
+        return sum(op.count * op.state_bytes for op in self.mixers(tp) if isinstance(op, StateOp))
+
+    def request_bytes(self, context: int, tp: int) -> int:
+        """Bytes of cache and state of a request with `context` tokens on one of `tp` ranks, without block rounding."""
+        cache = sum(op.cache_bytes(context) for op in self.mixers(tp) if isinstance(op, AttentionOp))
+        return cache + self.state_bytes(tp)
+
+    def check_tensor_parallel(self, tp: int) -> None:
+        """Raise InputError unless heads and widths divide by `tp`, as vLLM requires (fewer KV heads are copied)."""
+        if tp < 1:
+            raise InputError(f"{self.name}: tensor parallel size {tp}: expected at least 1")
+        self._vocabulary(tp)
+        for layer, _ in self.layers:
+            for part in layer.projections(self.hidden_size):
+                try:
+                    part.shape(tp)
+                except InputError as error:
+                    raise InputError(f"{self.name}: {error}") from None
+
+
+def model_from_config(
+    config: Mapping[str, Any], name: str, config_sha256: str = "", quant_config: object = None
+) -> ModelSpec:
+    """The ModelSpec of a parsed `config.json`; `quant_config` is a parsed `hf_quant_config.json`, if there is one.
+
+    Raises NotSupportedError naming the field for an architecture or option that is not modelled, InputError for a
+    missing or impossible value.
+    """
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures:
+        raise InputError(f"{name}: architectures: expected a list with the model class")
+    found = cast("list[object]", architectures)[0]
+    if not isinstance(found, str) or found not in ARCHITECTURES:
+        raise NotSupportedError(
+            f"{name}: architectures: {found!r} is not supported (supported: {', '.join(ARCHITECTURES)})"
+        )
+    architecture = ARCHITECTURES[found]
+    language = config.get("text_config")
+    if language is None:
+        language = config
+    elif not isinstance(language, dict):
+        raise InputError(f"{name}: text_config: expected a mapping, found {language!r:.60}")
+    fields = Fields(cast("Mapping[str, Any]", language), name, config)
+    dtype = fields.dtype
+    quantization = _quantization(fields, dtype, quant_config)
+    stack = architecture.read(fields)
+    layers: Counter[Layer] = Counter()
+    for index, layer in enumerate(stack.layers):
+        layers[_formatted(layer, index, fields.size("hidden_size"), architecture, quantization)] += 1
+    return ModelSpec(
+        name=name,
+        architecture=found,
+        hidden_size=fields.size("hidden_size"),
+        vocab_size=fields.size("vocab_size"),
+        layers=tuple(layers.items()),
+        tied_embeddings=_tied(fields, architecture),
+        dtype=dtype,
+        max_position_embeddings=fields.size("max_position_embeddings"),
+        config_sha256=config_sha256,
+        kv_dtype=quantization.kv_dtype or dtype,
+        small_parameters=stack.small,
+        head_format=quantization.format_of(("lm_head", "head", "language_model.lm_head")),
+        quantization=quantization.method,
+        assumptions=tuple(dict.fromkeys(fields.assumed)),
+    )
+
+
+def _tied(fields: Fields, architecture: Architecture) -> bool:
+    """`tie_word_embeddings` of the language model, else of the wrapper, else the class's default."""
+    for at in (fields, Fields(fields.outer, fields.name)):
+        if at.config.get("tie_word_embeddings") is not None:
+            return at.flag("tie_word_embeddings")
+    return architecture.tied
+
+
+QUANTIZED_NAME = re.compile(r"(?i)(?<![a-z0-9])(nvfp4|mxfp4|fp4|fp8|int4|int8|awq|gptq|w4a16|w8a8)(?![a-z0-9])")
+
+
+def _quantization(fields: Fields, dtype: str, quant_config: object) -> Quantization:
+    """From `quantization_config`, else from `hf_quant_config.json`, else none, which the name must not contradict."""
+    for at in (fields.outer, fields.config):
+        value: object = at.get("quantization_config")
+        if isinstance(value, dict):
+            experts = {"expert_dtype": fields.config.get("expert_dtype")}
+            return read_quantization({**experts, **cast("dict[str, Any]", value)}, fields.name, dtype)
+        if value is not None:
+            raise InputError(f"{fields.name}: quantization_config: expected a mapping, found {value!r:.60}")
+    if isinstance(quant_config, dict):
+        inner = cast("dict[str, Any]", quant_config).get("quantization")
+        if not isinstance(inner, dict):
+            raise InputError(f"{fields.name}: hf_quant_config.json: quantization: expected a mapping")
+        return read_quantization({"quant_method": "modelopt", **cast("dict[str, Any]", inner)}, fields.name, dtype)
+    promised = QUANTIZED_NAME.search(fields.name)
+    if promised:
+        raise NotSupportedError(
+            f"{fields.name}: quantization_config is missing although the name says {promised[0]}: "
+            "put the model's hf_quant_config.json beside its config.json (roofml pull does)"
+        )
+    return NONE
+
+
+PREFIXES = ("model.", "language_model.model.", "model.language_model.", "backbone.", "")
+"""What stands before "layers.N." in checkpoints."""
+
+
+def _formatted(layer: Layer, index: int, hidden: int, architecture: Architecture, quantization: Quantization) -> Layer:
+    """The layer with the format of each of its quantized modules."""
+    if not quantization.rules:
+        return layer
+    formats: dict[str, WeightFormat] = {}
+    for part in layer.projections(hidden):
+        if not part.quantizable or part.module in formats:
+            continue
+        format = quantization.format_of(_names(part, index, architecture))
+        if format is not None:
+            formats[part.module] = format
+    return replace(layer, formats=tuple(formats.items()))
+
+
+def _names(part: Projection, index: int, architecture: Architecture) -> tuple[str, ...]:
+    """The names that checkpoints may give a matrix."""
+    module = part.module
+    for ours, theirs in architecture.renames:
+        if module == ours or module.startswith(f"{ours}."):
+            module = theirs + module[len(ours) :]
+            break
+    return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
+
+
+def load_model(model: str) -> ModelSpec:
+    """The ModelSpec of `model`: a name in `model_configs/`, a Hub repository whose config is there, or a path.
+
+    Raises InputError when there is no such config or it is not a model config.
+    """
+    path = config_path(model)
+    raw = _read(path)
+    beside = path.parent / "hf_quant_config.json"
+    quant_config = _parse(beside, _read(beside)) if path.name == "config.json" and beside.is_file() else None
+    name = path.parent.name if path.name == "config.json" else path.stem
+    return model_from_config(_parse(path, raw), name, hashlib.sha256(raw).hexdigest(), quant_config)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    try:
+        config: object = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return cast("dict[str, Any]", config)
+
+
+def config_path(model: str) -> Path:
+    """Where the config of `model` lies: a path as given, else `model_configs/<last part, lower case>/config.json`."""
+    path = Path(model)
+    if path.is_file():
+        return path
+    if (path / "config.json").is_file():
+        return path / "config.json"
+    name = model.rsplit("/", 1)[-1].lower()
+    folder = data_folder("model_configs")
+    known = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if name not in known:
+        raise InputError(f"model {model!r}: no such path and not in model_configs/ (known: {', '.join(known)})")
+    return folder / name / "config.json"
+
+
+__all__ = [
+    "DTYPE_BYTES",
+    "KV_DTYPE_BYTES",
+    "Attention",
+    "FeedForward",
+    "Layer",
+    "ModelSpec",
+    "config_path",
+    "load_model",
+    "model_from_config",
+]

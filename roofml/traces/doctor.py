@@ -1,0 +1,298 @@
+"""The doctor: what a trace really says. It finds the traps in the data, corrects what can be settled, and says so."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from roofml.traces.load import Load, is_saturated, load_findings, measure_load
+from roofml.traces.raw import Evidence, Finding, RawRun
+from roofml.traces.repeated_prompts import shared_prompts
+from roofml.traces.run import Bools, Ints, Run
+from roofml.traces.token_counts import FEWEST, output_counts, prompt_counts
+from roofml.util.errors import InputError
+
+FIRST = 10
+"""Requests at the start of a run that a server which has just started keeps waiting."""
+COLD = 1.5
+"""Times the median TTFT of the next ninety that one of them then waits, at least."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The corrected run, and everything found on the way."""
+
+    run: Run
+    """What fit and replay use. `ok` marks the requests to measure; the others only load the server."""
+    findings: tuple[Finding, ...]
+    saturated: bool
+    """The queue grew to the end: predict this run, do not tune on it alone."""
+
+
+def examine(raw: RawRun) -> Diagnosis:
+    """The corrected run and the findings, in the order: errors, warnings, corrections, information.
+
+    Raises InputError where nothing is left to measure.
+    """
+    findings = list(raw.findings)
+    prompt, prompt_known, found = prompt_counts(raw)
+    findings += found
+    group, shared, found = shared_prompts(raw, prompt)
+    findings += found
+    output, output_known, found = output_counts(raw, prompt)
+    findings += found
+
+    ok: Bools = raw.measured & prompt_known & output_known
+    if not ok.any():
+        raise InputError(f"{raw.name}: no request is left to measure after warm-up and failures")
+    whole = Run(
+        name=raw.name,
+        server=raw.server,
+        request_id=raw.request_id,
+        arrival_us=raw.send_us,
+        prompt_tokens=prompt,
+        output_tokens=output,
+        prefix_group=group,
+        prefix_tokens=shared,
+        ttft_us=np.where(ok, raw.ttft_us, np.nan),
+        e2e_us=np.where(ok, raw.e2e_us, np.nan),
+        ok=ok,
+    )
+    findings += _impossible(raw, whole)
+    load = measure_load(raw, whole)
+    saturated = is_saturated(load, len(raw))
+    findings += load_findings(raw, load, saturated)
+    findings += _warm_up(raw)
+    findings += _cold_start(raw)
+    findings += _failures(raw, load)
+    findings += _clocks(raw)
+    findings += _chunks(raw, whole)
+    findings += [] if saturated else _next_experiment(whole, load)
+    # A request that never had a chunk never ran: refused, or given up while it waited.
+    run = _rows(whole, np.isfinite(raw.e2e_us))
+    order = ("error", "warning", "corrected", "info")
+    return Diagnosis(run, tuple(sorted(findings, key=lambda finding: order.index(finding.severity))), saturated)
+
+
+def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
+    """A diagnosis as one JSON-able mapping. Times in µs."""
+    run = diagnosis.run
+    return {
+        "run": run.name,
+        "model": run.server.model,
+        "gpu": run.server.gpu,
+        "tp": run.server.tensor_parallel,
+        "server": asdict(run.server),
+        "requests": len(run),
+        "measured": int(run.ok.sum()),
+        "saturated": diagnosis.saturated,
+        "findings": [asdict(finding) for finding in diagnosis.findings],
+    }
+
+
+def _rows(run: Run, keep: Bools) -> Run:
+    if keep.all():
+        return run
+    arrival = run.arrival_us[keep]
+    return Run(
+        name=run.name,
+        server=run.server,
+        request_id=run.request_id[keep],
+        arrival_us=arrival - arrival[0],
+        prompt_tokens=run.prompt_tokens[keep],
+        output_tokens=run.output_tokens[keep],
+        prefix_group=run.prefix_group[keep],
+        prefix_tokens=run.prefix_tokens[keep],
+        ttft_us=run.ttft_us[keep],
+        e2e_us=run.e2e_us[keep],
+        ok=run.ok[keep],
+    )
+
+
+def _impossible(raw: RawRun, run: Run) -> list[Finding]:
+    """Requests the server, as described, could not have served."""
+    length = run.prompt_tokens + run.output_tokens
+    too_long = raw.ok & (length > raw.server.max_model_len)
+    pool = raw.server.num_gpu_blocks * raw.server.block_size
+    too_big = raw.ok & (length > pool)
+    findings: list[Finding] = []
+    for wrong, limit, field in (
+        (too_long, raw.server.max_model_len, "max_model_len"),
+        (too_big, pool, "num_gpu_blocks x block_size"),
+    ):
+        if wrong.any():
+            number, most = int(wrong.sum()), int(length[wrong].max())
+            findings.append(
+                Finding(
+                    "longer-than-server-allows",
+                    "error",
+                    f"{number} successful requests have up to {most} tokens, more than {field} = {limit} allows.",
+                    {"requests": number, "most_tokens": most, "limit": limit, "field": field},
+                    f"The counts or {field} are wrong: correct the folder or give the flag. Do not fit before that.",
+                )
+            )
+    return findings
+
+
+def _warm_up(raw: RawRun) -> list[Finding]:
+    number = int(raw.warm_up.sum())
+    if not number:
+        return []
+    summary = f"The first {number} of {len(raw)} requests warmed the server up (warm_up_requests)."
+    return [Finding("warm-up", "info", summary, {"requests": number}, "They load the server but are not measured.")]
+
+
+def _cold_start(raw: RawRun) -> list[Finding]:
+    """Whether the first requests waited as on a server that has just started."""
+    ttft_us = raw.ttft_us[raw.measured]
+    if not raw.server.fresh or raw.warm_up.any() or len(ttft_us) < FEWEST:
+        return []
+    longest, usual = float(ttft_us[:FIRST].max()), float(np.median(ttft_us[FIRST : 10 * FIRST]))
+    evidence: Evidence = {"longest_ttft_us": round(longest, 1), "median_ttft_us": round(usual, 1)}
+    times = f"Of the first {FIRST} requests one waited {longest / 1e3:.0f} ms, those after them {usual / 1e3:.0f} ms"
+    if longest > COLD * usual:
+        return [
+            Finding("cold-start", "info", f"{times}: the server had just started.", evidence, "A replay does so too.")
+        ]
+    summary = f"{times}: the server may have served before."
+    return [Finding("warm-server", "info", summary, evidence, "If so give --warm, or a replay starts with a stall.")]
+
+
+def _failures(raw: RawRun, load: Load) -> list[Finding]:
+    failed = ~raw.ok
+    number = int(failed.sum())
+    if not number:
+        return []
+    never = int((failed & ~np.isfinite(raw.e2e_us)).sum())
+    # Failures among the slowest hide the slowest: compare how many fell into the busiest fifth with a fair share.
+    span = max(float(raw.send_us[-1]), 1.0)
+    part = np.minimum((raw.send_us / span * len(load.in_flight)).astype(np.int64), len(load.in_flight) - 1)
+    busiest = part == int(np.argmax(load.in_flight))
+    crowd = float(failed[busiest].mean()) if busiest.any() else 0.0
+    rest = float(failed[~busiest].mean()) if (~busiest).any() else 0.0
+    biased = crowd > 2 * rest and int(failed[busiest].sum()) >= 5
+    bias = (
+        " Most failed where the load was highest: the latencies left are those of survivors, too good."
+        if biased
+        else ""
+    )
+    said = f" ({'; '.join(raw.failure_messages)})" if raw.failure_messages else ""
+    return [
+        Finding(
+            "failed-requests",
+            "warning",
+            f"{number} of {len(raw)} requests failed, {never} of them without a single chunk{said}.{bias}",
+            {
+                "failed": number,
+                "without_chunk": never,
+                "requests": len(raw),
+                "share": number / len(raw),
+                "share_in_busiest_fifth": crowd,
+                "share_elsewhere": rest,
+                "survivor_bias": biased,
+            },
+            "None is measured. Those that had chunks stay in the replay as load, with output estimated from their "
+            "time; those without are left out, as if refused."
+            + (" Predict this run rather than fit on it, or record at a lower rate." if biased else ""),
+        )
+    ]
+
+
+def _clocks(raw: RawRun) -> list[Finding]:
+    """Planned arrival against real send: another origin is harmless, a growing lag means the client fell behind."""
+    origin = float(raw.lag_us.min())
+    lag = raw.lag_us - origin
+    findings: list[Finding] = []
+    if abs(origin) > 1e6:
+        summary = f"arrival_time_us and send_time_us have different origins, {abs(origin) / 1e6:.0f} s apart."
+        advice = "Harmless: only send times are used."
+        findings.append(Finding("clock-origins-differ", "info", summary, {"offset_us": origin}, advice))
+    late = float(np.quantile(lag, 0.99))
+    gap = float(raw.send_us[-1]) / max(len(raw) - 1, 1)
+    if late > max(20_000.0, gap):
+        summary = f"The client sent late: 1 % of requests left {late / 1e3:.0f} ms or more behind their plan."
+        evidence = {"lag_p99_us": late, "lag_max_us": float(lag.max()), "mean_gap_us": gap}
+        advice = (
+            "Send times are used, so the latencies hold; but the load was not the planned one. Use more client workers."
+        )
+        findings.append(Finding("late-sends", "warning", summary, evidence, advice))
+    return findings
+
+
+def _chunks(raw: RawRun, run: Run) -> list[Finding]:
+    counted = run.ok & (raw.num_chunks > 0) & (run.output_tokens > 1)
+    findings: list[Finding] = []
+    if counted.any():
+        chunks, tokens = raw.num_chunks[counted], run.output_tokens[counted]
+        ratio = float(np.median(chunks / tokens))
+        evidence: Evidence = {"chunks_per_token": ratio, "requests": int(counted.sum())}
+        advice = "TPOT is taken as (E2E - TTFT) / (tokens - 1) and does not need chunks."
+        if ratio > 1.5 or ratio < 0.75:
+            summary = (
+                f"The stream carried {ratio:.2f} chunks per output token, so gaps between chunks are not token times."
+            )
+            findings.append(Finding("chunks-not-tokens", "warning", summary, evidence, advice))
+        elif np.median(chunks - tokens) == 1:
+            summary = (
+                "One chunk more than tokens: the closing usage chunk was counted, and it sets the last chunk's time."
+            )
+            findings.append(Finding("usage-chunk", "info", summary, evidence, "E2E is late by the time to that chunk."))
+    bundled = run.ok & (run.output_tokens > 1) & (raw.e2e_us <= raw.ttft_us)
+    if bundled.any():
+        number = int(bundled.sum())
+        summary = f"{number} requests of several tokens have their first and last chunk at the same time."
+        advice = "Their TTFT is really E2E. Check that the client streams and that no proxy buffers."
+        findings.append(Finding("bundled-chunks", "warning", summary, {"requests": number}, advice))
+    return findings
+
+
+def _next_experiment(run: Run, load: Load) -> list[Finding]:
+    """What this run cannot tell a fit, and the run that would."""
+    if len(run) < FEWEST:
+        summary = f"{len(run)} requests are few: no trend and no count can be judged by them."
+        advice = "Record a few hundred requests or more."
+        return [Finding("few-requests", "warning", summary, {"requests": len(run)}, advice)]
+    computed = _computed(run)
+    wants: list[str] = []
+    length = run.prompt_tokens + run.output_tokens
+    narrow = float(np.quantile(length, 0.95) / np.quantile(length, 0.05))
+    if narrow < 1.5:
+        wants.append("other lengths (one size cannot tell cost per request from cost per KV token)")
+    hit_share = float((computed < run.prompt_tokens / 2).mean())
+    if hit_share > 0.9:
+        wants.append("unique prompts (nearly all prefill came from the cache)")
+    low, high = float(load.in_flight.min()), float(load.in_flight.max())
+    if high < 1.5 * low:
+        wants.append("another request rate (one load cannot tell fixed step time from time per request)")
+    if not wants:
+        return []
+    return [
+        Finding(
+            "next-experiment",
+            "info",
+            f"The run covers requests of {int(length.min())}-{int(length.max())} tokens, {low:.0f} to {high:.0f} in "
+            f"flight, {100 * hit_share:.0f} % of prompts from the cache.",
+            {
+                "tokens_min": int(length.min()),
+                "tokens_max": int(length.max()),
+                "in_flight_low": low,
+                "in_flight_high": high,
+                "cached_prompt_share": hit_share,
+            },
+            f"To pin more coefficients down, fit it together with a run of {'; of '.join(wants)}.",
+        )
+    ]
+
+
+def _computed(run: Run) -> Ints:
+    """Prompt tokens each request computes if every prefix seen before is still in the cache."""
+    if not run.server.prefix_caching:
+        return run.prompt_tokens
+    block = run.server.block_size
+    _, first = np.unique(run.prefix_group, return_index=True)
+    seen = run.prefix_group >= 0
+    seen[first] = False
+    cached = np.minimum(run.prefix_tokens, run.prompt_tokens - 1) // block * block
+    return run.prompt_tokens - np.where(seen, cached, 0)

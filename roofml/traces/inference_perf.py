@@ -1,0 +1,59 @@
+"""What a load generator's own settings say about the requests it sent: inference-perf's resolved configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from roofml.traces.raw import Generator
+from roofml.util.errors import InputError
+from roofml.util.yaml_io import read_mapping
+
+
+def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
+    """The generator's settings and the model name it asked for, from a resolved inference-perf configuration.
+
+    It is another tool's file: keys roofml has no use for are ignored. Raises InputError where the file cannot be
+    read or a key roofml uses has a value that cannot be one.
+    """
+    settings = read_mapping(path)
+    data = _mapping(path, settings, "data")
+    server = _mapping(path, settings, "server")
+    ignore_eos: object = server.get("ignore_eos")
+    if ignore_eos is not None and not isinstance(ignore_eos, bool):
+        raise InputError(f"{path}: server.ignore_eos: {ignore_eos!r}, expected true or false")
+    model: object = server.get("model_name")
+    if model is not None and not isinstance(model, str):
+        raise InputError(f"{path}: server.model_name: {model!r}, expected a name")
+    prompts = per_group = system = output = None
+    if data.get("type") == "shared_prefix":
+        shared = _mapping(path, data, "shared_prefix", "data.")
+        groups = _count(path, shared, "num_groups", "data.shared_prefix.")
+        per_group = _count(path, shared, "num_prompts_per_group", "data.shared_prefix.")
+        system = _count(path, shared, "system_prompt_len", "data.shared_prefix.", least=0)
+        output = _count(path, shared, "output_len", "data.shared_prefix.")
+        prompts = groups * per_group if groups is not None and per_group is not None else None
+    else:
+        lengths = _mapping(path, data, "output_distribution", "data.")
+        least = _count(path, lengths, "min", "data.output_distribution.", least=0)
+        most = _count(path, lengths, "max", "data.output_distribution.", least=0)
+        output = least if least is not None and least > 0 and least == most else None
+    return Generator(path.name, ignore_eos, output, prompts, per_group, system), model
+
+
+def _mapping(path: Path, parent: dict[str, Any], key: str, prefix: str = "") -> dict[str, Any]:
+    value: object = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {prefix}{key}: {value!r}, expected a mapping")
+    return cast("dict[str, Any]", value)
+
+
+def _count(path: Path, parent: dict[str, Any], key: str, prefix: str, least: int = 1) -> int | None:
+    value: object = parent.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{path}: {prefix}{key}: {value!r}, expected a whole number of at least {least}")
+    return value

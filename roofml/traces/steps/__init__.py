@@ -1,0 +1,33 @@
+"""Steps: what an instrumented server wrote down of its own steps, and the fit of step times to it.
+
+A file of sampled steps -> `SampledSteps` (`table`) -> cycle times (`cycles`) -> what they computed (`batches`) -> fit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roofml.traces.steps import otlp, parquet
+from roofml.traces.steps.table import SampledSteps as SampledSteps
+from roofml.util.errors import InputError
+
+READERS = {"parquet": (parquet.detect, parquet.read), "OTLP JSON lines": (otlp.detect, otlp.read)}
+"""Format name -> how it is recognised and read."""
+
+
+def is_steps(path: Path) -> bool:
+    """Whether `path` looks like a file of sampled steps and not like a run."""
+    return any(detect(path) for detect, _ in READERS.values())
+
+
+def read_steps(path: Path) -> SampledSteps:
+    """The sampled steps in `path`. Raises InputError where nothing is there, no format fits or the content cannot be.
+
+    The message is one line with file, row or line, and attribute.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    for detect, read in READERS.values():
+        if detect(path):
+            return read(path)
+    raise InputError(f"{path}: not a table of steps; expected {' or '.join(READERS)}")

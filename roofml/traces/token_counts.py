@@ -1,0 +1,201 @@
+"""Token counts as the server saw them: the client's own counts can be wrong, and the times tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofml.traces.raw import Finding, RawRun
+from roofml.traces.run import Bools, Floats, Ints
+from roofml.util.errors import InputError
+
+FEWEST = 50
+"""Requests below which the times are not asked about the counts."""
+
+
+@dataclass(frozen=True)
+class Elasticity:
+    """Relative change of decode time for a relative change of the reported count: 1 if counts are right, 0 if noise."""
+
+    value: float
+    error: float
+    """Standard error."""
+
+    def __str__(self) -> str:
+        return f"{round(self.value, 2) + 0.0:.2f} ± {self.error:.2f}"
+
+    @property
+    def confirms(self) -> bool:
+        """The times follow the counts."""
+        return self.value - 3 * self.error > 0.5
+
+    @property
+    def refutes(self) -> bool:
+        """The times do not follow the counts."""
+        return self.value + 3 * self.error < 0.5
+
+
+def elasticity(counts: Ints, decode_us: Floats) -> Elasticity | None:
+    """Slope of decode time over count, both relative to their means; None where the data cannot tell."""
+    spread = counts - counts.mean()
+    power = float((spread**2).sum())
+    if len(counts) < FEWEST or power == 0 or decode_us.mean() <= 0 or counts.mean() <= 1:
+        return None
+    slope = float((spread * decode_us).sum()) / power
+    residual = decode_us - decode_us.mean() - slope * spread
+    error = float(np.sqrt((residual**2).sum() / (len(counts) - 2) / power))
+    scale = float((counts.mean() - 1) / decode_us.mean())
+    return Elasticity(slope * scale, error * scale)
+
+
+def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
+    """(prompt tokens, rows whose count is known, findings). Raises InputError where no row has a count."""
+    named = (raw.prefix_group >= 0) & (raw.prefix_length > 0)
+    client: Ints = raw.input_tokens + np.where(named, raw.prefix_length, 0)
+    reported = raw.server_input_tokens > 0
+    prompt: Ints = np.where(reported, raw.server_input_tokens, client)
+    findings: list[Finding] = []
+    differs = reported & (client != raw.server_input_tokens)
+    if differs.any():
+        ratio = float(np.median(raw.server_input_tokens[differs] / np.maximum(client[differs], 1)))
+        summary = (
+            f"The server counted other prompt lengths than the client for {int(differs.sum())} of {len(raw)} requests"
+        )
+        evidence = {"requests": int(differs.sum()), "median_ratio": ratio}
+        advice = "The server's counts are used; they include chat template and special tokens."
+        findings.append(
+            Finding("prompt-count-differs", "corrected", f"{summary} (median ratio {ratio:.3f}).", evidence, advice)
+        )
+    known = prompt > 0
+    if not known.any():
+        raise InputError(f"{raw.name}: input_tokens is 0 in every row, expected the prompt lengths")
+    if not known.all():
+        typical = int(np.median(prompt[known]))
+        prompt = np.where(known, prompt, typical)
+        number = int((~known).sum())
+        summary = f"{number} of {len(raw)} requests report a prompt of 0 tokens."
+        advice = f"They are replayed with the median of the others ({typical}) and not measured."
+        evidence = {"requests": number, "tokens_assumed": typical}
+        findings.append(Finding("zero-prompt-tokens", "corrected", summary, evidence, advice))
+    return prompt.astype(np.int64), known, findings
+
+
+def output_counts(raw: RawRun, prompt: Ints) -> tuple[Ints, Bools, list[Finding]]:
+    """(output tokens, rows whose count is known, findings).
+
+    Told by the user, every request made that many; else, if the generator forbade an early end (`ignore_eos`) and
+    asked for one length, every request made it, unless the times follow the reported counts; else the reported
+    counts stand. Raises InputError where nothing is known.
+    """
+    usable = raw.measured
+    decode = raw.e2e_us - raw.ttft_us
+    follows = elasticity(raw.output_tokens[usable], decode[usable])
+    reported: Ints = raw.output_tokens
+    findings: list[Finding] = []
+    length = _length(raw, follows, findings)
+    if length is None:
+        if follows is not None and follows.refutes:
+            findings.append(_unrelated(reported[usable], follows))
+        counts, known = reported, reported > 0
+    else:
+        room = raw.server.max_model_len - prompt
+        counts = np.where(room > 0, np.minimum(length, room), length)
+        known = np.ones(len(raw), dtype=np.bool_)
+        cut = int((counts < length).sum())
+        if cut:
+            summary = f"{cut} requests had no room for {length} output tokens within max_model_len."
+            advice = "They are taken to have ended at max_model_len."
+            findings.append(Finding("output-cut-by-context", "corrected", summary, {"requests": cut}, advice))
+    if not (known & usable).any():
+        raise InputError(f"{raw.name}: output_tokens is 0 in every row, expected counts or --output-tokens")
+    return *_fill_unknown(raw, counts, known, decode, findings), findings
+
+
+def _length(raw: RawRun, follows: Elasticity | None, findings: list[Finding]) -> int | None:
+    """The number of tokens every request made, if it is known."""
+    usable = raw.measured
+    reported = raw.output_tokens[usable]
+    if raw.output_tokens_override is not None:
+        length, why = raw.output_tokens_override, "--output-tokens says so"
+    elif raw.generator is not None and raw.generator.ignore_eos and raw.generator.output_tokens is not None:
+        length, why = raw.generator.output_tokens, f"{raw.generator.source} asked for that many with ignore_eos"
+    else:
+        return None
+    wrong = int((reported != length).sum())
+    if not wrong:
+        return length
+    evidence = {
+        "requests": wrong,
+        "output_tokens": length,
+        "reported_min": int(reported.min()),
+        "reported_median": float(np.median(reported)),
+        "reported_max": int(reported.max()),
+        "elasticity": follows.value if follows is not None else None,
+        "elasticity_error": follows.error if follows is not None else None,
+    }
+    if follows is not None and follows.confirms and raw.output_tokens_override is None:
+        findings.append(
+            Finding(
+                "generator-contradicts-times",
+                "warning",
+                f"{why}, but decode times follow the reported counts ({reported.min()}-{reported.max()}, elasticity "
+                f"{follows}).",
+                evidence,
+                f"The reported counts are used. If they are wrong, give --output-tokens {length}.",
+            )
+        )
+        return None
+    times = "the times cannot tell"
+    if follows is not None:
+        scaled = f"elasticity {follows}; 1 if the counts were right"
+        times = (
+            f"decode time does not depend on them ({scaled})" if follows.refutes else f"the times allow it ({scaled})"
+        )
+    findings.append(
+        Finding(
+            "output-count-wrong",
+            "corrected",
+            f"Every request made {length} tokens ({why}), but {wrong} of {len(reported)} report another count, "
+            f"{reported.min()}-{reported.max()}; {times}.",
+            evidence,
+            f"All requests are taken to have made {length} tokens. Clients that tokenize the answer's text again "
+            "miscount; record the server's usage.completion_tokens.",
+        )
+    )
+    return length
+
+
+def _unrelated(reported: Ints, follows: Elasticity) -> Finding:
+    return Finding(
+        "output-count-doubtful",
+        "warning",
+        f"Decode time does not depend on the reported output counts ({reported.min()}-{reported.max()}): elasticity "
+        f"{follows}, where true counts give 1.",
+        {"elasticity": follows.value, "elasticity_error": follows.error, "reported_median": float(np.median(reported))},
+        "They are used all the same, for want of better. If every request made the same number (ignore_eos), give "
+        "--output-tokens; else record the server's usage.completion_tokens.",
+    )
+
+
+def _fill_unknown(
+    raw: RawRun, counts: Ints, known: Bools, decode: Floats, findings: list[Finding]
+) -> tuple[Ints, Bools]:
+    """Estimate from decode time what failed requests and those that report 0 tokens made: they only load the server."""
+    sure = known & raw.measured & (counts > 1)
+    pace = float(np.median(decode[sure] / (counts[sure] - 1))) if sure.any() else 0.0
+    failed = ~raw.ok & np.isfinite(decode)
+    unknown = ~known & np.isfinite(decode)
+    guess = np.ones(len(raw), dtype=np.int64)
+    if pace > 0:
+        guess = np.where(np.isfinite(decode), 1 + np.nan_to_num(decode) / pace, 1).round().astype(np.int64)
+    # A failed request ended early: what was asked for is the most it can have made.
+    filled = np.where(unknown, guess, counts)
+    filled = np.where(failed & known, np.clip(guess, 1, np.maximum(counts, 1)), filled)
+    zero = int((unknown & raw.ok).sum())
+    if zero:
+        summary = f"{zero} of {len(raw)} requests succeeded with 0 reported output tokens."
+        advice = "They are replayed with counts estimated from their decode time, and not measured."
+        evidence = {"requests": zero, "pace_us": pace}
+        findings.append(Finding("zero-output-tokens", "corrected", summary, evidence, advice))
+    return np.maximum(filled, 1).astype(np.int64), known

@@ -1,0 +1,1 @@
+"""Util: errors, files read and written, and what else every room needs and none owns."""

@@ -1,0 +1,1 @@
+"""Validation: how far predictions are off, on requests that were not learned from."""

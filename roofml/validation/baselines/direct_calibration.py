@@ -1,0 +1,76 @@
+"""Direct calibration: an ideal step time and one constant more a step, set until mean E2E is the measured one.
+
+What earlier research on BLIS settled for. The ideal is BLIS's roofline; one number is learned, and nothing about TTFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from roofml.engine.replay import replay_with
+from roofml.engine.step_law import StepLaw
+from roofml.latency.batch import StepTable
+from roofml.traces.run import Floats, Run
+from roofml.validation.baselines.baseline import NO_OVERHEAD, Baseline, LawOf, Trained
+from roofml.validation.baselines.blis_laws import roofline_of
+from roofml.validation.baselines.samples import Samples
+from roofml.validation.cross_validation import Setting
+
+REPLAYS = 12
+"""At most so many rounds of replays."""
+CLOSE = 1e-4
+"""Relative error of mean E2E that ends the search."""
+
+
+def with_constant(overhead_us: float) -> LawOf:
+    """BLIS's roofline and `overhead_us` more a step."""
+
+    def law_of(run: Run, where: Setting) -> StepLaw:
+        ideal = roofline_of(run, where)
+
+        def law(steps: StepTable) -> Floats:
+            return ideal(steps) + overhead_us
+
+        return law
+
+    return law_of
+
+
+def train(samples: Sequence[Samples], seed: int) -> Trained:
+    """Replay and correct the constant, by secants within a bracket: mean E2E rises with it.
+
+    With several runs it is the mean over runs of log(replayed mean/measured mean) that becomes 0.
+    """
+    learned = [s for s in samples if s.paced.any()]
+
+    def miss(overhead_us: float) -> float:
+        law_of = with_constant(overhead_us)
+        ratios: list[float] = []
+        for s in learned:
+            e2e_us = replay_with(s.run, law_of(s.run, s.where), NO_OVERHEAD).e2e_us
+            ratios.append(float(np.log(np.mean(e2e_us[s.chosen]) / np.mean(s.run.e2e_us[s.chosen]))))
+        return float(np.mean(ratios))
+
+    pace = np.concatenate([s.pace_us for s in learned])
+    ideal = [s.request_means(roofline_of(s.run, s.where)(s.schedule.steps)[:, None])[:, 0] for s in learned]
+    low, high = 0.0, float(np.max(pace))  # no overhead, and a step that is all overhead
+    guess = min(max(float(np.mean(pace - np.concatenate(ideal))), 0.0), high)
+    earlier: tuple[float, float] | None = None
+    for _ in range(REPLAYS):
+        error = miss(guess)
+        if abs(error) < CLOSE:
+            break
+        low, high = (low, guess) if error > 0 else (guess, high)
+        if high - low < 1e-3:  # a bracket of a nanosecond: a roofline that is too slow already stays without overhead
+            break
+        # The first correction takes E2E for proportional to the mean step.
+        slope = 1 / float(np.mean(pace)) if earlier is None else (error - earlier[1]) / (guess - earlier[0])
+        earlier = (guess, error)
+        tried = guess - error / slope if slope > 0 else low
+        guess = tried if low < tried < high else 0.5 * (low + high)
+    return Trained(with_constant(guess), NO_OVERHEAD, free=1)
+
+
+DIRECT_CALIBRATION = Baseline("direct-calibration", "BLIS's roofline and one constant a step", train)

@@ -1,0 +1,271 @@
+"""Symbolic regression: a search over ways to put a step's components together, and not only over numbers.
+
+Expressions evolve from several seeds. Those that no smaller one beats in validation, the last part of each run's
+training requests, are the Pareto front; the law is the smallest of them that is nearly as good as the best, its weights
+then regressed on all requests. After AI Feynman and PySR, in small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
+
+from roofml.engine.step_law import StepLaw
+from roofml.latency.batch import StepTable
+from roofml.latency.components import components
+from roofml.traces.run import Bools, Floats, Ints, Run
+from roofml.validation.baselines.baseline import Baseline, Trained, with_queueing
+from roofml.validation.baselines.expressions import (
+    CONSTANT,
+    NAMES,
+    POWERS,
+    Join,
+    Leaf,
+    Node,
+    Terms,
+    evaluate,
+    formula,
+    size,
+)
+from roofml.validation.baselines.physics import parts_of
+from roofml.validation.baselines.samples import Samples, stacked
+from roofml.validation.cross_validation import Setting
+
+SEEDS, GENERATIONS, PARENTS, CHILDREN = 3, 25, 12, 36
+"""Searches, and in each: rounds, expressions kept, and new ones tried in a round."""
+TERMS, LARGEST = 6, 15
+"""Most terms of an expression, most leaves and joins of all its terms."""
+STEPS = 150_000
+"""About as many steps are looked at, in one stretch of each run."""
+VALIDATION = 0.3
+"""Share of each run's requests, the last, that choose between expressions."""
+NEARLY = 1.1
+"""An expression with so many times the least validation error is preferred when it is smaller."""
+PRICE = 0.01
+"""How much worse, relatively, an expression may be for each leaf or join less, while the search goes on."""
+LEAST_US = 1.0
+"""Where every term of an expression is 0 in a step."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An expression and how good it is."""
+
+    terms: Terms
+    weights: tuple[float, ...]
+    """One a term, not negative."""
+    size: int
+    """Leaves and joins of all terms."""
+    error_pct: float
+    """Root mean square error of a request's pace in training, %."""
+    validation_error_pct: float
+    """The same over the requests that weights were not regressed on."""
+
+    def __str__(self) -> str:
+        """As `0.93·max(decode_gemm, 1.2·weights) + 0.4·1ms`."""
+        pairs = zip(self.weights, self.terms, strict=True)
+        return " + ".join(f"{weight:.3g}·{formula(term)}" for weight, term in pairs)
+
+    def times_us(self, parts: Floats) -> Floats:
+        """Step times (steps,), µs, from components (steps, components)."""
+        total = np.full(len(parts), 0.0)
+        for weight, term in zip(self.weights, self.terms, strict=True):
+            total = total + weight * evaluate(term, parts)
+        return np.maximum(total, LEAST_US)
+
+
+def search(samples: Sequence[Samples], seed: int) -> list[Found]:
+    """The Pareto front of validation error and size, smallest first; the same for the same seed."""
+    problem = _Problem(samples)
+    seen: dict[Terms, Found] = {}
+    for one in np.random.SeedSequence(seed).spawn(SEEDS):
+        _evolve(problem, np.random.default_rng(one), seen)
+    front: list[Found] = []
+    for found in sorted(seen.values(), key=lambda f: (f.size, f.validation_error_pct, str(f))):
+        if not front or found.validation_error_pct < front[-1].validation_error_pct:
+            front.append(found)
+    return front
+
+
+def knee(front: Sequence[Found]) -> Found:
+    """The smallest expression whose validation error is nearly the least."""
+    least = min(found.validation_error_pct for found in front)
+    return next(found for found in front if found.validation_error_pct <= NEARLY * least)
+
+
+def refitted(found: Found, samples: Sequence[Samples]) -> Found:
+    """The same terms, with weights regressed on every request there is."""
+    columns = [
+        np.stack([evaluate(term, components(s.where.tables, s.schedule.steps)) for term in found.terms], axis=1)
+        for s in samples
+    ]
+    means, pace = stacked(samples, columns)
+    relative = means / pace[:, None]
+    weights, _ = cast("tuple[Floats, float]", nnls(relative, np.ones(len(pace))))
+    return replace(found, weights=tuple(weights.tolist()), error_pct=_rms_pct(relative, weights))
+
+
+class _Problem:
+    """What expressions are judged by: components of a stretch of steps, and the paces measured in it."""
+
+    def __init__(self, samples: Sequence[Samples]) -> None:
+        shown = [s for s in samples if s.paced.any()]
+        self.parts: list[Floats] = []
+        self.ends: list[tuple[Ints, Ints]] = []
+        learned: list[Bools] = []
+        paces: list[Floats] = []
+        for s in shown:
+            rows = np.flatnonzero(s.paced)
+            first, last = s.schedule.first_step[rows] + 1, s.schedule.last_step[rows] + 1
+            start, end = _stretch(first, last, STEPS // len(shown))
+            inside = (first >= start) & (last <= end)
+            self.parts.append(components(s.where.tables, s.schedule.steps)[start:end])
+            self.ends.append((first[inside] - start, last[inside] - start))
+            paces.append(s.pace_us[inside])
+            count = int(inside.sum())
+            learned.append(np.arange(count) < (1 - VALIDATION) * count)
+        self.learned = np.concatenate(learned)
+        self.pace = np.concatenate(paces)
+        self._columns: dict[Node, Floats] = {}
+
+    def column(self, node: Node) -> Floats:
+        """Mean value over each request's steps, relative to its pace: (requests,)."""
+        if node not in self._columns:
+            means: list[Floats] = []
+            for parts, (first, last) in zip(self.parts, self.ends, strict=True):
+                total = np.concatenate(([0.0], np.cumsum(evaluate(node, parts))))
+                means.append((total[last] - total[first]) / (last - first))
+            self._columns[node] = np.concatenate(means) / self.pace
+        return self._columns[node]
+
+    def judge(self, terms: Terms) -> Found:
+        """Regress the weights; terms that get none are dropped."""
+        matrix = np.stack([self.column(term) for term in terms], axis=1)
+        train = matrix[self.learned]
+        # The triangle has the same least squares in a few rows.
+        augmented = np.column_stack((train, np.ones(len(train))))
+        triangle = np.asarray(np.linalg.qr(augmented, mode="r"), np.float64)
+        weights, _ = cast("tuple[Floats, float]", nnls(triangle[:, :-1], triangle[:, -1]))
+        used = np.flatnonzero(weights > 0)
+        rest = matrix[~self.learned] if not self.learned.all() else train
+        kept = tuple(terms[i] for i in used)
+        return Found(
+            terms=kept,
+            weights=tuple(weights[used].tolist()),
+            size=sum(map(size, kept)),
+            error_pct=_rms_pct(train, weights),
+            validation_error_pct=_rms_pct(rest, weights),
+        )
+
+
+def _stretch(first: Ints, last: Ints, steps: int) -> tuple[int, int]:
+    """`steps` of a run from the middle on of what its requests were in, and never fewer than one request's."""
+    low, high = int(first.min()), int(last.max())
+    start = max(low, (low + high - steps) // 2)
+    nearest = int(np.argmin(np.where(first >= start, first, np.iinfo(np.int64).max)))
+    return start, max(start + steps, int(last[nearest]))
+
+
+def _rms_pct(relative: Floats, weights: Floats) -> float:
+    """Of predicted over measured - 1, for columns (requests, terms) relative to the pace."""
+    return 100 * float(np.sqrt(np.mean((relative @ weights - 1) ** 2)))
+
+
+def _evolve(problem: _Problem, random: np.random.Generator, seen: dict[Terms, Found]) -> None:
+    """One search; every expression tried goes into `seen`."""
+
+    def fitness(found: Found) -> tuple[float, str]:
+        return found.error_pct * (1 + PRICE * found.size), str(found)
+
+    # From every component alone, and from the plain sum of all.
+    starts: list[Terms] = [(Leaf(i), Leaf(CONSTANT)) for i in range(CONSTANT)]
+    starts.append(_trimmed(tuple(Leaf(int(i)) for i in random.permutation(CONSTANT + 1))))
+    tried = [problem.judge(terms) for terms in starts]
+    parents: list[Found] = []
+    for _ in range(GENERATIONS + 1):
+        for found in tried:
+            if found.terms:
+                seen.setdefault(found.terms, found)
+        # One of each value: copies with an idle number changed would fill the list.
+        best: dict[float, Found] = {}
+        for found in sorted((f for f in (*parents, *tried) if f.terms), key=fitness):
+            best.setdefault(round(found.error_pct, 6), found)
+        parents = list(best.values())[:PARENTS]
+        tried = [problem.judge(_child(parents, random)) for _ in range(CHILDREN)]
+
+
+def _child(parents: Sequence[Found], random: np.random.Generator) -> Terms:
+    """A changed copy of one, better ones more often, or the terms of two mixed."""
+    first, second = (parents[int(len(parents) * random.random() ** 2)] for _ in range(2))
+    terms = list(first.terms)
+    choice = random.random()
+    if choice < 0.15:
+        terms.append(Leaf(int(random.integers(len(NAMES)))))
+    elif choice < 0.3 and len(terms) > 1:
+        # Two terms may hide behind each other: their weights say in which proportion.
+        i, j = (int(k) for k in random.permutation(len(terms))[:2])
+        ratio = first.weights[j] / first.weights[i]
+        joined = Join(_way(random), terms[i], terms[j], ratio)
+        terms = [term for k, term in enumerate(terms) if k not in (i, j)] + [joined]
+    elif choice < 0.4 and len(terms) > 1:
+        terms.pop(int(random.integers(len(terms))))
+    elif choice < 0.5:
+        terms += [term for term in second.terms if random.random() < 0.5]
+    else:
+        i = int(random.integers(len(terms)))
+        terms[i] = _changed(terms[i], random)
+    return _trimmed(tuple(terms))
+
+
+def _changed(node: Node, random: np.random.Generator) -> Node:
+    """One thing in a term changed: a ratio, a way to join, a leaf; or a join made or undone."""
+    choice = random.random()
+    if isinstance(node, Leaf):
+        leaf = Leaf(int(random.integers(len(NAMES))))
+        return leaf if choice < 0.4 else Join(_way(random), node, leaf, float(np.exp(random.normal())))
+    if choice < 0.4:
+        return replace(node, ratio=node.ratio * float(np.exp(random.normal() * random.choice([0.05, 0.2, 1.0]))))
+    if choice < 0.55:
+        return replace(node, how=_way(random))
+    if choice < 0.7:
+        return replace(node, left=_changed(node.left, random))
+    if choice < 0.85:
+        return replace(node, right=_changed(node.right, random))
+    return node.left if random.random() < 0.5 else node.right
+
+
+def _way(random: np.random.Generator) -> str:
+    return list(POWERS)[int(random.integers(len(POWERS)))]
+
+
+def _trimmed(terms: Terms) -> Terms:
+    """Each term once, as many as may be, in one order."""
+    kept: list[Node] = []
+    for term in dict.fromkeys(terms):
+        if len(kept) < TERMS and sum(map(size, kept)) + size(term) <= LARGEST:
+            kept.append(term)
+    return tuple(sorted(kept or [Leaf(CONSTANT)], key=formula))
+
+
+def train(samples: Sequence[Samples], seed: int) -> Trained:
+    """Search, take the knee, and regress its weights on all requests."""
+    shown = [s for s in samples if s.paced.any()]
+    found = refitted(knee(search(shown, seed)), shown)
+
+    def law_of(run: Run, where: Setting) -> StepLaw:
+        parts = parts_of(where.tables)
+
+        def law(steps: StepTable) -> Floats:
+            return found.times_us(parts(steps))
+
+        return law
+
+    joins = (found.size - len(found.terms)) // 2
+    return with_queueing(samples, law_of, free=len(found.weights) + joins, note=str(found))
+
+
+SYMBOLIC = Baseline("symbolic", "an expression found by search", train)

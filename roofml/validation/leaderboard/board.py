@@ -1,0 +1,132 @@
+"""Board: the figures of a leaderboard, from its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from roofml.traces.run import Floats
+from roofml.validation import splits
+from roofml.validation.leaderboard.cells import Inputs, load
+from roofml.validation.leaderboard.methods import METHODS, OURS, Method
+from roofml.validation.statistics import LATENCIES, bootstrap_interval, holm, inversions, wilcoxon
+
+
+def board(inputs: Inputs, found: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """Every figure of the leaderboard as one JSON document, from cells."""
+    by_protocol: dict[str, Any] = {}
+    for protocol in splits.PROTOCOLS:
+        names = [name for name in METHODS if (protocol, name) in found]
+        if not names:
+            continue
+        rows = {name: _summary(METHODS[name], found[protocol, name], inputs.seed) for name in names}
+        by_protocol[protocol] = {
+            "methods": sorted(rows.values(), key=lambda row: row["e2e"]["mean_abs_error_pct"]),
+            "against_best_other": _tests({name: found[protocol, name] for name in names}),
+        }
+    loaded = load(inputs)
+    return {
+        "runs": [
+            {
+                "run": d.run.name,
+                "model": d.run.server.model,
+                "requests": len(d.run),
+                "saturated": d.saturated,
+            }
+            for d in loaded.diagnoses
+        ],
+        "gpu": inputs.gpu,
+        "seed": inputs.seed,
+        "protocols": by_protocol,
+    }
+
+
+def _summary(method: Method, one: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A method's row: errors over the runs that are not saturated, and of those that are apart."""
+    normal = [row for row in one["runs"] if not row["saturated"]]
+    saturated = [row for row in one["runs"] if row["saturated"]]
+    result: dict[str, Any] = {"method": method.name, "title": method.title, "kind": method.kind}
+    result["free"] = max(fold["free"] for fold in one["folds"])
+    result["notes"] = sorted({fold["note"] for fold in one["folds"] if fold["note"]})
+    for metric in LATENCIES:
+        interval = bootstrap_interval([_arrays(row, metric) for row in normal], seed=seed)
+        errors = [abs(row["figures"][metric]["mean"]["error_pct"]) for row in normal]
+        result[metric] = {
+            "mean_abs_error_pct": interval.estimate,
+            "interval_95": [interval.low, interval.high],
+            "worst_pct": max(errors),
+            "bias_pct": float(np.mean([row["figures"][metric]["mean"]["error_pct"] for row in normal])),
+            "request_mape_pct": float(np.mean([row["figures"][metric]["mape_pct"] for row in normal])),
+            **{
+                f"{level}_abs_error_pct": float(
+                    np.mean([abs(row["figures"][metric][level]["error_pct"]) for row in normal])
+                )
+                for level in ("p50", "p90", "p99")
+            },
+        }
+    result["throughput_abs_error_pct"] = float(
+        np.mean([abs(row["figures"]["throughput"]["error_pct"]) for row in normal])
+    )
+    p99 = [row["figures"]["e2e"]["p99"] for row in normal]
+    order = inversions(np.array([x["measured_us"] for x in p99]), np.array([x["predicted_us"] for x in p99]))
+    result["p99_e2e_inversions"] = {"inverted": order.inverted, "pairs": order.pairs, "tau": order.tau}
+    result["saturated"] = [
+        {"run": row["run"], **{metric: row["figures"][metric]["mean"]["error_pct"] for metric in LATENCIES}}
+        for row in saturated
+    ]
+    tables = {name: value for fold in one["folds"] for name, value in fold.get("steps", {}).items()}
+    if tables:
+        result["steps"] = tables
+    if all("violations_pct" in fold for fold in one["folds"]):
+        result["violations_pct"] = float(np.mean([fold["violations_pct"] for fold in one["folds"]]))
+    validation = [abs(bias) for fold in one["folds"] for bias in fold["validation"].values()]
+    if validation:
+        result["validation_abs_bias_pct"] = float(np.mean(validation))
+    return result
+
+
+def _arrays(row: Mapping[str, Any], metric: str) -> tuple[Floats, Floats]:
+    measured, predicted = row["blocks"][metric]
+    return np.array(measured, np.float64), np.array(predicted, np.float64)
+
+
+def _errors(one: Mapping[str, Any], metric: str, over: str) -> Floats:
+    """|error| of each unit, %: runs, or blocks of requests of all runs. Saturated runs are left out."""
+    normal = [row for row in one["runs"] if not row["saturated"]]
+    pairs = [_arrays(row, metric) for row in normal]
+    if over == "runs":
+        pairs = [(m.sum(keepdims=True), p.sum(keepdims=True)) for m, p in pairs]
+    return np.concatenate([100 * np.abs(p / m - 1) for m, p in pairs])
+
+
+def _tests(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Ours against the best baseline, by metric: signed-rank tests over runs and over blocks, p's Holm-corrected.
+
+    The best is the one with the smallest mean error over runs: chosen with the test in sight, in its favour.
+    """
+    others = [name for name in found if METHODS[name].kind == "baseline"]
+    if OURS not in found or not others:
+        return {}
+    result: dict[str, Any] = {}
+    for metric in LATENCIES:
+        best = min(others, key=lambda name: float(np.mean(_errors(found[name], metric, "runs"))))
+        tests = {
+            over: wilcoxon(_errors(found[OURS], metric, over), _errors(found[best], metric, over))
+            for over in ("runs", "blocks")
+        }
+        result[metric] = {
+            "best_other": best,
+            "ours_pct": float(np.mean(_errors(found[OURS], metric, "runs"))),
+            "best_other_pct": float(np.mean(_errors(found[best], metric, "runs"))),
+            **{
+                over: {"p": test.p, "median_difference_pct": test.median_difference, "pairs": test.n}
+                for over, test in tests.items()
+            },
+        }
+    for over in ("runs", "blocks"):
+        corrected = holm(np.array([float(entry[over]["p"]) for entry in result.values()]))
+        for entry, p in zip(result.values(), corrected, strict=True):
+            entry[over]["p_holm"] = float(p)
+    return result

@@ -1,0 +1,289 @@
+"""Page: a board as Markdown and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from roofml.validation.leaderboard.methods import OURS
+
+Row = Mapping[str, Any]
+
+PROTOCOL_TITLES = {
+    "temporal": "temporal: learned from the first 60 % of each run, judged on the last 20 %",
+    "lowo": "lowo: learned from the model's other workloads, judged on the whole run",
+    "lomo": "lomo: learned from the other models, judged on the whole run",
+}
+METRIC_TITLES = {"e2e": "E2E", "tpot": "TPOT", "ttft": "TTFT"}
+
+
+def number(value: float) -> str:
+    """Three figures or so: errors of a hundredth of a percent and of a hundred thousand percent stand in one table."""
+    if value >= 9999.5:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def signed(value: float) -> str:
+    """The same with a sign."""
+    return ("+" if value >= 0 else "-") + number(abs(value))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> list[str]:
+    """The first `text` columns are words, the others numbers."""
+    return [
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * text + "---:|" * (len(columns) - text),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def _name(row: Row) -> str:
+    return f"**{row['method']}**" if row["method"] == OURS else row["method"]
+
+
+def markdown(board: Mapping[str, Any], command: str) -> str:
+    """The whole page. `command` is what made it."""
+    normal = [run for run in board["runs"] if not run["saturated"]]
+    lines = [
+        "# Leaderboard",
+        "",
+        "Made by",
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        f"{len(normal)} runs of {len({run['model'] for run in normal})} models"
+        + (f" and {len(board['runs']) - len(normal)} at overload, apart" if len(normal) < len(board["runs"]) else "")
+        + ". Errors in %. Of means: |error| of a run's mean, averaged over runs, with the 95 % interval of a bootstrap "
+        "over blocks of requests. All methods are served by the same scheduler; they differ in the times of steps, and "
+        "ours alone knows of cold starts.",
+        "",
+    ]
+    for protocol, title in PROTOCOL_TITLES.items():
+        if protocol in board["protocols"]:
+            lines += _protocol(title, board["protocols"][protocol])
+    if "temporal" in board["protocols"]:
+        lines += _ablation(board["protocols"])
+        lines += _steps(board["protocols"]["temporal"]["methods"])
+        lines += _contract(board["protocols"]["temporal"]["methods"])
+    lines += _saturated(board["protocols"])
+    lines += _names(board["protocols"])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _protocol(title: str, found: Mapping[str, Any]) -> list[str]:
+    rows = [row for row in found["methods"] if row["kind"] != "variant"]
+
+    def mean(row: Row, metric: str) -> str:
+        low, high = row[metric]["interval_95"]
+        return f"{number(row[metric]['mean_abs_error_pct'])} ({number(low)} to {number(high)})"
+
+    cells = [
+        [
+            _name(row),
+            *(mean(row, metric) for metric in METRIC_TITLES),
+            *(number(row["e2e"][f"{level}_abs_error_pct"]) for level in ("p50", "p90", "p99")),
+            number(row["ttft"]["p99_abs_error_pct"]),
+            number(row["e2e"]["request_mape_pct"]),
+            signed(row["e2e"]["bias_pct"]),
+            number(row["throughput_abs_error_pct"]),
+            f"{row['p99_e2e_inversions']['inverted']} of {row['p99_e2e_inversions']['pairs']}",
+        ]
+        for row in rows
+    ]
+    columns = [
+        "method",
+        *(f"mean {title}" for title in METRIC_TITLES.values()),
+        "E2E p50",
+        "p90",
+        "p99",
+        "TTFT p99",
+        "E2E of a request",
+        "E2E bias",
+        "tokens/s",
+        "pairs of runs in the wrong order by p99 E2E",
+    ]
+    lines = [f"## {title}", "", *_table(columns, cells)]
+    tests = found["against_best_other"]
+    if tests:
+        lines += [
+            "Ours against the best baseline of each metric, chosen with the test in sight (Wilcoxon signed-rank, "
+            "one-sided, Holm-corrected over the metrics):",
+            "",
+            *_table(
+                ["metric", "best baseline", "ours", "its", "p over runs", "p over blocks of requests"],
+                [
+                    [
+                        METRIC_TITLES[metric],
+                        test["best_other"],
+                        number(test["ours_pct"]),
+                        number(test["best_other_pct"]),
+                        *(f"{test[over]['p_holm']:.2g} ({test[over]['pairs']} pairs)" for over in ("runs", "blocks")),
+                    ]
+                    for metric, test in tests.items()
+                ],
+                text=2,
+            ),
+        ]
+    return lines
+
+
+def _ablation(found: Mapping[str, Any]) -> list[str]:
+    """Variants of our model beside the default, by each protocol that has them."""
+    temporal = {row["method"]: row for row in found["temporal"]["methods"] if row["kind"] != "baseline"}
+    if len(temporal) < 2:
+        return []
+    elsewhere = [
+        (protocol, {row["method"]: row for row in found[protocol]["methods"]})
+        for protocol in ("lowo", "lomo")
+        if protocol in found
+    ]
+
+    def saturated(row: Row, metric: str) -> str:
+        return ", ".join(signed(one[metric]) for one in row["saturated"]) or "-"
+
+    cells = [
+        [
+            _name(row),
+            row["title"] + (f" ({', '.join(row['notes'])})" if row["notes"] else ""),
+            str(row["free"]),
+            *(number(row[metric]["mean_abs_error_pct"]) for metric in METRIC_TITLES),
+            number(row["e2e"]["p99_abs_error_pct"]),
+            *(number(rows[name]["e2e"]["mean_abs_error_pct"]) if name in rows else "-" for _, rows in elsewhere),
+            *(number(rows[name]["ttft"]["p99_abs_error_pct"]) if name in rows else "-" for _, rows in elsewhere),
+            saturated(row, "e2e"),
+            saturated(row, "tpot"),
+        ]
+        for name, row in sorted(temporal.items(), key=lambda item: item[0] != OURS)  # the default, then by error
+    ]
+    columns = [
+        "variant",
+        "what it is",
+        "free",
+        *(f"mean {title}" for title in METRIC_TITLES.values()),
+        "p99 E2E",
+        *(f"E2E, {protocol}" for protocol, _ in elsewhere),
+        *(f"p99 TTFT, {protocol}" for protocol, _ in elsewhere),
+        "E2E at overload",
+        "TPOT at overload",
+    ]
+    return [
+        "## What each part buys",
+        "",
+        "Protocol temporal where no other is named.",
+        "",
+        *_table(columns, cells, text=2),
+    ]
+
+
+def _steps(rows: Sequence[Row]) -> list[str]:
+    tables = list(dict.fromkeys(name for row in rows for name in row.get("steps", {})))
+    if not tables:
+        return []
+    kept = [row for row in rows if "steps" in row and row["kind"] != "variant"]
+    lines = ["## Cycle times of sampled steps after the training part", ""]
+    for name in tables:
+        cells = [
+            [
+                _name(row),
+                *(number(row["steps"][name][key]) for key in ("median_abs_error_pct", "mape_pct")),
+                signed(row["steps"][name]["bias_pct"]),
+                f"{row['steps'][name]['pearson_r']:.3f}",
+            ]
+            for row in sorted(kept, key=lambda row: row["steps"][name]["median_abs_error_pct"])
+        ]
+        lines += [f"{name}:", "", *_table(["method", "median abs. error", "MAPE", "bias", "Pearson r"], cells)]
+    return lines
+
+
+def _contract(rows: Sequence[Row]) -> list[str]:
+    cells = [
+        [_name(row), str(row["free"]), number(row["violations_pct"]), number(row["validation_abs_bias_pct"])]
+        for row in rows
+        if row["kind"] != "variant" and "violations_pct" in row and "validation_abs_bias_pct" in row
+    ]
+    if not cells:
+        return []
+    return [
+        "## The contract with a simulator",
+        "",
+        "Violations: random steps that more work makes shorter. Bias: of E2E on the 20 % of each run between training "
+        "and test, absolute, averaged over runs.",
+        "",
+        *_table(["method", "numbers learned", "violations, %", "bias on validation, %"], cells),
+    ]
+
+
+def _saturated(found: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for protocol, one in found.items():
+        rows = [row for row in one["methods"] if row["saturated"] and row["kind"] != "variant"]
+        cells = [
+            [_name(row), *(signed(run[metric]) for metric in METRIC_TITLES)]
+            for row in sorted(rows, key=lambda row: abs(row["saturated"][0]["e2e"]))
+            for run in row["saturated"]
+        ]
+        if cells:
+            runs = ", ".join(dict.fromkeys(run["run"] for row in rows for run in row["saturated"]))
+            lines += [f"{protocol}: {runs}", "", *_table(["method", *METRIC_TITLES.values()], cells)]
+    return (
+        ["## At overload", "", "Errors of the means, signed. No method learns from these runs.", "", *lines]
+        if lines
+        else []
+    )
+
+
+def _names(found: Mapping[str, Any]) -> list[str]:
+    titles = {
+        row["method"]: (row["title"], row["notes"])
+        for one in found.values()
+        for row in one["methods"]
+        if row["kind"] == "baseline"
+    }
+    if not titles:
+        return []
+    rows = [
+        [name, title + (f". Found: {'; '.join(notes)}" if notes else "")]
+        for name, (title, notes) in sorted(titles.items())
+    ]
+    return ["## The baselines", "", "| name | what it is |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""]
+
+
+def picture(board: Mapping[str, Any], path: Path) -> None:
+    """Errors of mean E2E, TPOT and TTFT by method and protocol, with intervals, as PNG. Needs matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = board["protocols"]
+    most = max(len(_shown(one)) for one in found.values())
+    figure: Any = Figure(figsize=(11, 1.2 + 0.27 * most * len(found)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots(len(found), len(METRIC_TITLES), squeeze=False, sharex="col")
+    for row, (protocol, one) in enumerate(found.items()):
+        rows = _shown(one)[::-1]
+        for column, (metric, title) in enumerate(METRIC_TITLES.items()):
+            axis = axes[row][column]
+            for place, entry in enumerate(rows):
+                low, high = entry[metric]["interval_95"]
+                value = max(entry[metric]["mean_abs_error_pct"], 0.01)
+                ours = entry["method"] == OURS
+                color = "#c0392b" if ours else "#34495e"
+                axis.plot([max(low, 0.01), max(high, 0.01)], [place, place], color=color, linewidth=1.5)
+                axis.plot([value], [place], "o", color=color, markersize=5)
+                axis.annotate(number(entry[metric]["mean_abs_error_pct"]), (max(high, value), place), (4, -3),
+                              textcoords="offset points", fontsize=7, color=color)  # fmt: skip
+            axis.set_xscale("log")
+            axis.set_yticks(range(len(rows)), [entry["method"] for entry in rows] if column == 0 else [""] * len(rows))
+            axis.tick_params(labelsize=8)
+            axis.grid(axis="x", alpha=0.3)
+            axis.margins(x=0.3)
+            axis.set_title(f"{protocol}: mean {title}, |error| %", fontsize=9)
+    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+
+
+def _shown(one: Mapping[str, Any]) -> list[Row]:
+    return [row for row in one["methods"] if row["kind"] != "variant"]

@@ -1,0 +1,138 @@
+"""Tables derived from measurements: a known kernel comes back, bad files are refused, what ships is what is derived."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from commandline import fails, ok
+
+from roofml.hardware.gpu import load_gpu
+from roofml.hardware.kernels import read_efficiency
+from roofml.microbench.derive import derive, never_falling, straight_line
+from roofml.microbench.importer import import_folder
+from roofml.util.files import data_folder
+
+GPU = load_gpu("H100")
+FLOPS, BANDWIDTH = GPU.flops_per_us["bfloat16"], GPU.bandwidth_bytes_per_us
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """Measurements of kernels that reach half of the roofline, and attention of 10 µs + 0.02 µs an item at 0.8."""
+    folder = tmp_path / "measured"
+    folder.mkdir()
+    sizes = (1024, 2048, 4096, 8192)
+    gemm = [
+        ("bfloat16", m, n, k, 2e-3 * max(2 * m * n * k / FLOPS, 2 * n * k / BANDWIDTH))
+        for m, n, k in product((1, 16, 64, 256, 512, 1024, 4096), sizes, sizes)
+    ]
+    pd.DataFrame(gemm, columns=["gemm_dtype", "m", "n", "k", "latency"]).to_csv(folder / "gemm_perf.csv", index=False)
+    moe = []
+    for m in (1, 8, 32, 64, 128, 256, 512, 2048, 8192):
+        hit = 8 * (1 - (1 - 2 / 8) ** m)
+        time = max(6 * m * 2 * 4096 * 7168 / FLOPS, 6 * hit * 4096 * 7168 / BANDWIDTH)
+        moe.append(("bfloat16", m, 4096, 14336, 2, 8, 2, 1, "balanced", 2e-3 * time))
+    names = "moe_dtype num_tokens hidden_size inter_size topk num_experts moe_tp_size moe_ep_size distribution latency"
+    pd.DataFrame(moe, columns=names.split()).to_csv(folder / "moe_perf.csv", index=False)
+    prefill = [
+        ("bfloat16", batch, s, 32, 8, 128, 1e-3 * 2 * batch * s**2 * 32 * 128 / FLOPS / 0.5)
+        for batch, s in product((8, 32), (1024, 4096))
+    ]
+    columns = ["kv_cache_dtype", "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim", "latency"]
+    pd.DataFrame(prefill, columns=columns).to_csv(folder / "context_attention_perf.csv", index=False)
+    decode = []
+    for batch, context in product((1, 32, 128, 512), (2, 16, 1024, 8192, 32768)):
+        beyond = max(0, batch * 8 - GPU.sm_count)
+        time = 10 + 0.02 * beyond + 4 * batch * context * 8 * 128 / BANDWIDTH / 0.8
+        decode.append(("bfloat16", batch, 1, context - 1, 32, 8, 128, 1e-3 * time))
+    columns.insert(3, "step")
+    pd.DataFrame(decode, columns=columns).to_csv(folder / "generation_attention_perf.csv", index=False)
+    reduce = [(gpus, 2**p, 1e-3 * (4 + 2**p / 1e5)) for gpus, p in product((2, 4), (7, *range(16, 28)))]
+    pd.DataFrame(reduce, columns=["num_gpus", "message_size", "latency"]).to_csv(
+        folder / "custom_allreduce_perf.csv", index=False
+    )
+    return folder
+
+
+def test_known_kernels_come_back(measured: Path, tmp_path: Path) -> None:
+    """To the three digits that are written."""
+    out = tmp_path / "out"
+    ok("bench", "import", "--gpu", "H100", "--from", measured, "--date", "2026-01-01", "-o", out)
+    found = read_efficiency(out, GPU)
+    assert found.gemm.at("bfloat16", 3000, 5000)[0] == pytest.approx(2, rel=2e-3)
+    assert found.mixture("bfloat16", 8, 2, 4096, 7168)[0] == pytest.approx(0.5, rel=2e-3)
+    assert found.prefill_attention("bfloat16", 32, 8, 128)[0] == pytest.approx(0.5, rel=1e-3)
+    decode = found.decode_attention("bfloat16", 32, 8, 128)
+    assert (decode.fixed_us, decode.item_us, decode.mbu) == pytest.approx((10, 0.02, 0.8), rel=2e-3)
+    assert found.allreduce_us_at(2, np.array([2.0**20]))[0] == pytest.approx(4 + 2**20 / 1e5, rel=2e-3)
+
+
+def test_an_import_twice_writes_the_same_bytes(measured: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        ok("bench", "import", "--gpu", "H100", "--from", measured, "--date", "2026-01-01", "-o", tmp_path / name)
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
+
+
+def test_provenance_is_in_every_file(measured: Path, tmp_path: Path) -> None:
+    said = ok(
+        "bench", "import", "--gpu", "H100", "--from", measured, "--source", "our lab", "--licence", "MIT",
+        "--date", "2026-01-01", "-o", tmp_path / "out", "--json",
+    ).document  # fmt: skip
+    assert (said["source"], said["licence"], said["date"]) == ("our lab", "MIT", "2026-01-01")
+    for path in (tmp_path / "out").iterdir():
+        text = path.read_text()
+        for line in ("# gpu: H100", "# source: our lab", "# licence: MIT", "# date: 2026-01-01", "# sd: "):
+            assert line in text
+
+
+def test_a_gross_outlier_is_left_out() -> None:
+    """2,048 tokens measured at four times what 4,096 take; what stays never falls."""
+    sizes = np.array([512.0, 1024, 2048, 4096])
+    cleaned = never_falling(sizes, np.array([60.0, 110, 1600, 400]))
+    assert np.all(np.diff(cleaned) >= 0)
+    assert cleaned[-1] == pytest.approx(400, rel=0.15)
+    assert cleaned[2] < 500
+
+
+def test_a_straight_line_survives_a_wild_point() -> None:
+    ideal = np.array([0.0, 0, 0, 50, 100, 200, 400, 800])
+    items = np.array([0.0, 100, 1000, 0, 100, 1000, 0, 100])
+    times = 10 + 0.02 * items + ideal / 0.8
+    times[5] *= 3
+    fixed, item, mbu, _ = straight_line(times, items, ideal, ideal == 0)
+    assert (fixed, item, mbu) == pytest.approx((10, 0.02, 0.8), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("gemm", "gemm_dtype", "dtype", "gemm_perf.csv: gemm_dtype: missing column"),
+        ("gemm", "bfloat16,1,1024", "bfloat16,one,1024", "gemm_perf.csv: m: expected numbers"),
+        ("gemm", "bfloat16,1,1024", "bfloat16,-1,1024", "gemm_perf.csv: m: expected positive numbers only"),
+        ("custom_allreduce", None, None, "expected custom_allreduce_perf.parquet or custom_allreduce_perf.csv"),
+    ],
+)
+def test_bad_measurements_are_refused_and_nothing_is_written(
+    measured: Path, tmp_path: Path, name: str, old: str | None, new: str | None, message: str
+) -> None:
+    path = measured / f"{name}_perf.csv"
+    if old is None or new is None:
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace(old, new, 1))
+    assert message in fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("gpu", "name"), [("H100", "h100_sxm"), ("A100-SXM", "a100_sxm"), ("L40S", "l40s")])
+def test_what_ships_is_what_is_derived(shared: Path, gpu: str, name: str) -> None:
+    sheet = load_gpu(gpu)
+    tables, about = import_folder(shared / "kernels" / f"{name}-vllm-0.14.0", "any", "any")
+    for file, text in derive(tables, sheet, about).items():
+        shipped = (data_folder("bench_data") / gpu.lower() / file).read_text()
+        assert [x for x in text.splitlines() if x[0] != "#"] == [x for x in shipped.splitlines() if x[0] != "#"]

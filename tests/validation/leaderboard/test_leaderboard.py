@@ -1,0 +1,155 @@
+"""The leaderboard: the same bytes however it was computed, nothing learned from what is judged, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commandline import fails, ok
+from runfolder import MODEL, RunFolder, exp_config, header, requests
+
+from roofml.util.errors import InputError
+from roofml.validation.leaderboard.board import board
+from roofml.validation.leaderboard.cells import Inputs, cell, cells, digest, elsewhere, folds_of, load
+from roofml.validation.leaderboard.page import markdown, number, picture, signed
+
+OTHER = "codellama/CodeLlama-34b-Instruct-hf"
+
+
+def write(folder: Path, model: str, seed: int, tp: int = 1) -> Path:
+    head, settings = header(), exp_config()
+    for mapping in (head["server"], settings):
+        mapping["model"] = model
+    head["server"]["tensor_parallel"] = settings["tensor_parallelism"] = tp
+    return RunFolder(rows=requests(150, seed=seed, output=60), header=head, exp_config=settings).write(folder)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    folder = tmp_path_factory.mktemp("runs")
+    runs = (
+        write(folder / "first", MODEL, 1),
+        write(folder / "second", MODEL, 2),
+        write(folder / "other", OTHER, 3, tp=2),
+    )
+    return Inputs(runs, "H100")
+
+
+@pytest.fixture(scope="module")
+def found(inputs: Inputs) -> dict[tuple[str, str], dict[str, Any]]:
+    """Cells computed in this process."""
+    names = ("roofml", "naive-mean", "blackbox")
+    return {("temporal", name): cell(inputs, "temporal", name) for name in names} | {
+        (p, name): cell(inputs, p, name) for p in ("lomo", "lowo") for name in names[1:]
+    }
+
+
+def test_parts_of_a_fold_never_overlap_and_nothing_elsewhere_is_judged(inputs: Inputs) -> None:
+    diagnoses = load(inputs).diagnoses
+    for protocol in ("temporal", "lomo", "lowo"):
+        folds = folds_of(protocol, diagnoses)
+        for fold in folds:
+            for test in (*fold.test, *fold.validation):
+                for other in (*fold.train, *elsewhere(protocol, fold, folds, diagnoses)):
+                    if other.run.name == test.run.name:
+                        assert not np.any(other.requests & test.requests)
+            model = fold.test[0].run.server.model
+            assert all(p.run.server.model != model for p in elsewhere(protocol, fold, folds, diagnoses))
+            if protocol == "lomo":
+                assert all(p.run.server.model != model for p in fold.train)
+
+
+def test_the_test_part_of_a_run_is_its_last_fifth(found: dict[tuple[str, str], dict[str, Any]]) -> None:
+    assert [row["requests"] for row in found["temporal", "roofml"]["runs"]] == [30, 30, 30]
+    assert [row["requests"] for row in found["lomo", "blackbox"]["runs"]] == [150, 150, 150]
+
+
+def test_a_cell_is_the_same_from_another_process_and_from_disk(
+    inputs: Inputs, found: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
+) -> None:
+    seen: list[bool] = []
+    selected = {"temporal": ["naive-mean"], "lowo": ["blackbox"]}
+    first = cells(inputs, selected, tmp_path, 2, lambda protocol, name, known: seen.append(known))
+    again = cells(inputs, selected, tmp_path, 2, lambda protocol, name, known: seen.append(known))
+    assert seen == [False, False, True, True]
+    for key, document in first.items():
+        assert json.dumps(document) == json.dumps(again[key]) == json.dumps(json.loads(json.dumps(found[key])))
+
+
+def test_the_digest_follows_data_and_seed(inputs: Inputs, tmp_path: Path) -> None:
+    assert digest(inputs) == digest(inputs)
+    assert digest(inputs) != digest(Inputs(inputs.runs, "H100", seed=1))
+    assert digest(inputs) != digest(Inputs(inputs.runs[:2], "H100"))
+
+
+def test_a_board_has_every_row_with_intervals_and_tests(
+    inputs: Inputs, found: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
+) -> None:
+    document = board(inputs, found)
+    json.dumps(document, allow_nan=False)
+    assert document["protocols"]["lowo"]["against_best_other"] == {}  # ours is not among them
+    for protocol, ours in (("temporal", {"roofml"}), ("lomo", set[str]())):
+        one = document["protocols"][protocol]
+        assert {row["method"] for row in one["methods"]} == {"naive-mean", "blackbox"} | ours
+        errors = [row["e2e"]["mean_abs_error_pct"] for row in one["methods"]]
+        assert errors == sorted(errors)
+        for row in one["methods"]:
+            low, high = row["e2e"]["interval_95"]
+            assert low <= row["e2e"]["mean_abs_error_pct"] <= high
+        for test in one["against_best_other"].values():
+            assert test["best_other"] in ("naive-mean", "blackbox")
+            assert test["runs"]["p"] <= test["runs"]["p_holm"] <= 1
+    page = markdown(document, "roofml leaderboard ...")
+    assert page == markdown(json.loads(json.dumps(document)), "roofml leaderboard ...")
+    for heading in ("temporal:", "lowo:", "lomo:", "The contract with a simulator", "The baselines"):
+        assert heading in page
+    pytest.importorskip("matplotlib")
+    picture(document, tmp_path / "a.png")
+    picture(document, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_command_writes_three_files_and_goes_on_where_it_was_stopped(inputs: Inputs, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    common = ["--gpu", "H100", "--protocol", "temporal", "--method", "naive-mean", "--method", "blackbox"]
+    kept = tmp_path / "cells"
+    command = ["leaderboard", *inputs.runs, *common, "--cells", kept, "-o", tmp_path / "board.md", "--quiet"]
+    ok(*command)
+    files = [tmp_path / f"board.{kind}" for kind in ("md", "json", "png")]
+    before = [file.read_bytes() for file in files]
+    min(kept.rglob("*.json")).unlink()  # as if it had been stopped before this one
+    ok(*command)
+    assert [file.read_bytes() for file in files] == before
+    shown = ok(*command[:-3]).out
+    assert "naive-mean" in shown
+    assert "blackbox" in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--method", "oracle"], "--method 'oracle': expected one of roofml,"),
+        (["-o", "nowhere/board.md"], "folder nowhere does not exist"),
+        (["-o", "board.json"], "expected a name that does not end in .json or .png"),
+        (["--steps", "other.parquet"], "other.parquet: no such file"),
+    ],
+)
+def test_bad_usage_is_one_line(inputs: Inputs, flags: list[str], message: str) -> None:
+    assert message in fails("leaderboard", *inputs.runs, "--gpu", "H100", *flags).err
+
+
+def test_protocols_that_the_runs_do_not_allow_are_refused(inputs: Inputs) -> None:
+    with pytest.raises(InputError, match="at least two models"):
+        folds_of("lomo", load(Inputs(inputs.runs[:2], "H100")).diagnoses)
+    assert "at least two models" in fails("leaderboard", *inputs.runs[:2], "--gpu", "H100").err
+
+
+def test_numbers_fit_their_cells() -> None:
+    assert [number(x) for x in (0.123, 9.996, 12.34, 99.96, 1234.5, 1.5e6)] == [
+        "0.12", "10.0", "12.3", "100", "1234", "1.5e+06",
+    ]  # fmt: skip
+    assert signed(-0.5) == "-0.50"
+    assert signed(0.0) == "+0.00"
