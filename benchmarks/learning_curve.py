@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from roofml.calibration.fit import fit
-from roofml.calibration.other_models import read_pooled
+from roofml.calibration.other_models import read_other_models
 from roofml.calibration.prior import PACKAGE, Prior
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import examine
-from roofml.validation.cross_validation import judge, setting_of, summary
+from roofml.latency.deployment import deployment_of
+from roofml.traces.doctor import clean
+from roofml.traces.read import read_raw
+from roofml.traces.server import ServerOverrides
+from roofml.validation.cross_validation import judge
+from roofml.validation.report import summary
 from roofml.validation.splits import temporal
 
 SIZES = (50, 200, 1000, None)
@@ -31,10 +34,10 @@ METRICS = {"e2e_mean": "E2E", "tpot_mean": "TPOT", "ttft_mean": "TTFT"}
 
 def errors(folders: list[Path], size: int | None, kind: str) -> dict[str, float]:
     """Mean absolute error, %, of METRICS over the runs that are not saturated, and of TPOT over the others."""
-    diagnoses = [examine(read_run(folder, ServerOverrides(gpu="H100"))) for folder in folders]
+    diagnoses = [clean(read_raw(folder, ServerOverrides(gpu="H100"))) for folder in folders]
     reports = []
     for fold in temporal(diagnoses, 0.6):
-        where = setting_of([part.run for part in fold.test])
+        where = deployment_of([part.run for part in fold.test])
         masks = []
         for part in fold.train:
             places = np.flatnonzero(part.requests)
@@ -42,7 +45,7 @@ def errors(folders: list[Path], size: int | None, kind: str) -> dict[str, float]
             mask = np.zeros(len(part.run), np.bool_)
             mask[places[np.linspace(0, len(places) - 1, min(wanted, len(places))).astype(int)]] = True
             masks.append(mask)
-        pooled = read_pooled().prior(where.model.name, where.gpu.name)
+        pooled = read_other_models().prior(where.model.name, where.gpu.name)
         prior = {"pooled": pooled, "package": PACKAGE, "wide": WIDE}[kind]
         found = fit([part.run for part in fold.train], where.tables, chosen=masks, prior=prior)
         reports += [judge(part, where, found.values, pace=found.paces.get(part.run.name, 1.0)) for part in fold.test]

@@ -18,13 +18,14 @@ import numpy as np
 
 from roofml.engine.replay import replay
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.kernels import load_efficiency
-from roofml.latency.batch import StepTable
+from roofml.hardware.read_kernels import load_efficiency
+from roofml.latency.batch import StepSums
 from roofml.latency.components import component_tables
 from roofml.latency.formula import step_times
-from roofml.latency.parameters import PRIOR_VALUES, split
+from roofml.latency.parameters import PRIOR_VALUES, Parameters
 from roofml.models.spec import load_model
-from roofml.traces.run import Run, Server
+from roofml.traces.run import Run
+from roofml.traces.server import Server
 
 BLIS_SECONDS = 14.6
 """BLIS's replay of codellama-34b general, 16,800 requests."""
@@ -65,14 +66,14 @@ def made_up_run(requests: int) -> Run:
     )
 
 
-def mixed_batches(steps: int) -> StepTable:
+def mixed_batches(steps: int) -> StepSums:
     """Batches of 1 to 128 decodes at contexts around 700, every other with a chunk of a prompt."""
     rng = np.random.default_rng(0)
     decodes = rng.integers(1, 129, steps).astype(np.float64)
     chunk = rng.integers(1, 600, steps) * (np.arange(steps) % 2.0)
     context = rng.integers(0, 1000, steps) * (chunk > 0.0)
     pairs = chunk * (context + (chunk + 1) / 2)
-    return StepTable(chunk, decodes, decodes + (chunk > 0), pairs, context, 700 * decodes, 0 * decodes)
+    return StepSums(chunk, decodes, decodes + (chunk > 0), pairs, context, 700 * decodes, 0 * decodes)
 
 
 def fastest(job: Callable[[], object], repeats: int) -> float:
@@ -95,10 +96,10 @@ def main() -> None:
 
     gpu = load_gpu(GPU)
     tables = component_tables(load_model(MODEL), gpu, TP, BUDGET, load_efficiency(gpu))
-    step, request = split(PRIOR_VALUES)
+    step, request = Parameters.of(PRIOR_VALUES)
     run = made_up_run(options.requests)
     schedule = replay(run, tables, step, request).schedule
-    steps = len(schedule.steps)
+    steps = schedule.steps.length
     seconds = fastest(lambda: replay(run, tables, step, request), options.repeats)
     blis_seconds = BLIS_SECONDS * options.requests / BLIS_REQUESTS
     print(
@@ -111,13 +112,13 @@ def main() -> None:
 
     batches = mixed_batches(1_000_000)
     seconds = fastest(lambda: step_times(tables, batches, step), options.repeats)
-    print(f"step_times  {len(batches):,} mixed batches: {seconds:.3f} s, {len(batches) / seconds:,.0f} steps/s")
+    print(f"step_times  {batches.length:,} mixed batches: {seconds:.3f} s, {batches.length / seconds:,.0f} steps/s")
 
     requests_of_one = [(1, 400 + 5 * i, 400) for i in range(127)] + [(100, 200, 400)]
 
     def a_thousand_single_steps() -> None:
         for _ in range(1000):
-            step_times(tables, StepTable.from_batches([requests_of_one]), step)
+            step_times(tables, StepSums.from_requests([requests_of_one]), step)
 
     print(f"            one step from its list of 128 requests: {1e3 * fastest(a_thousand_single_steps, 3):.0f} µs")
 

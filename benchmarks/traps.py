@@ -19,28 +19,28 @@ from scipy.optimize import nnls
 
 from roofml.traces.steps.cycles import cycles
 from roofml.traces.steps.table import SampledSteps
-from roofml.validation.cross_validation import report
 from roofml.validation.leaderboard.cells import Inputs, folds_of, load
-from roofml.validation.leaderboard.methods import METHODS
-from roofml.validation.leaderboard.variants import Preset, part_as_seen
+from roofml.validation.leaderboard.predictors import PREDICTORS
+from roofml.validation.leaderboard.variants import Variant, part_as_seen
+from roofml.validation.report import report
 
 BASELINES = ("blackbox", "direct-calibration", "boosted-trees", "two-regime-ridge")
 VIEWS = {
-    "as corrected": Preset("as corrected", ""),
-    "without prefix hits": Preset("blind", "", blind_to="prefix hits"),
-    "output lengths as counted": Preset("blind", "", blind_to="true output lengths"),
+    "as corrected": Variant("as corrected", ""),
+    "without prefix hits": Variant("blind", "", blind_to="prefix hits"),
+    "output lengths as counted": Variant("blind", "", blind_to="true output lengths"),
 }
 METRICS = {"E2E": "e2e_mean", "TPOT": "tpot_mean", "TTFT": "ttft_mean"}
 
 
-def errors(inputs: Inputs, name: str, view: Preset, protocol: str) -> list[float]:
+def errors(inputs: Inputs, name: str, view: Variant, protocol: str) -> list[float]:
     """Mean absolute errors of mean E2E, TPOT (by the tokens that were made) and TTFT over the normal runs, %."""
     loaded = load(inputs)
     altered = partial(part_as_seen, view, reported=loaded.reported)
     found: list[list[float]] = []
     for fold in folds_of(protocol, loaded.diagnoses):
         ours = replace(fold, train=tuple(map(altered, fold.train)), test=tuple(map(altered, fold.test)))
-        learned = METHODS[name].learn(ours, [], loaded.reported, {}, 0)
+        learned = PREDICTORS[name].learn(ours, [], loaded.reported, {}, 0)
         for part in fold.test:
             if not part.diagnosis.saturated:
                 judged = report(part.run, learned.serve(altered(part).run), part.requests, saturated=False)

@@ -1,15 +1,21 @@
-"""Runs as BLIS was given them: the `.input` tables and the server files beside the traces."""
+"""Real runs: the eleven that are published, and what BLIS was given of them (`.input` tables, files beside traces)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from test_blis_model_view import config_of
 
-from roofml.blis.deployment import SHIPPED_HARDWARE, Deployment
+from roofml.blis.deployment import SHIPPED_HARDWARE, BlisDeployment
 from roofml.blis.model_view import blis_model
-from roofml.traces.run import Run, Server
+from roofml.traces.run import Run
+from roofml.traces.server import Server
 from roofml.util.yaml_io import read_mapping
 
-SETS = {
+SETS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "bundled": (
         (15563.199579, 777.3455, 45.907545),
         (0.152128, 0, 1.36252915, 0.752037, 32.09546717, 4.41684444, 126.024825, 481.8613888, 0, 1.94710771, 0.752037),
@@ -19,13 +25,47 @@ SETS = {
 """Alphas and betas that BLIS was given."""
 
 SATURATED = "20260218-160939-codellama-34b-tp2-reasoning"
+LATER = "20260217-170634-llama-2-7b-tp1-reasoning"
+"""At overload, most of its requests failed: neither in what is published nor among what BLIS was run on."""
+
+# The two whose config is not among the shared ones, written from what BLIS printed: they check how fields are read,
+# and not that these are the models' real values.
+WRITTEN: dict[str, dict[str, Any]] = {
+    "mistral-nemo-instruct-2407": {
+        "hidden_act": "silu", "hidden_size": 5120, "intermediate_size": 14336, "num_attention_heads": 32,
+        "num_hidden_layers": 40, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
+        "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
+    },
+    "glm-5.2-fp8": {
+        "hidden_act": "silu", "hidden_size": 6144, "intermediate_size": 12288, "num_attention_heads": 64,
+        "num_hidden_layers": 78, "num_key_value_heads": 64, "head_dim": 192, "vocab_size": 154880,
+        "max_position_embeddings": 1048576, "dtype": "bfloat16", "first_k_dense_replace": 3, "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64, "moe_intermediate_size": 2048, "n_routed_experts": 256, "n_shared_experts": 1,
+        "num_experts_per_tok": 8, "quantization_config": {"quant_method": "fp8"},
+    },
+}  # fmt: skip
 
 
-def run_names(shared):
-    return sorted(path.name for path in (shared / "groundtruth").iterdir())
+def config_of(shared: Path, key: str) -> dict[str, Any]:
+    """A model's config by BLIS's name of it."""
+    if key in WRITTEN:
+        return WRITTEN[key]
+    folder, _, name = key.rpartition("/")
+    return json.loads((shared / "hf_configs" / f"{folder or 'blis'}--{name}.json").read_text())
 
 
-def server_of(folder):
+def run_folders(shared: Path) -> list[Path]:
+    """The eleven published runs."""
+    return sorted(path for path in (shared / "groundtruth").iterdir() if path.is_dir() and path.name != LATER)
+
+
+def run_names(shared: Path) -> list[str]:
+    """Their names."""
+    return [path.name for path in run_folders(shared)]
+
+
+def server_of(folder: Path) -> Server:
+    """The server as the files beside a trace describe it."""
     experiment, cache = read_mapping(folder / "exp-config.yaml"), read_mapping(folder / "kv-cache.yaml")
     return Server(
         model=experiment["model"],
@@ -39,7 +79,7 @@ def server_of(folder):
     )
 
 
-def measured_run(shared, name):
+def measured_run(shared: Path, name: str) -> Run:
     """The run with BLIS's own view of its prompts, and the measured latencies."""
     folder = shared / "groundtruth" / name
     table = pd.read_parquet(shared / "golden" / "blis_replays" / f"{name}.input.parquet")
@@ -64,7 +104,8 @@ def measured_run(shared, name):
     )
 
 
-def deployment_of(shared, run):
+def blis_deployment(shared: Path, run: Run) -> BlisDeployment:
+    """The deployment that served a run, from the config that BLIS was given."""
     name = run.server.model.rpartition("/")[2]
     model = blis_model(config_of(shared, f"training/{name}"), name)
-    return Deployment(model, SHIPPED_HARDWARE["H100"], run.server.tensor_parallel)
+    return BlisDeployment(model, SHIPPED_HARDWARE["H100"], run.server.tensor_parallel)

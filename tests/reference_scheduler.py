@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from roofml.engine.replay import RequestParameters
+from roofml.latency.parameters import RequestParameters
 from roofml.traces.run import Run
 
 Row = tuple[float, ...]

@@ -13,6 +13,8 @@ import numpy as np
 from roofml.traces.tracev2 import COLUMNS
 
 MODEL = "meta-llama/Llama-2-7b-hf"
+OVERLOADED = "20260217-170634-llama-2-7b-tp1-reasoning"
+"""A real run that came later than the published figures: saturated, and thousands of its requests failed."""
 
 Row = dict[str, object]
 
@@ -86,3 +88,10 @@ class RunFolder:
             writer.writerow(self.columns)
             writer.writerows([one.get(column, "") for column in self.columns] for one in self.rows)
         return folder
+
+
+def eleven_runs(shared: Path) -> list[Path]:
+    """The folders of the real runs that the published figures are of."""
+    folders = sorted(folder for folder in (shared / "groundtruth").iterdir() if folder.name != OVERLOADED)
+    assert len(folders) == 11
+    return folders

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from roofml.engine.replay import Schedule
-from roofml.traces.run import Ints
 from roofml.traces.steps.table import FIELDS, SampledSteps, table_of
+from roofml.util.arrays import Ints
 
 FIRST_ID = 40
 """The server had stepped before the load came."""
@@ -21,7 +21,7 @@ FIRST_NS = 7_000_000_000_000
 def columns_of(schedule: Schedule, share: float, seed: int = 0) -> dict[str, Ints]:
     """Every step kept with the same chance. With async scheduling a step is formed when the step before it starts."""
     steps = schedule.steps
-    kept = np.flatnonzero(np.random.default_rng(seed).random(len(steps)) < share)
+    kept = np.flatnonzero(np.random.default_rng(seed).random(steps.length) < share)
     kept = kept[kept > 0]
     start = np.rint(1e3 * schedule.step_start_us[kept - 1]).astype(np.int64) + FIRST_NS
     decodes = steps.decode_tokens[kept].astype(np.int64)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from roofml.engine.replay import RequestParameters
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.kernels import Efficiency, GemmTable, Rows, load_efficiency
+from roofml.hardware.kernel_tables import GemmTable, Rows
+from roofml.hardware.kernels import Efficiency
+from roofml.hardware.read_kernels import load_efficiency
 from roofml.latency.components import ComponentTables, component_tables
-from roofml.latency.formula import StepParameters
-from roofml.latency.parameters import PARAMETERS
+from roofml.latency.parameters import PARAMETERS, RequestParameters, StepParameters
 from roofml.models.spec import ModelSpec, load_model, model_from_config
-from roofml.traces.run import Run, Server
+from roofml.traces.run import Run
+from roofml.traces.server import Server
 
 BUDGET = 2048
 

@@ -1,16 +1,19 @@
-"""Deployment: the model, GPU and parallelism that a BLIS step time is about, and what BLIS refuses of it.
+"""BlisDeployment: the model, GPU and parallelism that a BLIS step time is about, and what BLIS refuses of it.
 
 Source: sim/latency/{config,latency,trained_physics_model,moe_comm_backend}.go of inference-sim.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from roofml.blis.model_view import BlisModel
-from roofml.hardware.gpu import Gpu
+from roofml.blis.model_view import BlisModel, blis_model
+from roofml.hardware.gpu import Gpu, load_gpu
+from roofml.models.spec import config_path
+from roofml.traces.run import Run
 from roofml.util.errors import InputError
 
 BACKENDS = ("trained-physics", "roofline")
@@ -55,7 +58,7 @@ def hardware_of(gpu: Gpu) -> Hardware:
 
 
 @dataclass(frozen=True)
-class Deployment:
+class BlisDeployment:
     """What BLIS is told by `--model`, `--hardware`, `--tp`, `--dp` and `--moe-comm-backend`."""
 
     model: BlisModel
@@ -81,7 +84,7 @@ class Deployment:
         return self.hardware.bandwidth_tb_per_s * 1e6
 
 
-def check_deployment(deployment: Deployment, backend: str = "trained-physics") -> None:
+def check_deployment(deployment: BlisDeployment, backend: str = "trained-physics") -> None:
     """Raise InputError for what BLIS would refuse, or panic on, naming the field of the config or the flag."""
     model, tp, name = deployment.model, deployment.tp, deployment.model.name
     if backend not in BACKENDS:
@@ -164,3 +167,13 @@ class BlisCoefficients:
         eleven = [*betas, betas[3]] if len(betas) == 10 else betas
         first, second, third = (abs(float(value)) for value in alphas[:3])
         return cls((first, second, third), tuple(abs(float(value)) for value in eleven[:MAX_BETAS]))
+
+
+def blis_deployment_of(run: Run) -> BlisDeployment:
+    """The run's model, GPU and tensor parallel size as BLIS sees them. Raises InputError without a GPU."""
+    server = run.server
+    if server.gpu is None:
+        raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")
+    path = config_path(server.model)
+    model = blis_model(json.loads(path.read_text("utf-8")), path.parent.name)
+    return BlisDeployment(model, hardware_of(load_gpu(server.gpu)), server.tensor_parallel)

@@ -12,16 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from roofml.blis.deployment import Deployment
+from roofml.blis.deployment import BlisDeployment
 from roofml.blis.latency import BlisSteps, basis
 from roofml.blis.replay import BlisReplay
 from roofml.engine.kv_cache import NOTHING
 from roofml.traces.run import Run
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from roofml.util.arrays import Bools, Floats
 
 DECODE_SPREAD, TTFT_SPREAD = 0.02, 0.2
 """Errors that BLIS's form is expected to leave: of E2E - TTFT, relative to its own; of TTFT, relative to the median."""
@@ -84,7 +81,9 @@ def misfit(run: Run, predicted: BlisReplay, rows: Bools, pace: float) -> float:
     return float(RUN_WEIGHT / rows.sum() * loss.sum())
 
 
-def from_replay(run: Run, deployment: Deployment, predicted: BlisReplay, queueing_us: int, rows: Bools) -> Equations:
+def from_replay(
+    run: Run, deployment: BlisDeployment, predicted: BlisReplay, queueing_us: int, rows: Bools
+) -> Equations:
     """The equations of `rows`, with every request in the steps that a replay with this α0 put it in."""
     schedule = predicted.schedule
     rows = rows & (schedule.last_step != NOTHING)
@@ -106,7 +105,7 @@ def from_replay(run: Run, deployment: Deployment, predicted: BlisReplay, queuein
     )
 
 
-def from_measurement(run: Run, deployment: Deployment, rows: Bools) -> Equations:
+def from_measurement(run: Run, deployment: BlisDeployment, rows: Bools) -> Equations:
     """The equations of `rows`, with the load that the measured first and last chunks show.
 
     A request's decode steps are its output tokens after the first; what they hold is the mean of the load over their

@@ -9,23 +9,21 @@ ours can overload the replay. One model on one GPU, or several: BLIS ships one s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.blis.deployment import BlisCoefficients, Deployment
+from roofml.blis.deployment import BlisCoefficients, BlisDeployment
 from roofml.blis.equations import RUN_SPREAD, Equations, from_measurement, from_replay, misfit
 from roofml.blis.latency import BETA_NAMES
 from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
 from roofml.traces.run import Run
+from roofml.traces.selection import Selection
+from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 ALPHA_NAMES = ("queueing_us", "completion_us", "output_token_us")
 NAMES = (*ALPHA_NAMES, *BETA_NAMES)
@@ -93,25 +91,23 @@ class BlisFit:
 
 
 def fit(
-    runs: Sequence[tuple[Run, Deployment]],
-    train_fraction: float = 1.0,
+    selections: Sequence[tuple[Selection, BlisDeployment]],
+    *,
     rounds: int = 8,
     priors: dict[str, Prior] | None = None,
 ) -> BlisFit:
-    """One set of coefficients for `runs`, each given with the deployment that served it.
+    """One set of coefficients for the selected requests, each run given with the deployment that served it.
 
-    The first `train_fraction` of each run's requests are used, latencies and arrivals alike, and nothing after them.
-    Raises InputError for a fraction outside (0, 1] and for runs without usable latencies.
+    Of a run nothing after its last selected request is used, arrivals included. Raises InputError for runs without
+    usable latencies.
     """
-    if not 0 < train_fraction <= 1:
-        raise InputError(f"train fraction {train_fraction:g}: expected more than 0 and at most 1")
-    if not runs:
+    if not selections:
         raise InputError("no runs to fit")
     believed = {**PRIORS, **(priors or {})}
     centre = np.array([believed[name].mean for name in NAMES])
     pull = 1 / np.array([believed[name].spread for name in NAMES])
     floor = np.array([believed[name].least for name in NAMES])
-    taken = [(first_requests(for_blis(run), train_fraction), deployment) for run, deployment in runs]
+    taken = [(for_blis(_until_last(selection)), deployment) for selection, deployment in selections]
     usable = [_usable(run) for run, _ in taken]
     for (run, _), rows in zip(taken, usable, strict=True):
         if not rows.any():
@@ -160,14 +156,12 @@ def fit(
     )
 
 
-def first_requests(run: Run, fraction: float) -> Run:
-    """The first `fraction` of the run's requests (rounded down, at least one)."""
-    count = max(1, int(fraction * len(run) + 1e-9))
-    names = (
-        "request_id", "arrival_us", "prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens", "ttft_us",
-        "e2e_us", "ok",
-    )  # fmt: skip
-    return replace(run, **{name: getattr(run, name)[:count] for name in names})
+def _until_last(selection: Selection) -> Run:
+    """The run up to its last selected request."""
+    chosen = np.flatnonzero(selection.requests)
+    if not len(chosen):
+        raise InputError(f"{selection.run.name}: no successful request to fit")
+    return selection.run.take(np.arange(len(selection.run)) <= chosen[-1])
 
 
 def errors_of(run: Run, ttft_us: Floats, e2e_us: Floats, rows: Bools | None = None) -> RunErrors:

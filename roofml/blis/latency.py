@@ -14,14 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.blis.deployment import ALL_TO_ALL, MAX_BETAS, Deployment, check_deployment, validate_coefficients
+from roofml.blis.deployment import ALL_TO_ALL, MAX_BETAS, BlisDeployment, check_deployment, validate_coefficients
+from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 BETA_NAMES = (
     "prefill_compute",
@@ -112,7 +109,7 @@ class Rates(NamedTuple):
     interleaved_moe_layers: float
 
 
-def rates(deployment: Deployment) -> Rates:
+def rates(deployment: BlisDeployment) -> Rates:
     """The constants of `trained-physics` for one deployment. Raises InputError for one that BLIS refuses.
 
     With L layers, hidden size d, dkv = KV heads·(d div heads), k experts per token, N experts spread over G GPUs, a and
@@ -217,13 +214,13 @@ def complete(betas: Sequence[float]) -> Floats:
     return eleven
 
 
-def basis(deployment: Deployment, steps: BlisSteps, betas: int = MAX_BETAS) -> Floats:
+def basis(deployment: BlisDeployment, steps: BlisSteps, betas: int = MAX_BETAS) -> Floats:
     """(steps, 11): the derivative of the step time in β1 .. β11, µs, for a set of that many betas."""
     sums = (steps.prefill_tokens, steps.prefill_pairs, steps.decodes, steps.decode_context, steps.requests)
     return np.stack(basis_times(rates(deployment), betas >= 9, betas >= 10, *sums), axis=1)
 
 
-def step_times_us(deployment: Deployment, steps: BlisSteps, betas: Sequence[float]) -> Ints:
+def step_times_us(deployment: BlisDeployment, steps: BlisSteps, betas: Sequence[float]) -> Ints:
     """`trained-physics` step times as BLIS returns them, µs: truncated, at least 1, at most the largest int64.
 
     Raises InputError for betas or a deployment that BLIS refuses.
@@ -241,7 +238,7 @@ def clamp(times: Floats) -> Ints:
     return np.maximum(np.where(overflow, INT64_MAX, np.where(overflow, 0.0, times).astype(np.int64)), 1)
 
 
-def roofline_times_us(deployment: Deployment, steps: BlisSteps) -> Ints:
+def roofline_times_us(deployment: BlisDeployment, steps: BlisSteps) -> Ints:
     """`roofline` step times as BLIS returns them, µs: max(compute, memory), no communication, no overhead.
 
     Raises InputError for a deployment that BLIS refuses.

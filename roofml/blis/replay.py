@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from roofml.blis.deployment import Deployment, validate_coefficients
+from roofml.blis.deployment import BlisDeployment, validate_coefficients
 from roofml.blis.latency import BlisSteps, basis_times, complete, rates, weighted_sum
 from roofml.engine.kv_cache import (
     NOTHING,
@@ -30,11 +30,9 @@ from roofml.engine.kv_cache import (
     take_free,
 )
 from roofml.traces.run import Run
+from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.jit_cache import digest_argument
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 UNBOUNDED = 2**62
 
@@ -103,7 +101,7 @@ def for_blis(run: Run) -> Run:
     return replace(run, prefix_tokens=prefix.astype(np.int64))
 
 
-def replay(run: Run, deployment: Deployment, alphas: Any, betas: Any, horizon_us: int | None = None) -> BlisReplay:
+def replay(run: Run, deployment: BlisDeployment, alphas: Any, betas: Any, horizon_us: int | None = None) -> BlisReplay:
     """Serve the run's requests as BLIS would with `--latency-model trained-physics` and these coefficients.
 
     Prefixes are taken as they stand (`for_blis` makes them what vLLM does). No step begins after `horizon_us`; None is

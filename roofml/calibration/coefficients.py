@@ -3,48 +3,39 @@
 Layout, in the order it is written (schema `roofml/1`):
 
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
+    physics {gpu_sheet_sha256, kernel_tables_sha256},
     step {corrections, overheads_us, blend, gemm_growth}, request,
-    fit {runs, requests, step_tables (optional), train_fraction, prior, rounds, converged, error_pct, sd,
+    fit {runs, run_sha256, requests, step_tables (optional), train_fraction, prior, rounds, converged, error_pct, sd,
         not_identified, paces, valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
+
+A file lives for ever: what an older one lacks (`physics`, `run_sha256`, a parameter) is optional, and a newer schema is
+refused by name.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from ruamel.yaml import YAML
 
-from roofml import __version__
-from roofml.calibration.fit import Fit
-from roofml.engine.replay import RequestParameters
-from roofml.latency.batch import StepTable
-from roofml.latency.formula import StepParameters
-from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Floats, Group, split
-from roofml.models.spec import ModelSpec
-from roofml.traces.run import Run
+from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Group
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 from roofml.util.files import write_atomically
+from roofml.util.schema import Finite, Strict, check_version, validated
 from roofml.util.yaml_io import read_mapping
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+SCHEMA = "roofml/1"
 Range = tuple[int, int]
 
 
-RARELY_PCT = 0.1
-"""A prediction may leave the fitted range in so many of its steps before it warns: the fit's own run does, replayed."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelSection(_Strict):
+class ModelSection(Strict):
     """Which model the coefficients are for."""
 
     name: str
@@ -52,7 +43,7 @@ class ModelSection(_Strict):
     config_sha256: str
 
 
-class EngineSection(_Strict):
+class EngineSection(Strict):
     """Which engine served the runs. The version is null where no run says it."""
 
     name: str
@@ -61,16 +52,23 @@ class EngineSection(_Strict):
     kv_dtype: str
 
 
-class StepSection(_Strict):
-    """Step parameters by group."""
+class PhysicsSection(Strict):
+    """Digests of what besides the config the numbers were fitted over. Files of 0.1.0 have none."""
 
-    corrections: dict[str, Finite]
-    overheads_us: dict[str, Finite]
-    blend: dict[str, Finite]
-    gemm_growth: dict[str, Finite]
+    gpu_sheet_sha256: str
+    kernel_tables_sha256: str
 
 
-class ErrorSection(_Strict):
+class StepSection(Strict):
+    """Step parameters by group. One that is missing is neutral: the file was made before it existed."""
+
+    corrections: dict[str, Finite] = Field(default_factory=dict)
+    overheads_us: dict[str, Finite] = Field(default_factory=dict)
+    blend: dict[str, Finite] = Field(default_factory=dict)
+    gemm_growth: dict[str, Finite] = Field(default_factory=dict)
+
+
+class ErrorSection(Strict):
     """Signed errors of means on the requests that were fitted, %. In sample: `roofml evaluate` holds data out."""
 
     e2e_mean: Finite
@@ -78,10 +76,12 @@ class ErrorSection(_Strict):
     tpot_mean: Finite
 
 
-class FitSection(_Strict):
+class FitSection(Strict):
     """Where the numbers come from, and how far they reach."""
 
     runs: list[str]
+    run_sha256: dict[str, str] | None = None
+    """Run -> digest of what was measured. Files of 0.1.0 have none."""
     requests: int
     step_tables: list[str] | None = None
     train_fraction: Finite
@@ -98,7 +98,7 @@ class FitSection(_Strict):
     roofml: str
 
 
-class BlisSection(_Strict):
+class BlisSection(Strict):
     """What BLIS's trained-physics form needs of the same pair; its own fit writes it."""
 
     alpha_coeffs: list[Finite]
@@ -110,97 +110,48 @@ class BlisSection(_Strict):
     max_model_len: int | None = None
 
 
-class Coefficients(_Strict):
-    """A fitted model/GPU/TP: what `predict`, `replay`, `evaluate` and exports need besides config and datasheet."""
+class Coefficients(Strict):
+    """The file of a fitted deployment. `calibration.Calibration` is what it means."""
 
     schema_: Literal["roofml/1"] = Field(alias="schema")
     model: ModelSection
     gpu: str
     tensor_parallel: int = Field(ge=1)
     engine: EngineSection
+    physics: PhysicsSection | None = None
     step: StepSection
     request: dict[str, Finite]
     fit: FitSection
     blis: BlisSection | None = None
 
     @property
-    def values(self) -> Floats:
-        """Every parameter, shape (parameters,), in the order of `params.PARAMETERS`."""
-        groups: dict[Group, Mapping[str, float]] = {
+    def groups(self) -> dict[Group, Mapping[str, float]]:
+        """The parameters by group."""
+        return {
             "corrections": self.step.corrections,
             "overheads_us": self.step.overheads_us,
             "blend": self.step.blend,
             "gemm_growth": self.step.gemm_growth,
             "request": self.request,
         }
-        return np.array([groups[parameter.group][parameter.name] for parameter in PARAMETERS])
 
-    def parameters(self) -> tuple[StepParameters, RequestParameters]:
-        """What the replay takes."""
-        return split(self.values)
+    @property
+    def values(self) -> Floats:
+        """Every parameter, shape (parameters,), in the order of `parameters.PARAMETERS`; what is missing is neutral."""
+        return np.array([self.groups[p.group].get(p.name, p.neutral) for p in PARAMETERS])
 
-    def outside(self, steps: StepTable) -> list[str]:
-        """One sentence for each way in which `steps` leave the range of batches and contexts the fit has seen."""
-        decodes = steps.decode_tokens > 0
-        context = steps.decode_context[decodes] / steps.decode_tokens[decodes]
-        asked = {"batch": steps.requests, "context": context, "new_tokens": steps.prefill_tokens + steps.decode_tokens}
-        warnings: list[str] = []
-        for name, values in asked.items():
-            low, high = self.fit.valid[name]  # pyright: ignore[reportArgumentType]
-            beyond = 100 * float(np.mean((values < low) | (values > high))) if len(values) else 0.0
-            if beyond > RARELY_PCT:
-                word = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}[name]
-                warnings.append(
-                    f"{word} {int(values.min())} to {int(values.max())}: the fit has seen {low} to {high} "
-                    f"({beyond:.3g} % of steps lie outside)"
-                )
-        return warnings
+    @property
+    def covariance(self) -> Floats:
+        """(parameters, parameters) in that order; nothing of a parameter that is missing."""
+        full = np.zeros((len(NAMES), len(NAMES)))
+        places = [NAMES.index(name) for name in self.fit.sd]
+        for i, row in zip(places, self.fit.covariance, strict=True):
+            for j, value in zip(places, row, strict=False):
+                full[i, j] = full[j, i] = value
+        return full
 
 
-def coefficients_of(
-    fit: Fit,
-    model: ModelSpec,
-    gpu: str,
-    runs: Sequence[Run],
-    train_fraction: float,
-    error_pct: Mapping[str, Mapping[str, float]],
-) -> Coefficients:
-    """The coefficients of a fit of `runs`, which are of one model and tensor parallel size."""
-    groups: dict[str, dict[str, float]] = {}
-    for parameter, value in zip(PARAMETERS, fit.values, strict=True):
-        groups.setdefault(parameter.group, {})[parameter.name] = _rounded(value)
-    return Coefficients.model_validate(
-        {
-            "schema": "roofml/1",
-            "model": {"name": model.name, "hf_repo": runs[0].server.model, "config_sha256": model.config_sha256},
-            "gpu": gpu,
-            "tensor_parallel": runs[0].server.tensor_parallel,
-            "engine": {"name": "vllm", "version": None, "dtype": model.dtype, "kv_dtype": model.dtype},
-            "step": {name: groups[name] for name in ("corrections", "overheads_us", "blend", "gemm_growth")},
-            "request": groups["request"],
-            "fit": {
-                "runs": [run.name for run in runs],
-                "requests": fit.requests,
-                "train_fraction": train_fraction,
-                "prior": fit.prior.source,
-                "rounds": fit.rounds,
-                "converged": fit.converged,
-                "error_pct": {
-                    run: {name: _rounded(value, 3) for name, value in errors.items()}
-                    for run, errors in error_pct.items()
-                },
-                "sd": {name: _rounded(sd, 3) for name, sd in zip(NAMES, fit.sd, strict=True)},
-                "not_identified": list(fit.not_identified),
-                "paces": {run: _rounded(pace) for run, pace in fit.paces.items()},
-                "valid": fit.valid,
-                "covariance": [[_rounded(c, 4) for c in row[: i + 1]] for i, row in enumerate(fit.covariance)],
-                "roofml": __version__,
-            },
-        }
-    )
-
-
-def _rounded(value: float, digits: int = 6) -> float:
+def rounded(value: float, digits: int = 6) -> float:
     """To significant digits: enough to predict the same microseconds, few enough to be the same on any machine."""
     return float(f"{float(value):.{digits}g}")
 
@@ -253,37 +204,31 @@ def _commented(value: Any) -> Any:
 
 
 def read_coefficients(path: Path) -> Coefficients:
-    """The coefficients in `path`.
+    """The coefficients in `path`: the one reader of the schema.
 
-    Raises InputError naming file and field for an unknown or missing key, another schema, a value outside its
+    Raises InputError naming file and field for an unknown key, one that is missing, another schema, a value outside its
     parameter's bounds, NaN or infinity.
     """
-    mapping = read_mapping(path)
-    try:
-        read = Coefficients.model_validate(mapping)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {field}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    given: dict[str, Mapping[str, float]] = {
-        **{name: getattr(read.step, name) for name in ("corrections", "overheads_us", "blend", "gemm_growth")},
-        "request": read.request,
-    }
-    for group, values in given.items():
-        where = "request" if group == "request" else f"step.{group}"
+    document = read_mapping(path)
+    check_version(document, SCHEMA, path)
+    read = validated(Coefficients, document, path)
+    for group, values in read.groups.items():
+        section = "request" if group == "request" else f"step.{group}"
         expected = [parameter.name for parameter in PARAMETERS if parameter.group == group]
-        for name in expected:
-            if name not in values:
-                raise InputError(f"{path}: {where}.{name}: missing")
         for name, value in values.items():
             if name not in expected:
-                raise InputError(f"{path}: {where}.{name}: unknown parameter, expected {', '.join(expected)}")
+                raise InputError(f"{path}: {section}.{name}: unknown parameter, expected {', '.join(expected)}")
             bounds = BY_NAME[name]
             if not bounds.lower <= value <= bounds.upper:
                 raise InputError(
-                    f"{path}: {where}.{name}: {value}, expected between {bounds.lower:g} and {bounds.upper:g}"
+                    f"{path}: {section}.{name}: {value}, expected between {bounds.lower:g} and {bounds.upper:g}"
                 )
     for name in ("batch", "context", "new_tokens"):
         if name not in read.fit.valid:
             raise InputError(f"{path}: fit.valid.{name}: missing")
+    for name in read.fit.sd:
+        if name not in NAMES:
+            raise InputError(f"{path}: fit.sd.{name}: unknown parameter")
+    if [len(row) for row in read.fit.covariance] != list(range(1, len(read.fit.sd) + 1)):
+        raise InputError(f"{path}: fit.covariance: expected a lower triangle of {len(read.fit.sd)} rows, as fit.sd has")
     return read

@@ -1,4 +1,4 @@
-"""Pooled: what fits of measured models say of any other, in `coeffs/global.yaml`.
+"""Other models: what fits of measured models say of any other, a hierarchical prior in `coeffs/global.yaml`.
 
 The file holds the fits themselves, each a normal distribution of the parameters' coordinates under the package's prior.
 So the prior for a model leaves out that model's own fit: nothing of a model's trace comes back as a prediction of it.
@@ -9,84 +9,96 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from roofml.calibration.fit import Fit
-from roofml.calibration.prior import Learned, Prior, pool
+from roofml.calibration.posterior import Posterior
+from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
+from roofml.hardware.gpu import Gpu
+from roofml.latency.deployment import Deployment
 from roofml.latency.parameters import NAMES, from_coordinates, to_coordinates
 from roofml.util.errors import InputError
 from roofml.util.files import data_folder, write_atomically
+from roofml.util.schema import Finite, Strict, check_version, validated
 from roofml.util.yaml_io import read_mapping
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
+SCHEMA = "roofml-global/1"
 OTHER_GPU = 2.0
 """Standard deviations are so many times wider on a GPU that no fit was made on."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Member(_Strict):
+class SavedPosterior(Strict):
     """One fit: values of parameters, and the lower triangle of the covariance of their coordinates."""
 
     model: str
+    config_sha256: str | None = None
+    """Which model that is, whatever it is called. Files of 0.1.0 have none."""
     tensor_parallel: int
     runs: list[str]
     requests: int
     values: list[Finite]
     covariance: list[list[Finite]]
 
-    def learned(self) -> Learned:
-        """As arrays."""
-        size = len(NAMES)
-        covariance = np.zeros((size, size))
-        for i, row in enumerate(self.covariance):
-            covariance[i, : i + 1] = row
-            covariance[: i + 1, i] = row
-        return Learned(self.model, to_coordinates(np.array(self.values)), covariance)
+    def evidence(self, names: Sequence[str]) -> ModelEvidence:
+        """As arrays. `names` are the parameters it has; of any other it says what the package's prior does."""
+        places = np.array([NAMES.index(name) for name in names])
+        mean, covariance = PACKAGE.mean.copy(), PACKAGE.covariance.copy()
+        values = from_coordinates(mean)
+        values[places] = self.values
+        for i, row in zip(places, self.covariance, strict=True):
+            covariance[i, places[: len(row)]] = row
+            covariance[places[: len(row)], i] = row
+        return ModelEvidence(self.model, to_coordinates(values), covariance)
 
 
-class Pooled(_Strict):
+class OtherModels(Strict):
     """The fits of `coeffs/global.yaml`."""
 
     schema_: Literal["roofml-global/1"] = Field(alias="schema")
     gpu: str
+    gpu_sheet_sha256: str | None = None
+    """Which GPU that is, whatever it is called. Files of 0.1.0 have none."""
     parameters: list[str]
-    members: list[Member]
+    members: list[SavedPosterior]
 
-    def prior(self, model: str, gpu: str) -> Prior:
-        """What is believed of `model` (its name) on `gpu` before any trace of its own."""
-        base = pool([member.learned() for member in self.members if member.model.lower() != model.lower()])
-        if gpu == self.gpu:
+    def prior(self, deployment: Deployment) -> Prior:
+        """What is believed of a deployment before any trace of its model."""
+        base = pool([member.evidence(self.parameters) for member in self.members if not _is_of(member, deployment)])
+        gpu = deployment.gpu
+        if gpu.name == self.gpu and self.gpu_sheet_sha256 in (None, gpu.sheet_sha256):
             return base
         return Prior(base.mean, base.covariance * OTHER_GPU**2, f"{base.source} (on {self.gpu})")
 
 
-def member_of(fit: Fit, model: str, tensor_parallel: int, runs: Sequence[str]) -> Member:
+def _is_of(member: SavedPosterior, deployment: Deployment) -> bool:
+    """Whether a fit is of the deployment's model: by its config, or by its name."""
+    model = deployment.model
+    return member.model.lower() == model.name.lower() or member.config_sha256 == model.config_sha256
+
+
+def saved(fitted: Posterior, deployment: Deployment, runs: Sequence[str]) -> SavedPosterior:
     """A fit, made with the package's own prior, as it is written: in so many digits as any machine finds alike."""
-    return Member(
-        model=model,
-        tensor_parallel=tensor_parallel,
+    return SavedPosterior(
+        model=deployment.model.name,
+        config_sha256=deployment.model.config_sha256,
+        tensor_parallel=deployment.tp,
         runs=list(runs),
-        requests=fit.requests,
-        values=[float(f"{value:.6g}") for value in fit.values],
-        covariance=[[float(f"{c:.5g}") for c in row[: i + 1]] for i, row in enumerate(fit.covariance)],
+        requests=fitted.requests,
+        values=[float(f"{value:.6g}") for value in fitted.values],
+        covariance=[[float(f"{c:.5g}") for c in row[: i + 1]] for i, row in enumerate(fitted.covariance)],
     )
 
 
-def learned_of(fit: Fit, model: str) -> Learned:
+def evidence_of(fitted: Posterior, model: str) -> ModelEvidence:
     """A fit, made with the package's own prior, for `prior.pool`."""
-    return Learned(model, to_coordinates(fit.values), fit.covariance)
+    return ModelEvidence(model, to_coordinates(fitted.values), fitted.covariance)
 
 
-def pooled_text(gpu: str, members: Sequence[Member]) -> str:
+def pooled_text(gpu: Gpu, members: Sequence[SavedPosterior]) -> str:
     """The YAML of pooled fits, with the pooled values for people to read."""
 
     def on_one_line(numbers: Sequence[float]) -> CommentedSeq:
@@ -97,15 +109,23 @@ def pooled_text(gpu: str, members: Sequence[Member]) -> str:
     entries = [
         CommentedMap(
             {
-                **member.model_dump(exclude={"values", "covariance"}),
+                **member.model_dump(exclude={"values", "covariance"}, exclude_none=True),
                 "values": on_one_line(member.values),
                 "covariance": [on_one_line(row) for row in member.covariance],
             }
         )
         for member in members
     ]
-    document = CommentedMap({"schema": "roofml-global/1", "gpu": gpu, "parameters": list(NAMES), "members": entries})
-    centre = pool([member.learned() for member in members])
+    document = CommentedMap(
+        {
+            "schema": SCHEMA,
+            "gpu": gpu.name,
+            "gpu_sheet_sha256": gpu.sheet_sha256,
+            "parameters": list(NAMES),
+            "members": entries,
+        }
+    )
+    centre = pool([member.evidence(NAMES) for member in members])
     lines = [
         f"  {name:24s} {value:10.5g}  sd {sd:.3g}"
         for name, value, sd in zip(NAMES, from_coordinates(centre.mean), centre.sd, strict=True)
@@ -121,24 +141,22 @@ def pooled_text(gpu: str, members: Sequence[Member]) -> str:
     return stream.getvalue()
 
 
-def write_pooled(path: Path, gpu: str, members: Sequence[Member]) -> None:
-    """Write pooled fits in one piece."""
+def write_other_models(path: Path, gpu: Gpu, members: Sequence[SavedPosterior]) -> None:
+    """Write the fits in one piece."""
     write_atomically(path, pooled_text(gpu, members))
 
 
-def read_pooled(path: Path | None = None) -> Pooled:
-    """The pooled fits in `path`, or those the package ships. Raises InputError naming file and field."""
+def read_other_models(path: Path | None = None) -> OtherModels:
+    """The fits in `path`, or those the package ships. Raises InputError naming file and field."""
     path = data_folder("coeffs") / "global.yaml" if path is None else path
-    try:
-        read = Pooled.model_validate(read_mapping(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {field}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-    if tuple(read.parameters) != NAMES:
-        raise InputError(f"{path}: parameters: expected {', '.join(NAMES)}: fitted with another version?")
+    document = read_mapping(path)
+    check_version(document, SCHEMA, path)
+    read = validated(OtherModels, document, path)
+    unknown = [name for name in read.parameters if name not in NAMES]
+    if unknown or len(set(read.parameters)) < len(read.parameters):
+        raise InputError(f"{path}: parameters: {', '.join(unknown) or 'one twice'}, expected {', '.join(NAMES)}")
+    size = len(read.parameters)
     for number, member in enumerate(read.members):
-        lengths = [len(row) for row in member.covariance]
-        if len(member.values) != len(NAMES) or lengths != list(range(1, len(NAMES) + 1)):
-            raise InputError(f"{path}: members.{number}: expected {len(NAMES)} values and a lower triangle as large")
+        if len(member.values) != size or [len(row) for row in member.covariance] != list(range(1, size + 1)):
+            raise InputError(f"{path}: members.{number}: expected {size} values and a lower triangle as large")
     return read

@@ -7,21 +7,28 @@ coordinates of `params` (logarithms of corrections).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from roofml.latency.parameters import BETWEEN_SD, LOWER, PRIOR_SD, PRIOR_VALUES, UPPER, from_coordinates, to_coordinates
-
-Floats = NDArray[np.float64]
+from roofml.latency.parameters import (
+    BETWEEN_SD,
+    LOWER,
+    NAMES,
+    PRIOR_SD,
+    PRIOR_VALUES,
+    UPPER,
+    from_coordinates,
+    to_coordinates,
+)
+from roofml.util.arrays import Floats
 
 MODELS_IMAGINED = 4.0
 """`between_sd` of params counts as so many models against the scatter of those fitted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prior:
     """A normal distribution of the parameters' coordinates, in the order of `params.PARAMETERS`."""
 
@@ -46,6 +53,11 @@ class Prior:
         """W (parameters, parameters) with W·(x - mean) of unit covariance."""
         return np.asarray(np.linalg.inv(np.linalg.cholesky(self.covariance)), np.float64)
 
+    def widened(self, sd: Mapping[str, float]) -> Prior:
+        """With the uncertainty of kernel tables added: component -> relative sd of shapes that were not measured."""
+        extra = np.array([sd.get(name, 0.0) for name in NAMES])
+        return replace(self, covariance=self.covariance + np.diag(extra**2))
+
     def draws(self, count: int, seed: int = 0) -> Floats:
         """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.
 
@@ -61,8 +73,8 @@ PACKAGE = Prior(to_coordinates(PRIOR_VALUES), np.diag(PRIOR_SD**2), "package")
 """What is known without any trace: kernel measurements, and how vLLM is built (`params.PARAMETERS`)."""
 
 
-@dataclass(frozen=True)
-class Learned:
+@dataclass(frozen=True, eq=False)
+class ModelEvidence:
     """What one fit says of its model: mean and covariance of the coordinates under the prior it was fitted with."""
 
     model: str
@@ -70,24 +82,24 @@ class Learned:
     covariance: Floats
 
 
-def pool(learned: Sequence[Learned], base: Prior = PACKAGE) -> Prior:
+def pool(evidence: Sequence[ModelEvidence], base: Prior = PACKAGE) -> Prior:
     """The prior for another model, from fits that all had the prior `base`. Without fits: `base` itself.
 
     Posterior means are averaged as they are. Taking the prior out of each first, as a full hierarchical model would,
     follows directions in which a fit is nearly blind (all-reduces against GEMMs) to where no single model is.
     """
-    if not learned:
+    if not evidence:
         return base
-    count = len(learned)
-    means = np.array([one.mean for one in learned])
+    count = len(evidence)
+    means = np.array([fitted.mean for fitted in evidence])
     centre = (means.sum(axis=0) + base.mean) / (count + 1)
     scatter = (MODELS_IMAGINED * BETWEEN_SD**2 + ((means - centre) ** 2).sum(axis=0)) / (MODELS_IMAGINED + count)
     # What each fit says of the centre: its data, blurred by the scatter.
     alone = np.linalg.inv(base.covariance)
     precision = alone.copy()
-    for one in learned:
-        data = np.linalg.inv(one.covariance) - alone
+    for fitted in evidence:
+        data = np.linalg.inv(fitted.covariance) - alone
         precision += data - data @ np.linalg.inv(data + np.diag(1 / scatter)) @ data
     left = np.linalg.inv(precision)
-    names = ", ".join(one.model for one in learned)
+    names = ", ".join(fitted.model for fitted in evidence)
     return Prior(centre, 0.5 * (left + left.T) + np.diag(scatter), f"package, sharpened by {names}")

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_json, progress, table
+from roofml.cli.console import OUT, print_json, progress, show
+from roofml.util.display import Table
 from roofml.util.errors import InputError
 
 app = typer.Typer(help="Kernel efficiencies: import measurements, or measure this GPU.", no_args_is_help=True)
@@ -19,7 +20,7 @@ Output = Annotated[
 ]
 
 
-@app.command("import")
+@app.command("import", epilog="Example: roofml bench import --gpu H200")
 def import_(
     gpu: Annotated[str, typer.Option("--gpu", help="Name in hardware/ or path of a YAML file.")],
     engine: Annotated[
@@ -48,7 +49,7 @@ def import_(
             print_json({"gpu": sheet.name, "versions": found})
         else:
             rows = [[kernel, ", ".join(versions)] for kernel, versions in found.items()]
-            OUT.print(table(f"aiconfigurator-core on {sheet.name}", ["kernel", "vLLM versions"], rows))
+            show([Table(f"aiconfigurator-core on {sheet.name}", ["kernel", "vLLM versions"], rows)])
         return
     if folder is not None and engine is not None:
         raise InputError("--from and --engine: expected one of them; a folder holds one engine's measurements")
@@ -64,11 +65,11 @@ def import_(
         print_json({"gpu": sheet.name, **about, "date": day, "folder": str(where), "rows": rows_of})
     elif not quiet:
         title = f"{sheet.name}: {', '.join(about.values())}"
-        OUT.print(table(title, ["table", "rows"], [[name, str(rows)] for name, rows in rows_of.items()]))
+        show([Table(title, ["table", "rows"], [[name, str(rows)] for name, rows in rows_of.items()])])
         OUT.print(f"written: {where}", markup=False)
 
 
-@app.command("measure")
+@app.command("measure", epilog="Example: roofml bench measure codellama-34b-instruct-hf --gpu H100 --tp 2 -o kernels")
 def measure(
     model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write: raw/ and the tables.")],
@@ -128,7 +129,7 @@ def measure(
         print_json({"model": spec.name, "environment": said, "folder": str(output), "raw": counts, "tables": tables})
     elif not quiet:
         title = ", ".join(f"{key} {value}" for key, value in said.items())
-        OUT.print(table(title, ["kernel", "times"], [[name, str(count)] for name, count in counts.items()]))
+        show([Table(title, ["kernel", "times"], [[name, str(count)] for name, count in counts.items()])])
         if clock.over:
             OUT.print("the time was up before every shape was measured: --seconds gives it more")
         OUT.print(f"written: {output}", markup=False)

@@ -2,59 +2,43 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rich.markup import escape
+
 from roofml.cli import options as o
-from roofml.cli.console import OUT, escape, print_json
+from roofml.cli.console import OUT, print_findings, print_json
+from roofml.traces.server import ServerOverrides
 
-STYLES = {"error": "bold red", "warning": "yellow", "corrected": "cyan", "info": "dim"}
 
-
+@o.server_options
 def doctor(
     runs: o.Runs,
-    gpu: o.Gpu = None,
-    model: o.Model = None,
-    tp: o.Tp = None,
-    max_num_seqs: o.MaxSeqs = None,
-    max_num_batched_tokens: o.MaxTokens = None,
-    block_size: o.BlockSize = None,
-    num_gpu_blocks: o.Blocks = None,
-    max_model_len: o.MaxLen = None,
-    prefix_caching: o.Prefix = None,
-    async_scheduling: o.Async = None,
-    fresh: o.Fresh = None,
-    output_tokens: o.Output = None,
+    overrides: ServerOverrides,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Say what traces, or sampled steps, really contain: traps found, what was corrected, what could not be."""
-    from roofml.cli.reading import diagnose
-    from roofml.cli.steps import print_sampling, sampling_reports
-    from roofml.traces import ServerOverrides
-    from roofml.traces.doctor import diagnosis_document
+    from roofml.traces.read import read_runs
     from roofml.traces.steps import is_steps
+    from roofml.traces.steps.sampling import sampling_reports
 
-    overrides = ServerOverrides(
-        model, tp, max_num_seqs, max_num_batched_tokens, block_size, num_gpu_blocks, max_model_len, gpu,
-        prefix_caching, async_scheduling, fresh, output_tokens,
-    )  # fmt: skip
     tables = [path for path in runs if is_steps(path)]
-    diagnoses = diagnose([path for path in runs if path not in tables], overrides, strict=False)
+    read = read_runs([path for path in runs if path not in tables], overrides, strict=False)
     samplings = sampling_reports(tables)
     if as_json:
-        print_json({"runs": [diagnosis_document(diagnosis) for diagnosis in diagnoses], "steps": samplings})
+        print_json({"runs": [run.to_dict() for run in read], "steps": [found.to_dict() for found in samplings]})
         return
-    for diagnosis in diagnoses:
-        run, server = diagnosis.run, diagnosis.run.server
-        state = "  [bold red]saturated[/bold red]" if diagnosis.saturated else ""
+    for run in read:
+        server = run.server
+        state = "  [bold red]saturated[/bold red]" if run.saturated else ""
         OUT.print(f"[bold]{escape(run.name)}[/bold]{state}")
         OUT.print(
             f"  {escape(server.model)}, TP {server.tensor_parallel}, GPU {escape(server.gpu or 'not said')}; "
             f"{len(run)} requests, {int(run.ok.sum())} to measure"
         )
-        for finding in diagnosis.findings:
-            if quiet and finding.severity == "info":
-                continue
-            style = STYLES[finding.severity]
-            OUT.print(f"  [{style}]{finding.severity:>9}[/{style}]  {escape(finding.summary)}")
-            OUT.print(f"             [dim]{escape(finding.advice)}[/dim]")
-        OUT.print()
-    print_sampling(samplings, STYLES, quiet)
+        print_findings(run.findings, quiet)
+    for found in samplings:
+        OUT.print(f"[bold]{escape(Path(found.sampling.table).name)}[/bold]")
+        OUT.print(f"  {found.sampling.samples} sampled steps of {found.sampling.steps}")
+        print_findings(found.findings, quiet)

@@ -24,7 +24,7 @@ def export() -> None:
     """Write what other simulators load."""
 
 
-@app.command()
+@app.command(epilog="Example: roofml export blis coefficients.yaml --defaults defaults.yaml")
 def blis(
     coeffs: Annotated[list[Path] | None, typer.Argument(help="Coefficients files with a `blis` section.")] = None,
     derive: Annotated[
@@ -57,23 +57,26 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
-    from roofml.export.deployment import read_export
-    from roofml.export.verify import BlisFailedError, find_blis
+    from roofml.export.deployment import defaults_edits, hardware_edits, read_export
+    from roofml.export.derive import derived_export
+    from roofml.export.verify import BlisFailedError, find_blis, verify_export
 
     if (derive is None) == (not coeffs):
         raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
     exports = [read_export(path) for path in coeffs or []]
     if derive is not None:
-        exports = [_derived(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
+        if gpu is None:
+            raise InputError("--derive: expected --gpu as well")
+        exports = [derived_export(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
     if verify is not None and len(exports) > 1:
         raise InputError("--verify: expected one COEFFS file, for a run is of one model")
-    edits = [] if flags else _defaults_edits(exports, defaults, output)
+    edits = [] if flags else defaults_edits(exports, defaults, output)
     if hardware_config is not None:
-        edits += _hardware_edits(exports, hardware_config)
+        edits += hardware_edits(exports, hardware_config)
     verification = None
     if verify is not None:
         try:
-            verification = _verify(exports[0], verify, find_blis(blis_binary), defaults, timeout)
+            verification = verify_export(exports[0], verify, find_blis(blis_binary), defaults, timeout)
         except BlisFailedError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
@@ -90,79 +93,6 @@ def blis(
                 typer.echo("; ".join(export.provenance), err=True)
         if verification is not None:
             typer.echo(_judged(verification))
-
-
-def _derived(model: str, gpu: str | None, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
-    """Coefficients from physics and priors alone, with the KV blocks that the config and the datasheet allow."""
-    from roofml.blis.deployment import Deployment, hardware_of
-    from roofml.blis.model_view import blis_model
-    from roofml.calibration.other_models import read_pooled
-    from roofml.export.defaults import ModelEntry
-    from roofml.export.deployment import BlisExport
-    from roofml.export.derive import derive
-    from roofml.latency.kv_capacity import kv_capacity
-    from roofml.latency.parameters import split
-    from roofml.models.spec import config_path
-    from roofml.validation.cross_validation import setting
-
-    if gpu is None:
-        raise InputError("--derive: expected --gpu as well")
-    where = setting(model, gpu, tp, budget)
-    raw = json.loads(config_path(model).read_text("utf-8"))
-    deployment = Deployment(blis_model(raw, where.model.name), hardware_of(where.gpu), tp)
-    prior = read_pooled().prior(where.model.name, where.gpu.name)
-    found = derive(where, deployment, *split(prior.values), max_num_seqs)
-    capacity = kv_capacity(
-        where.model, where.gpu, tp, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs, block_size=16
-    )
-    return BlisExport(
-        model=ModelEntry(where.model.name, where.gpu.name, tp, model),
-        coefficients=found.coefficients,
-        total_kv_blocks=capacity.blocks,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=budget,
-        provenance=(
-            "derived by roofml from config, datasheet and kernel measurements: not fitted to any trace",
-            f"BLIS's form is {found.median_error_pct:.1f} % (median), at most {found.worst_usual_error_pct:.1f} %, "
-            "from our time of a usual step",
-        ),
-    )
-
-
-def _defaults_edits(exports: list[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:
-    from roofml.export.deployment import edits_for_several
-
-    if len(exports) > 1:
-        if not output.is_dir():
-            raise InputError(f"{output}: no such folder")
-        if defaults is not None and not defaults.is_file():
-            raise InputError(f"{defaults}: no such file")
-        return edits_for_several(exports, output, defaults)
-    return [exports[0].edit(defaults if defaults is not None else output / f"{exports[0].slug}.defaults.yaml")]
-
-
-def _hardware_edits(exports: list[BlisExport], path: Path) -> list[Edit]:
-    """One edit of the file for all GPUs: each builds on the last."""
-    from roofml.blis.deployment import hardware_of
-    from roofml.export.hardware import edit_hardware
-    from roofml.hardware.gpu import load_gpu
-
-    edit: Edit | None = None
-    for name in dict.fromkeys(export.model.gpu for export in exports):
-        edit = edit_hardware(path, name, hardware_of(load_gpu(name)), edit)
-    return [] if edit is None else [edit]
-
-
-def _verify(export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float) -> Verification:
-    from roofml.export.verify import verify as verify_with_blis
-    from roofml.traces import ServerOverrides, read_run
-    from roofml.traces.doctor import examine
-    from roofml.validation.as_blis import deployment_of
-
-    run = examine(read_run(run_path, ServerOverrides(gpu=export.model.gpu))).run
-    deployment = deployment_of(run)
-    existing = defaults if defaults is not None and defaults.is_file() else None
-    return verify_with_blis(run, deployment, export, binary, existing, timeout_s)
 
 
 def _told(edit: Edit, saved: Path | None, dry_run: bool) -> str:

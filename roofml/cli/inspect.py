@@ -27,7 +27,8 @@ def inspect(
     """Show a model's parameters, bytes, KV blocks and ideal step times on a GPU, and what was assumed."""
     from roofml.hardware.gpu import load_gpu
     from roofml.latency.inspection import as_text, inspect_model, plot_roofline
-    from roofml.models.spec import KV_DTYPE_BYTES, load_model
+    from roofml.models.spec import load_model
+    from roofml.models.weights import KV_DTYPE_BYTES
 
     spec, sheet = load_model(model), load_gpu(gpu)
     if kv_cache_dtype is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -27,11 +28,28 @@ from roofml.cli import (
 )
 from roofml.util.errors import InputError
 
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "doctor": (doctor.doctor, "roofml doctor runs/codegen"),
+    "fit": (fit.fit, "roofml fit runs/* --gpu H100 -o coefficients.yaml"),
+    "identify": (identify.identify, "roofml identify runs/codegen --gpu H100"),
+    "evaluate": (evaluate.evaluate, "roofml evaluate runs/* --gpu H100 --protocol temporal"),
+    "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
+    "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
+    "predict": (
+        predict.predict,
+        "roofml predict codellama-34b-instruct-hf --gpu H100 --tp 2 --decode 700x64 --prefill 16@560",
+    ),
+    "pull": (pull.pull, "roofml pull mistralai/Mistral-7B-v0.1"),
+    "pool": (pool.pool, "roofml pool runs/* --gpu H100 -o global.yaml"),
+    "inspect": (inspect.inspect, "roofml inspect mixtral-8x7b-v0.1 --gpu H100 --tp 2"),
+    "demo": (demo.demo, "roofml demo"),
+}
+"""Name -> command, and an example of it for its help."""
+
 app = typer.Typer(
     name="roofml",
     help="Physics-informed calibration for LLM-inference simulators.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -50,20 +68,8 @@ def root(
     """Physics-informed calibration for LLM-inference simulators."""
 
 
-for command in (
-    doctor.doctor,
-    fit.fit,
-    identify.identify,
-    evaluate.evaluate,
-    leaderboard.leaderboard,
-    replay.replay,
-    predict.predict,
-    pull.pull,
-    pool.pool,
-    inspect.inspect,
-    demo.demo,
-):
-    app.command()(command)
+for _name, (_command, _example) in COMMANDS.items():
+    app.command(_name, epilog=f"Example: {_example}")(_command)
 app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
 

@@ -1,11 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the decorator that hands a command what its user said of the server."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from roofml.traces.server import ServerOverrides
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or trace files.", metavar="RUN...")]
 OneRun = Annotated[Path, typer.Argument(help="A run folder, or a trace file.", metavar="RUN")]
@@ -14,16 +19,53 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", help="No progress and no chatter; results are still printed or written.")
 ]
 Coeffs = Annotated[Path | None, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")]
-
 Gpu = Annotated[str | None, typer.Option("--gpu", help="GPU that served: a name in hardware/ or a YAML file.")]
-Model = Annotated[str | None, typer.Option("--model", help="Model that was served: name, Hub repository or path.")]
-Tp = Annotated[int | None, typer.Option("--tp", help="Tensor parallel size (GPUs).")]
-MaxSeqs = Annotated[int | None, typer.Option("--max-num-seqs", help="Most requests in a step.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-num-batched-tokens", help="Most new tokens in a step.")]
-BlockSize = Annotated[int | None, typer.Option("--block-size", help="Tokens in a KV block.")]
-Blocks = Annotated[int | None, typer.Option("--num-gpu-blocks", help="KV blocks, as vLLM reported at start.")]
-MaxLen = Annotated[int | None, typer.Option("--max-model-len", help="Most tokens of a request.")]
-Prefix = Annotated[bool | None, typer.Option("--prefix-caching/--no-prefix-caching", help="Was it on?")]
-Async = Annotated[bool | None, typer.Option("--async-scheduling/--no-async-scheduling", help="Was it on?")]
-Fresh = Annotated[bool | None, typer.Option("--fresh/--warm", help="Had it just started, or served before?")]
-Output = Annotated[int | None, typer.Option("--output-tokens", help="Tokens every request really made.")]
+TrainFraction = Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")]
+Steps = Annotated[
+    list[Path] | None, typer.Option(help="Sampled steps of a run (parquet, or OTLP JSON lines), to fit as well.")
+]
+
+SERVER: dict[str, Any] = {
+    "gpu": Gpu,
+    "model": Annotated[str | None, typer.Option("--model", help="Model that was served: name, Hub repo or path.")],
+    "tensor_parallel": Annotated[int | None, typer.Option("--tp", help="Tensor parallel size (GPUs).")],
+    "max_num_seqs": Annotated[int | None, typer.Option("--max-num-seqs", help="Most requests in a step.")],
+    "max_num_batched_tokens": Annotated[
+        int | None, typer.Option("--max-num-batched-tokens", help="Most new tokens in a step.")
+    ],
+    "block_size": Annotated[int | None, typer.Option("--block-size", help="Tokens in a KV block.")],
+    "num_gpu_blocks": Annotated[
+        int | None, typer.Option("--num-gpu-blocks", help="KV blocks, as vLLM reported at start.")
+    ],
+    "max_model_len": Annotated[int | None, typer.Option("--max-model-len", help="Most tokens of a request.")],
+    "prefix_caching": Annotated[bool | None, typer.Option("--prefix-caching/--no-prefix-caching", help="Was it on?")],
+    "async_scheduling": Annotated[
+        bool | None, typer.Option("--async-scheduling/--no-async-scheduling", help="Was it on?")
+    ],
+    "fresh": Annotated[bool | None, typer.Option("--fresh/--warm", help="Had it just started, or served before?")],
+    "output_tokens": Annotated[int | None, typer.Option("--output-tokens", help="Tokens every request really made.")],
+}
+"""Field of `ServerOverrides` -> its option."""
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes `overrides: ServerOverrides`, with an option for each of its fields in that place."""
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        said = {name: given.pop(name) for name in SERVER}
+        command(**given, overrides=ServerOverrides(**said))
+
+    signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.name != "overrides":
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+            continue
+        parameters += [
+            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
+            for name, option in SERVER.items()
+        ]
+    with_options.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options

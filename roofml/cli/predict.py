@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_json, table, us, warn
+from roofml.cli.console import OUT, print_json, show, warn
 from roofml.util.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.latency.batch import Batch
 
 MOST_TOKENS = 1_000_000
 """Most new tokens of one step: far past any engine's budget, and the tables still fit into memory."""
@@ -31,87 +34,40 @@ def predict(
 ) -> None:
     """Predict the time of one engine step. Without --coeffs: from physics and other models' fits, with an interval."""
     batch = _batch(prefill or [], decode or [])
+    if batch.new_tokens > MOST_TOKENS:
+        raise InputError(f"{batch.new_tokens} new tokens in the step: expected at most {MOST_TOKENS}")
 
-    import numpy as np
+    from roofml.calibration.calibrate import load_for, physics
 
-    from roofml.calibration.coefficients import read_coefficients
-    from roofml.calibration.other_models import read_pooled
-    from roofml.latency.batch import StepTable
-    from roofml.latency.components import COMPONENTS, components
-    from roofml.latency.formula import growth, step_times
-    from roofml.latency.parameters import split
-    from roofml.validation.cross_validation import setting, widened
-
-    steps = StepTable.from_batches([batch])
-    new_tokens = int(steps.prefill_tokens[0] + steps.decode_tokens[0])
-    if new_tokens > MOST_TOKENS:
-        raise InputError(f"{new_tokens} new tokens in the step: expected at most {MOST_TOKENS}")
-    where = setting(model, gpu, tp, budget=new_tokens)
-    interval: list[float] | None = None
-    if coeffs is None:
-        prior = widened(read_pooled().prior(where.model.name, where.gpu.name), where)
-        step, _ = split(prior.values)
-        drawn = [step_times(where.tables, steps, split(values)[0])[0] for values in prior.draws(1000)]
-        interval = [float(np.quantile(drawn, share)) for share in (0.05, 0.95)]
-    else:
-        given = read_coefficients(coeffs)
-        pairs = {"model": (where.model.name, given.model.name), "GPU": (where.gpu.name, given.gpu)}
-        for name, (ours, theirs) in {**pairs, "tensor parallel size": (tp, given.tensor_parallel)}.items():
-            if ours != theirs:
-                raise InputError(f"{coeffs}: {name} is {theirs}, not {ours}")
-        step, _ = given.parameters()
-        for text in given.outside(steps):
-            warn(text)
-    total = float(step_times(where.tables, steps, step)[0])
-    ideal = dict(zip(COMPONENTS, map(float, components(where.tables, steps)[0]), strict=True))
-    grown = growth(float(new_tokens), step)
-    factors = {**step._asdict(), "weights": step.weights + grown, "expert_weights": step.expert_weights + grown}
-    corrected = {name: float(factors[name]) * value for name, value in ideal.items()}
-    document: dict[str, Any] = {
-        "model": where.model.name,
-        "gpu": where.gpu.name,
-        "tp": tp,
-        "calibrated": coeffs is not None,
-        "step_time_us": total,
-        "interval_90_us": interval,
-        "components_us": {name: {"physics": ideal[name], "corrected": corrected[name]} for name in COMPONENTS},
-        "overheads_us": {
-            "layers": step.per_layer_us * where.tables.layers,
-            "step": step.per_step_us,
-            "mixed": step.mixed_step_us if steps.prefill_tokens[0] > 0 else 0.0,
-            "requests": step.per_request_us * float(steps.requests[0]),
-        },
-    }
+    calibration = physics(model, gpu, tp) if coeffs is None else load_for(coeffs, model, gpu, tp)
+    step = calibration.step_time(batch)
+    for text in step.outside:
+        warn(text)
     if as_json:
-        print_json(document)
-        return
-    if quiet:
-        OUT.print(f"{total:.1f}")
-        return
-    rows = [[name, us(ideal[name]), us(corrected[name])] for name in COMPONENTS]
-    rows += [[f"overhead: {name}", "", us(value)] for name, value in document["overheads_us"].items()]
-    rows.append(["step", "", us(total)])
-    if interval is not None:
-        rows.append(["90 % interval", us(interval[0]), us(interval[1])])
-    how = f"with {coeffs}" if coeffs is not None else "not calibrated to any trace of this model"
-    caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
-    title = f"{where.model.name} on {where.gpu.name}, TP {tp}"
-    OUT.print(table(title, ["component", "physics", "corrected"], rows, caption))
+        print_json(step.to_dict())
+    elif quiet:
+        OUT.print(f"{step.total_us:.1f}")
+    else:
+        show(step)
 
 
-def _batch(prefill: list[str], decode: list[str]) -> list[tuple[int, int, int]]:
-    """The step's requests as (new tokens, context, prompt tokens)."""
-    batch: list[tuple[int, int, int]] = []
+def _batch(prefill: list[str], decode: list[str]) -> Batch:
+    """The step that the command line describes."""
+    chunks: list[tuple[int, int]] = []
     for text in prefill:
         match = re.fullmatch(r"(\d{1,9})@(\d{1,9})", text)
         if match is None or int(match[1]) == 0:
             raise InputError(f"--prefill {text!r}: expected NEW@CTX, for instance 512@0")
-        batch.append((int(match[1]), int(match[2]), int(match[1]) + int(match[2])))
+        chunks.append((int(match[1]), int(match[2])))
+    decodes: list[tuple[int, int]] = []
     for text in decode:
         match = re.fullmatch(r"(\d{1,9})x(\d{1,5})", text)
         if match is None or int(match[2]) == 0:
             raise InputError(f"--decode {text!r}: expected CTXxCOUNT, for instance 700x32")
-        batch += [(1, int(match[1]), 0)] * int(match[2])
-    if not batch:
+        decodes.append((int(match[1]), int(match[2])))
+    if not chunks and not decodes:
         raise InputError("nothing to compute: give --prefill NEW@CTX or --decode CTXxCOUNT")
-    return batch
+
+    from roofml.latency.batch import Batch
+
+    return Batch(chunks, decodes)

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from roofml.util.arrays import Ints
 
 NOTHING = -1
 

@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-from roofml.blis.deployment import BlisCoefficients
+from roofml.blis.deployment import BlisCoefficients, hardware_of
+from roofml.calibration.coefficients import read_coefficients
 from roofml.export.defaults import Edit, ModelEntry, edit_defaults, number
+from roofml.export.hardware import edit_hardware
+from roofml.hardware.gpu import load_gpu
 from roofml.util.errors import InputError
-from roofml.util.yaml_io import read_mapping
 
 
 @dataclass(frozen=True)
@@ -121,63 +122,46 @@ def index_of(exports: Sequence[BlisExport]) -> str:
 
 
 def read_export(path: Path) -> BlisExport:
-    """The deployment in a coefficients file (schema roofml/1), from its `blis` section.
+    """The deployment in a coefficients file, from its `blis` section.
 
     Raises InputError naming file and field where something BLIS needs is missing or would be refused by it.
     """
-    document = read_mapping(path)
-
-    def section(name: str) -> dict[str, Any]:
-        found = document.get(name)
-        if not isinstance(found, dict):
-            raise InputError(f"{path}: {name}: expected a mapping")
-        return cast("dict[str, Any]", found)
-
-    def text(where: str, found: dict[str, Any], key: str) -> str:
-        value = found.get(key)
-        if not isinstance(value, str) or not value:
-            raise InputError(f"{path}: {where}{key}: expected a name, found {value!r}")
-        return value
-
-    def count(where: str, found: dict[str, Any], key: str) -> int:
-        value = found.get(key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{path}: {where}{key}: expected a positive integer, found {value!r}")
-        return value
-
-    def numbers(found: dict[str, Any], key: str) -> list[float]:
-        values: object = found.get(key)
-        if not isinstance(values, list):
-            raise InputError(f"{path}: blis.{key}: expected a list of numbers, found {values!r}")
-        for value in cast("list[object]", values):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InputError(f"{path}: blis.{key}: expected a list of numbers, found {value!r} in it")
-        return [float(value) for value in cast("list[float]", values)]
-
-    blis, model = section("blis"), section("model")
-    fit = document.get("fit")
-    said = cast("dict[str, Any]", fit) if isinstance(fit, dict) else {}
-    runs = said.get("runs")
-    named = cast("list[object]", runs) if isinstance(runs, list) else []
-    provenance = [f"fitted by roofml {said.get('roofml', '(unknown version)')} from {path.name}"]
-    if named:
-        provenance.append(f"on {said.get('requests', '?')} requests of {', '.join(map(str, named))}")
-    limits = {
-        key: count("blis.", blis, key) if key in blis else None
-        for key in ("max_num_seqs", "max_num_batched_tokens", "max_model_len")
-    }
+    read = read_coefficients(path)
+    if read.blis is None:
+        raise InputError(f"{path}: blis: missing; fit with --target blis")
+    provenance = [f"fitted by roofml {read.fit.roofml} from {path.name}"]
+    if read.fit.runs:
+        provenance.append(f"on {read.fit.requests} requests of {', '.join(read.fit.runs)}")
+    blis = read.blis
     return BlisExport(
-        model=ModelEntry(
-            text("model.", model, "name"),
-            text("", document, "gpu"),
-            count("", document, "tensor_parallel"),
-            text("model.", model, "hf_repo"),
-        ),
-        coefficients=BlisCoefficients.of(
-            numbers(blis, "alpha_coeffs"), numbers(blis, "beta_coeffs"), where=f"{path}: blis"
-        ),
-        total_kv_blocks=count("blis.", blis, "total_kv_blocks"),
-        block_size=count("blis.", blis, "block_size") if "block_size" in blis else 16,
+        model=ModelEntry(read.model.name, read.gpu, read.tensor_parallel, read.model.hf_repo),
+        coefficients=BlisCoefficients.of(blis.alpha_coeffs, blis.beta_coeffs, where=f"{path}: blis"),
+        total_kv_blocks=blis.total_kv_blocks,
+        block_size=blis.block_size,
+        max_num_seqs=blis.max_num_seqs,
+        max_num_batched_tokens=blis.max_num_batched_tokens,
+        max_model_len=blis.max_model_len,
         provenance=tuple(provenance),
-        **limits,
     )
+
+
+def defaults_edits(exports: Sequence[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:
+    """The changes that put the deployments into defaults files: the given one, or new ones in a folder.
+
+    Raises InputError for a folder or a file that is not there.
+    """
+    if len(exports) > 1:
+        if not output.is_dir():
+            raise InputError(f"{output}: no such folder")
+        if defaults is not None and not defaults.is_file():
+            raise InputError(f"{defaults}: no such file")
+        return edits_for_several(exports, output, defaults)
+    return [exports[0].edit(defaults if defaults is not None else output / f"{exports[0].slug}.defaults.yaml")]
+
+
+def hardware_edits(exports: Sequence[BlisExport], path: Path) -> list[Edit]:
+    """One edit of a `hardware_config.json` for all GPUs: each builds on the last."""
+    edit: Edit | None = None
+    for name in dict.fromkeys(export.model.gpu for export in exports):
+        edit = edit_hardware(path, name, hardware_of(load_gpu(name)), edit)
+    return [] if edit is None else [edit]

@@ -7,17 +7,23 @@ next is formed, a front end that grows busy) goes into α0 at a middling load.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.blis.deployment import BlisCoefficients, Deployment
+from roofml.blis.deployment import BlisCoefficients, BlisDeployment, hardware_of
 from roofml.blis.fit import PRIORS
 from roofml.blis.latency import BETA_NAMES, BlisSteps, basis, betas_from_step_times
-from roofml.engine.replay import RequestParameters
-from roofml.latency.batch import StepTable
-from roofml.latency.formula import StepParameters, step_times
-from roofml.validation.cross_validation import Setting
+from roofml.blis.model_view import blis_model
+from roofml.calibration.calibrate import physics
+from roofml.calibration.calibration import Calibration
+from roofml.export.defaults import ModelEntry
+from roofml.export.deployment import BlisExport
+from roofml.latency.batch import StepSums
+from roofml.latency.formula import step_times
+from roofml.latency.kv_capacity import kv_capacity
+from roofml.models.spec import config_path
 
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 """Mean contexts of the decodes in a batch, tokens."""
@@ -42,13 +48,11 @@ class Derived:
     """Over every step matched, prompts that fill the budget included."""
 
 
-def derive(
-    where: Setting, deployment: Deployment, step: StepParameters, request: RequestParameters, max_num_seqs: int
-) -> Derived:
+def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Derived:
     """Match BLIS's betas to native step times of batches up to `max_num_seqs` requests and the tables' budget."""
-    budget = len(where.tables.gemm) - 1
+    tables, (step, request), budget = native.deployment.tables, native.parameters, native.deployment.budget
     sizes = [n for n in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if n <= min(max_num_seqs, budget)]
-    native: list[list[tuple[int, int, int]]] = []
+    ours: list[list[tuple[int, int, int]]] = []
     theirs: list[list[tuple[int, int, int, int]]] = []
     usual: list[bool] = []
     for decodes in sizes:
@@ -57,13 +61,13 @@ def derive(
                 if decodes + chunk == 0 or decodes + chunk > budget:
                     continue
                 prompt = [(chunk, 0, chunk)] if chunk else []
-                native.append(prompt + [(1, context, 0)] * decodes)
+                ours.append(prompt + [(1, context, 0)] * decodes)
                 own = [(chunk, 1, 0, chunk)] if chunk else []
                 theirs.append(own + [(0, 1, context, 1)] * decodes)
                 usual.append(decodes >= 8 and chunk <= 16)
-    steps = StepTable.from_batches(native)
-    times = step_times(where.tables, steps, step)
-    matrix = basis(deployment, BlisSteps.from_batches(theirs))
+    steps = StepSums.from_requests(ours)
+    times = step_times(tables, steps, step)
+    matrix = basis(blis, BlisSteps.from_batches(theirs))
     centre = np.array([PRIORS[name].mean for name in BETA_NAMES])
     spread = np.array([PRIORS[name].spread for name in BETA_NAMES])
     weights = np.where(usual, 1.0, RARE)
@@ -71,11 +75,35 @@ def derive(
     betas = betas_from_step_times(matrix, times, weights, prior=centre, prior_weight=pull)
     error = 100 * np.abs(matrix @ betas / times - 1)
     middling = [[(1, 1024, 0)] * max(1, min(max_num_seqs, budget) // 2)]
-    pace = float(step_times(where.tables, StepTable.from_batches(middling), step)[0])
+    pace = float(step_times(tables, StepSums.from_requests(middling), step)[0])
     queueing = request.queueing_us + request.queueing_per_running_us * len(middling[0]) + request.pipeline_delay_us
     return Derived(
         BlisCoefficients.of([round(queueing + pace, 3), 0.0, 0.0], [float(f"{beta:.6g}") for beta in betas]),
         float(np.median(error[usual])),
         float(error[usual].max()),
         float(error.max()),
+    )
+
+
+def derived_export(model: str, gpu: str, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
+    """Coefficients from physics and priors alone, with the KV blocks that the config and the datasheet allow."""
+    native = physics(model, gpu, tp, budget=budget)
+    deployment = native.deployment
+    raw = json.loads(config_path(model).read_text("utf-8"))
+    blis = BlisDeployment(blis_model(raw, deployment.model.name), hardware_of(deployment.gpu), tp)
+    found = derive(native, blis, max_num_seqs)
+    capacity = kv_capacity(
+        deployment.model, deployment.gpu, tp, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs, block_size=16
+    )
+    return BlisExport(
+        model=ModelEntry(deployment.model.name, deployment.gpu.name, tp, model),
+        coefficients=found.coefficients,
+        total_kv_blocks=capacity.blocks,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=budget,
+        provenance=(
+            "derived by roofml from config, datasheet and kernel measurements: not fitted to any trace",
+            f"BLIS's form is {found.median_error_pct:.1f} % (median), at most {found.worst_usual_error_pct:.1f} %, "
+            "from our time of a usual step",
+        ),
     )

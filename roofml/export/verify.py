@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from roofml.blis.deployment import Deployment
+from roofml.blis.deployment import BlisDeployment, blis_deployment_of
 from roofml.blis.fit import errors_of
 from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
@@ -27,11 +26,11 @@ from roofml.export.deployment import BlisExport
 from roofml.export.hardware import edit_hardware
 from roofml.export.trace import TraceFiles, write_trace
 from roofml.models.spec import config_path
+from roofml.traces.read import read_run
 from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 from roofml.util.files import write_atomically
-
-Floats = NDArray[np.float64]
 
 HORIZON_US = 10**15
 """Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
@@ -92,7 +91,7 @@ def find_blis(given: Path | None = None) -> Path:
 
 def verify(
     run: Run,
-    deployment: Deployment,
+    deployment: BlisDeployment,
     export: BlisExport,
     blis: Path,
     defaults: Path | None = None,
@@ -222,3 +221,13 @@ def parse_report(path: Path) -> dict[str, Grade]:
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BlisFailedError(f"blis calibrate: report without {error}") from None
+
+
+def verify_export(
+    export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float
+) -> Verification:
+    """Run BLIS on a run, with the defaults as they were and with the export."""
+    run = read_run(run_path).on(export.model.gpu)
+    deployment = blis_deployment_of(run)
+    existing = defaults if defaults is not None and defaults.is_file() else None
+    return verify(run, deployment, export, binary, existing, timeout_s)

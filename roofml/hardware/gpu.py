@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from roofml.util.digest import digest
 from roofml.util.errors import InputError
 from roofml.util.files import data_folder
 from roofml.util.yaml_io import read_mapping
@@ -38,6 +40,19 @@ class Gpu:
         """Memory a process sees, of which engines take their share: as reported, else 99 % of the datasheet's."""
         return self.reported_memory_bytes or round(TYPICAL_REPORTED_SHARE * self.memory_bytes)
 
+    @property
+    def sheet_sha256(self) -> str:
+        """Digest of the sheet's numbers: two GPUs of one name may have different ones."""
+        numbers = {
+            "flops_per_us": dict(sorted(self.flops_per_us.items())),
+            "bandwidth_bytes_per_us": self.bandwidth_bytes_per_us,
+            "memory_bytes": self.memory_bytes,
+            "interconnect_bytes_per_us": self.interconnect_bytes_per_us,
+            "sm_count": self.sm_count,
+            "reported_memory_bytes": self.reported_memory_bytes,
+        }
+        return digest(json.dumps(numbers, sort_keys=True))
+
     def flops_rate(self, dtype: str) -> float:
         """Peak dense matrix rate in `dtype`, FLOP/µs. Raises InputError naming the number the sheet lacks."""
         if dtype not in self.flops_per_us:
@@ -62,6 +77,12 @@ def load_gpu(gpu: str) -> Gpu:
             return found
         known.append(found.name)
     raise InputError(f"gpu {gpu!r}: not in hardware/ (known: {', '.join(known)}) and not a YAML file")
+
+
+def packaged_gpu(name: str) -> Gpu | None:
+    """The GPU whose sheet in `hardware/` says this very name, if there is one."""
+    path = data_folder("hardware") / f"{name}.yaml"
+    return _read_gpu(path) if path.is_file() else None
 
 
 FIELDS = {

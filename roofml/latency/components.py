@@ -3,7 +3,7 @@
 What depends on shapes alone (GEMMs, weights, all-reduce at M = 0..budget new tokens) becomes a table, once per model,
 GPU and TP; what depends on requests enters as a few sums per step. `step_components` is then a lookup and a dozen
 multiplications, the same Python function compiled by numba for the replay, traced by JAX for the fit and run by NumPy
-on a StepTable.
+on StepSums.
 
 Symbols: M new tokens, d hidden size, H and Hkv heads and KV heads, h head size, a bytes per element, L layers.
 """
@@ -14,29 +14,41 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
-from numpy.typing import NDArray
 
 from roofml.hardware.gpu import Gpu
-from roofml.hardware.kernels import STANDS_IN, DecodeAttention, Efficiency
-from roofml.latency.batch import StepTable
+from roofml.hardware.kernel_tables import STANDS_IN, DecodeAttention
+from roofml.hardware.kernels import Efficiency
+from roofml.latency.batch import StepSums
 from roofml.models.operations import AttentionOp, Gemm, StateOp
 from roofml.models.spec import ModelSpec
+from roofml.util.arrays import Floats
 from roofml.util.errors import NotSupportedError
 
-Floats = NDArray[np.float64]
 
-COMPONENTS = (
-    "prefill_gemm",
-    "decode_gemm",
-    "prefill_attention",
-    "decode_attention",
-    "weights",
-    "expert_weights",
-    "kv_cache",
-    "attention_items",
-    "long_context",
-    "communication",
-)
+class StepComponents(NamedTuple):
+    """The ideal time of each resource that a step uses, µs: arrays of shape (steps,), or numbers in compiled code."""
+
+    prefill_gemm: Floats
+    """Arithmetic of GEMMs that prefill tokens add."""
+    decode_gemm: Floats
+    """Arithmetic of GEMMs on the decode tokens."""
+    prefill_attention: Floats
+    decode_attention: Floats
+    weights: Floats
+    """Reading the weights that every token needs."""
+    expert_weights: Floats
+    """Reading those of the experts that tokens touch."""
+    kv_cache: Floats
+    """Moving keys and values."""
+    attention_items: Floats
+    """Launching attention, and requests besides their keys and values."""
+    long_context: Floats
+    """Keys and values of grouped heads past `LONG_CONTEXT` tokens of a request, once more."""
+    communication: Floats
+    """All-reduces."""
+
+
+COMPONENTS = StepComponents._fields
 
 
 class ComponentTables(NamedTuple):
@@ -271,58 +283,36 @@ def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficienc
 
 
 @register_jitable
-def step_components(
-    tables: Any,
-    prefill_tokens: Any,
-    decode_tokens: Any,
-    requests: Any,
-    prefill_pairs: Any,
-    prefill_context: Any,
-    decode_context: Any,
-    decode_beyond: Any,
-    new_tokens: Any,
-    decodes: Any,
-    batch: Any,
-) -> Any:
-    """The components of a step in the order of COMPONENTS, µs. Plain arithmetic on numbers or arrays.
+def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, requests: Any) -> Any:
+    """The `StepComponents` of a step from its `StepSums`, µs. Plain arithmetic on numbers or arrays.
 
-    `new_tokens`, `decodes` and `batch` are prefill + decode tokens, decode tokens and requests as integers, to look up
-    the tables.
+    `new_tokens`, `decodes` and `requests` are prefill + decode tokens, decode tokens and requests as integers, to look
+    up the tables.
     decode_gemm is the GEMM time at M = decode tokens and prefill_gemm what the prefill tokens add to it, so the two
     sum to the mixed step exactly. A decode attends to its context and itself; KV traffic is every context token read
     and every new token written.
     """
-    decode_gemm = tables.gemm[decodes] + tables.logits_per_request * decode_tokens
+    decode_gemm = tables.gemm[decodes] + tables.logits_per_request * sums.decode_tokens
     prefill_gemm = tables.gemm[new_tokens] - tables.gemm[decodes]
-    prefill_gemm = prefill_gemm + tables.logits_per_request * (requests - decode_tokens)
-    return (
+    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens)
+    kv_tokens = sums.decode_context + sums.prefill_context + sums.prefill_tokens + sums.decode_tokens
+    return StepComponents(
         prefill_gemm,
         decode_gemm,
-        tables.prefill_pair * prefill_pairs,
-        tables.decode_pair * (decode_context + decode_tokens),
+        tables.prefill_pair * sums.prefill_pairs,
+        tables.decode_pair * (sums.decode_context + sums.decode_tokens),
         tables.weights[new_tokens],
         tables.expert_weights[new_tokens],
-        tables.kv_token * (decode_context + prefill_context + prefill_tokens + decode_tokens),
-        tables.attention_items[batch],
-        tables.grouped_kv_token * decode_beyond,
+        tables.kv_token * kv_tokens,
+        tables.attention_items[requests],
+        tables.grouped_kv_token * sums.decode_beyond,
         tables.communication[new_tokens],
     )
 
 
-def components(tables: ComponentTables, steps: StepTable) -> Floats:
-    """The components of every step: shape (steps, components), columns in the order of COMPONENTS, µs."""
-    new_tokens = (steps.prefill_tokens + steps.decode_tokens).astype(np.int64)
-    values = step_components(
-        tables,
-        steps.prefill_tokens,
-        steps.decode_tokens,
-        steps.requests,
-        steps.prefill_pairs,
-        steps.prefill_context,
-        steps.decode_context,
-        steps.decode_beyond,
-        new_tokens,
-        steps.decode_tokens.astype(np.int64),
-        steps.requests.astype(np.int64),
+def components(tables: ComponentTables, steps: StepSums) -> StepComponents:
+    """The components of every step, each (steps,), µs."""
+    new_tokens, decodes, requests = (
+        column.astype(np.int64) for column in (steps.new_tokens, steps.decode_tokens, steps.requests)
     )
-    return np.stack(values, axis=1)
+    return step_components(tables, steps, new_tokens, decodes, requests)

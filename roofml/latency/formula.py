@@ -14,51 +14,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba.extending import register_jitable
-from numpy.typing import NDArray
 
-from roofml.latency.batch import StepTable
-from roofml.latency.components import ComponentTables, components
-
-
-class StepParameters(NamedTuple):
-    """What physics leaves open in a step's time; `params.py` gives each its unit, bound and prior."""
-
-    prefill_gemm: float = 1.0
-    decode_gemm: float = 1.0
-    prefill_attention: float = 1.0
-    decode_attention: float = 1.0
-    weights: float = 1.0
-    expert_weights: float = 1.0
-    kv_cache: float = 1.0
-    attention_items: float = 1.0
-    long_context: float = 1.0
-    communication: float = 1.0
-    per_layer_us: float = 10.0
-    per_step_us: float = 0.0
-    mixed_step_us: float = 0.0
-    per_request_us: float = 0.0
-    cpu_floor_us: float = 0.0
-    max_weight: float = 1.0
-    growth_16: float = 0.0
-    growth_32: float = 0.0
-    growth_48: float = 0.0
-    growth_64: float = 0.0
-    growth_128: float = 0.0
-    growth_256: float = 0.0
-
-
-GROWTH_TOKENS = (1, 16, 32, 48, 64, 128, 256)
-"""M between which `growth_<M>` of StepParameters is added, linearly, to the time that a step reads weights."""
-
-
-def scaled(step: StepParameters, factor: float) -> StepParameters:
-    """Parameters whose step times are `factor` times as long: all but the blend, which has no scale."""
-    return StepParameters(
-        *(value if name == "max_weight" else value * factor for name, value in zip(step._fields, step, strict=True))
-    )
-
+from roofml.latency.batch import StepSums
+from roofml.latency.components import ComponentTables, StepComponents, components
+from roofml.latency.parameters import StepParameters
+from roofml.util.arrays import Floats
 
 TINY = 1e-9
 """µs; keeps 0/0 out of the norm."""
@@ -101,50 +62,69 @@ def blend(a: Any, b: Any, max_weight: Any, norm: Any = None) -> Any:
     return larger * (1.0 + (smaller / (larger + TINY)) ** norm) ** (1.0 / norm)
 
 
+class StepOverheads(NamedTuple):
+    """Time of a step that no roofline explains, µs: arrays of shape (steps,), or numbers in compiled code."""
+
+    layers: Floats
+    step: Floats
+    mixed: Floats
+    requests: Floats
+
+
+@register_jitable
+def corrected(parts: Any, new_tokens: Any, p: Any) -> Any:
+    """The `StepComponents` as the parameters have them: each times its correction, µs."""
+    slowdown = growth(new_tokens, p)
+    return StepComponents(
+        p.prefill_gemm * parts.prefill_gemm,
+        p.decode_gemm * parts.decode_gemm,
+        p.prefill_attention * parts.prefill_attention,
+        p.decode_attention * parts.decode_attention,
+        (p.weights + slowdown) * parts.weights,
+        (p.expert_weights + slowdown) * parts.expert_weights,
+        p.kv_cache * parts.kv_cache,
+        p.attention_items * parts.attention_items,
+        p.long_context * parts.long_context,
+        p.communication * parts.communication,
+    )
+
+
+@register_jitable
+def overheads(requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
+    """The `StepOverheads` of a step of so many requests; `mixed` is 1 where it computes prompts."""
+    busy = 1.0 * (requests > 0)
+    return StepOverheads(
+        busy * (p.per_layer_us * layers), busy * p.per_step_us, p.mixed_step_us * mixed, p.per_request_us * requests
+    )
+
+
 @register_jitable
 def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any, norm: Any = None) -> Any:
-    """Time of a step, µs, from its components (order of COMPONENTS), its requests, whether it is mixed, and parameters.
+    """Time of a step, µs, from its `StepComponents`, its requests, whether it is mixed, and parameters.
 
     Plain arithmetic on numbers or arrays of shape (steps,). An empty step takes no time.
     """
-    (
-        prefill_gemm,
-        decode_gemm,
-        prefill_attention,
-        decode_attention,
-        weights,
-        experts,
-        kv_cache,
-        items,
-        long_context,
-        communication,
-    ) = parts
-    gemm = p.prefill_gemm * prefill_gemm + p.decode_gemm * decode_gemm
-    attention = p.prefill_attention * prefill_attention + p.decode_attention * decode_attention
-    grown = growth(new_tokens, p)
-    memory = (p.weights + grown) * weights + (p.expert_weights + grown) * experts
+    device = corrected(parts, new_tokens, p)
+    extra = overheads(requests, mixed, layers, p)
     busy = 1.0 * (requests > 0)
-    device = (
-        blend(gemm, memory, p.max_weight, norm)
-        + blend(attention, p.kv_cache * kv_cache + p.long_context * long_context, p.max_weight, norm)
-        + p.attention_items * items
-        + p.communication * communication
-        + busy * (p.per_layer_us * layers + p.per_step_us)
-        + p.mixed_step_us * mixed
-        + p.per_request_us * requests
+    time = (
+        blend(device.prefill_gemm + device.decode_gemm, device.weights + device.expert_weights, p.max_weight, norm)
+        + blend(
+            device.prefill_attention + device.decode_attention,
+            device.kv_cache + device.long_context,
+            p.max_weight,
+            norm,
+        )
+        + device.attention_items
+        + device.communication
+        + (extra.layers + extra.step)
+        + extra.mixed
+        + extra.requests
     )
-    return blend(device, busy * p.cpu_floor_us, p.max_weight, norm)
+    return blend(time, busy * p.cpu_floor_us, p.max_weight, norm)
 
 
-def step_times(tables: ComponentTables, steps: StepTable, parameters: StepParameters) -> NDArray[np.float64]:
-    """Time of every step of a table, shape (steps,), µs."""
-    parts = tuple(components(tables, steps).T)
-    return step_time(
-        parts,
-        steps.prefill_tokens + steps.decode_tokens,
-        steps.requests,
-        1.0 * (steps.prefill_tokens > 0),
-        tables.layers,
-        parameters,
-        tables.norm,
-    )
+def step_times(tables: ComponentTables, steps: StepSums, parameters: StepParameters) -> Floats:
+    """Time of every step, shape (steps,), µs."""
+    parts = components(tables, steps)
+    return step_time(parts, steps.new_tokens, steps.requests, steps.mixed, tables.layers, parameters, tables.norm)

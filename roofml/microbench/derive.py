@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression, nnls  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.hardware.gpu import Gpu
+from roofml.util.arrays import Floats
 
-Floats = NDArray[np.float64]
 Derived = tuple[list[str], float]
 """Lines of a file, header first, and the relative standard deviation of what is read between them."""
 

@@ -318,7 +318,10 @@ def load_model(model: str) -> ModelSpec:
     beside = path.parent / "hf_quant_config.json"
     quant_config = _parse(beside, _read(beside)) if path.name == "config.json" and beside.is_file() else None
     name = path.parent.name if path.name == "config.json" else path.stem
-    return model_from_config(_parse(path, raw), name, hashlib.sha256(raw).hexdigest(), quant_config)
+    config = _parse(path, raw)
+    if quant_config is not None:
+        raw += _read(beside)  # the same config.json may come in several quantizations
+    return model_from_config(config, name, hashlib.sha256(raw).hexdigest(), quant_config)
 
 
 def _read(path: Path) -> bytes:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
+from roofml.traces.finding import Evidence, Finding
 from roofml.traces.load import Load, is_saturated, load_findings, measure_load
-from roofml.traces.raw import Evidence, Finding, RawRun
+from roofml.traces.raw import RawRun
 from roofml.traces.repeated_prompts import shared_prompts
-from roofml.traces.run import Bools, Ints, Run
+from roofml.traces.run import Run
 from roofml.traces.token_counts import FEWEST, output_counts, prompt_counts
+from roofml.util.arrays import Bools, Ints
 from roofml.util.errors import InputError
 
 FIRST = 10
@@ -20,19 +21,8 @@ COLD = 1.5
 """Times the median TTFT of the next ninety that one of them then waits, at least."""
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """The corrected run, and everything found on the way."""
-
-    run: Run
-    """What fit and replay use. `ok` marks the requests to measure; the others only load the server."""
-    findings: tuple[Finding, ...]
-    saturated: bool
-    """The queue grew to the end: predict this run, do not tune on it alone."""
-
-
-def examine(raw: RawRun) -> Diagnosis:
-    """The corrected run and the findings, in the order: errors, warnings, corrections, information.
+def clean(raw: RawRun) -> Run:
+    """The corrected run with its findings, in the order: errors, warnings, corrections, information.
 
     Raises InputError where nothing is left to measure.
     """
@@ -59,6 +49,9 @@ def examine(raw: RawRun) -> Diagnosis:
         ttft_us=np.where(ok, raw.ttft_us, np.nan),
         e2e_us=np.where(ok, raw.e2e_us, np.nan),
         ok=ok,
+        counted_tokens=raw.output_tokens,
+        source=raw.source,
+        identity=raw.identity,
     )
     findings += _impossible(raw, whole)
     load = measure_load(raw, whole)
@@ -71,44 +64,10 @@ def examine(raw: RawRun) -> Diagnosis:
     findings += _chunks(raw, whole)
     findings += [] if saturated else _next_experiment(whole, load)
     # A request that never had a chunk never ran: refused, or given up while it waited.
-    run = _rows(whole, np.isfinite(raw.e2e_us))
+    run = whole.take(np.isfinite(raw.e2e_us))
     order = ("error", "warning", "corrected", "info")
-    return Diagnosis(run, tuple(sorted(findings, key=lambda finding: order.index(finding.severity))), saturated)
-
-
-def diagnosis_document(diagnosis: Diagnosis) -> dict[str, Any]:
-    """A diagnosis as one JSON-able mapping. Times in µs."""
-    run = diagnosis.run
-    return {
-        "run": run.name,
-        "model": run.server.model,
-        "gpu": run.server.gpu,
-        "tp": run.server.tensor_parallel,
-        "server": asdict(run.server),
-        "requests": len(run),
-        "measured": int(run.ok.sum()),
-        "saturated": diagnosis.saturated,
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-    }
-
-
-def _rows(run: Run, keep: Bools) -> Run:
-    if keep.all():
-        return run
-    arrival = run.arrival_us[keep]
-    return Run(
-        name=run.name,
-        server=run.server,
-        request_id=run.request_id[keep],
-        arrival_us=arrival - arrival[0],
-        prompt_tokens=run.prompt_tokens[keep],
-        output_tokens=run.output_tokens[keep],
-        prefix_group=run.prefix_group[keep],
-        prefix_tokens=run.prefix_tokens[keep],
-        ttft_us=run.ttft_us[keep],
-        e2e_us=run.e2e_us[keep],
-        ok=run.ok[keep],
-    )
+    findings.sort(key=lambda finding: order.index(finding.severity))
+    return replace(run, findings=tuple(findings), saturated=saturated)
 
 
 def _impossible(raw: RawRun, run: Run) -> list[Finding]:

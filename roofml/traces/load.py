@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.traces.raw import Finding, RawRun
-from roofml.traces.run import Floats, Run
+from roofml.traces.finding import Finding
+from roofml.traces.raw import RawRun
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 
 PARTS = 5
 """A run is judged by comparing fifths of its sending time."""

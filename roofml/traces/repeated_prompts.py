@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.traces.raw import Evidence, Finding, RawRun
-from roofml.traces.run import Bools, Floats, Ints
+from roofml.traces.finding import Evidence, Finding
+from roofml.traces.raw import RawRun
+from roofml.util.arrays import Bools, Floats, Ints
 
 LEAST_MATCH = 0.6
 """Share of requests that must have the length of the one a period later for a period to be tried."""

@@ -1,44 +1,25 @@
-"""Run: one served workload as arrays, whatever tool recorded it."""
+"""Run: one served workload as arrays, whatever tool recorded it; and how runs of one name are told apart."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from roofml.traces.finding import Finding
+from roofml.traces.server import Server
+from roofml.util.arrays import Bools, Floats, Ints
+from roofml.util.digest import digest
+from roofml.util.display import Shown, Table
 
-
-@dataclass(frozen=True)
-class Server:
-    """The engine that served a run: what the replay has to imitate. Tokens and blocks, no times."""
-
-    model: str
-    """Hub repository or local name, as the server was started with."""
-    tensor_parallel: int
-    max_num_seqs: int
-    """Most requests in one step."""
-    max_num_batched_tokens: int
-    """Most new tokens in one step (vLLM's token budget)."""
-    block_size: int
-    """Tokens in one KV block."""
-    num_gpu_blocks: int
-    """KV blocks the engine reported at start."""
-    max_model_len: int
-    gpu: str | None = None
-    """Name in `hardware/`; None where the run does not say."""
-    prefix_caching: bool = True
-    async_scheduling: bool = True
-    """The next batch is formed while the current step runs (vLLM's default since 0.14)."""
-    fresh: bool = True
-    """It had served nothing before the run (`coldstart`)."""
+NOT_COUNTED = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(Shown):
     """Requests of one run in order of arrival. Every array has shape (requests,).
 
     Two requests with the same `prefix_group` (>= 0) share their first `min(prefix_tokens)` prompt tokens; a
@@ -46,6 +27,7 @@ class Run:
     """
 
     name: str
+    """For people: of the folder or file it was read from. Two runs may have one; `identity` tells them apart."""
     server: Server
     request_id: Ints
     arrival_us: Floats
@@ -59,6 +41,23 @@ class Run:
     e2e_us: Floats
     """Last chunk minus send, µs; NaN where `ok` is False."""
     ok: Bools
+    """Requests to measure; the others only load the server."""
+    findings: tuple[Finding, ...] = ()
+    """What the doctor found, and what it corrected."""
+    saturated: bool = False
+    """The queue grew to the end: predict this run, do not tune on it alone."""
+    counted_tokens: Ints = field(default_factory=lambda: NOT_COUNTED)
+    """Output tokens as the client counted them, before any correction; empty where nobody did."""
+    source: str = ""
+    """Path it was read from; empty for a run that was made."""
+    identity: str = ""
+    """A digest of what was measured. Whatever is learned of a server belongs to it and not to a name."""
+
+    def __post_init__(self) -> None:
+        """A run that was made is what its arrays say."""
+        if not self.identity:
+            arrays = (self.arrival_us, self.prompt_tokens, self.output_tokens, self.ttft_us, self.e2e_us, self.ok)
+            object.__setattr__(self, "identity", digest(*arrays))
 
     def __len__(self) -> int:
         return len(self.arrival_us)
@@ -68,3 +67,68 @@ class Run:
         """Mean time per output token after the first, µs; NaN with fewer than two output tokens."""
         gaps = np.where(self.output_tokens > 1, self.output_tokens - 1, np.nan)
         return (self.e2e_us - self.ttft_us) / gaps
+
+    def take(self, chosen: Bools) -> Self:
+        """The `chosen` requests, shape (requests,), of the same recording; time begins with the first of them."""
+        if chosen.all():
+            return self
+        arrival = self.arrival_us[chosen]
+        columns = ("request_id", "prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens")
+        columns += ("ttft_us", "e2e_us", "ok", *(("counted_tokens",) if len(self.counted_tokens) else ()))
+        kept = {name: getattr(self, name)[chosen] for name in columns}
+        return replace(self, arrival_us=arrival - arrival[:1], **kept)
+
+    def on(self, gpu: str) -> Self:
+        """The run with its GPU said, unless it or the user said one."""
+        return self if self.server.gpu is not None else replace(self, server=replace(self.server, gpu=gpu))
+
+    def tables(self) -> list[Table]:
+        """What it is, in a few lines."""
+        server = self.server
+        rows = [
+            ["model", server.model],
+            ["GPU, TP", f"{server.gpu or 'not said'}, {server.tensor_parallel}"],
+            ["requests", f"{len(self)}, {int(self.ok.sum())} to measure"],
+            ["saturated", "yes" if self.saturated else "no"],
+            *([finding.severity, finding.summary] for finding in self.findings),
+        ]
+        return [Table(self.name, ["run", ""], rows)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `roofml doctor --json` says of it. Times in µs."""
+        from dataclasses import asdict
+
+        return {
+            "run": self.name,
+            "model": self.server.model,
+            "gpu": self.server.gpu,
+            "tp": self.server.tensor_parallel,
+            "server": asdict(self.server),
+            "requests": len(self),
+            "measured": int(self.ok.sum()),
+            "saturated": self.saturated,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with a name of its own: those that share one get as many folders before it as they need.
+
+    Where folders do not tell them apart either, they are numbered: `run`, `run#2`, ...
+    """
+    names = [run.name for run in runs]
+    folders = [PurePath(run.source).parts[1:-1][::-1] for run in runs]
+    for depth in range(max(map(len, folders), default=0)):
+        if len(set(names)) == len(names):
+            break
+        names = [
+            f"{parents[depth]}/{name}" if names.count(name) > 1 and depth < len(parents) else name
+            for name, parents in zip(names, folders, strict=True)
+        ]
+    seen: dict[str, int] = {}
+    result: list[Run] = []
+    for run, name in zip(runs, names, strict=True):
+        seen[name] = seen.get(name, 0) + 1
+        unique = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        result.append(run if unique == run.name else replace(run, name=unique))
+    return result

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.traces.raw import Finding, RawRun
-from roofml.traces.run import Bools, Floats, Ints
+from roofml.traces.finding import Finding
+from roofml.traces.raw import RawRun
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 
 FEWEST = 50

@@ -16,9 +16,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from roofml.traces.finding import Finding
 from roofml.traces.inference_perf import read_inference_perf
-from roofml.traces.raw import Finding, Generator, RawRun, Said, ServerOverrides, resolve_server
-from roofml.traces.run import Bools, Ints
+from roofml.traces.raw import Generator, RawRun
+from roofml.traces.server import Said, ServerOverrides, resolve_server
+from roofml.util.arrays import Bools, Ints
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.yaml_io import read_mapping
 
@@ -141,6 +143,7 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
     run, noticed = _requests(table, header["warm_up_requests"])
     return RawRun(
         name=name,
+        source=str(folder.resolve() if table_path.name == "trace.csv" else table_path.resolve()),
         server=server,
         generator=generator,
         output_tokens_override=overrides.output_tokens,

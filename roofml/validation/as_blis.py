@@ -2,63 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from roofml.blis.deployment import BlisCoefficients, Deployment, hardware_of
+from roofml.blis.deployment import BlisCoefficients, blis_deployment_of
 from roofml.blis.fit import BlisFit, fit
-from roofml.blis.model_view import blis_model
 from roofml.blis.replay import for_blis, replay
+from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import BlisSection
-from roofml.hardware.gpu import load_gpu
-from roofml.models.spec import config_path
-from roofml.traces.doctor import Diagnosis
 from roofml.traces.run import Run
+from roofml.traces.selection import Selection, first, groups, trainable
+from roofml.util.display import Shown, Table, pct
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import RunReport, report
-from roofml.validation.splits import between, groups, trainable
+from roofml.validation.report import RunReport, report
 
 
-def deployment_of(run: Run) -> Deployment:
-    """The run's model, GPU and tensor parallel size as BLIS sees them. Raises InputError without a GPU."""
-    server = run.server
-    if server.gpu is None:
-        raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")
-    path = config_path(server.model)
-    model = blis_model(json.loads(path.read_text("utf-8")), path.parent.name)
-    return Deployment(model, hardware_of(load_gpu(server.gpu)), server.tensor_parallel)
-
-
-def judge(diagnosis: Diagnosis, coefficients: BlisCoefficients, after: float = 0.0, until: float = 1.0) -> RunReport:
+def judge(run: Run, coefficients: BlisCoefficients, after: float = 0.0, until: float = 1.0) -> RunReport:
     """BLIS's errors on the requests between two shares. Raises InputError for requests it never finishes."""
-    run = diagnosis.run
-    predicted = replay(for_blis(run), deployment_of(run), coefficients.alphas, coefficients.betas)
-    judged = between(run, after, until)
-    unfinished = judged & ~np.isfinite(predicted.e2e_us)
+    predicted = replay(for_blis(run), blis_deployment_of(run), coefficients.alphas, coefficients.betas)
+    judged = Selection.between(run, after, until)
+    unfinished = judged.requests & ~np.isfinite(predicted.e2e_us)
     if unfinished.any():
         raise InputError(f"{run.name}: BLIS drops {int(unfinished.sum())} requests: longer than max_model_len?")
-    return report(run, predicted, judged, diagnosis.saturated)
+    return report(judged, predicted)
 
 
-def fit_group(group: Sequence[Diagnosis], train_fraction: float) -> BlisFit:
+def fit_group(group: Sequence[Run], train_fraction: float) -> BlisFit:
     """The coefficients that make BLIS most accurate on a group's runs of one model, GPU and tensor parallel size."""
-    return fit([(d.run, deployment_of(d.run)) for d in trainable(group)], train_fraction)
+    return fit([(s, blis_deployment_of(s.run)) for s in first(trainable(group), train_fraction)])
 
 
 def temporal(
-    diagnoses: Sequence[Diagnosis], train_fraction: float, on_group: Callable[[str], None] | None = None
+    runs: Sequence[Run], train_fraction: float, on_group: Callable[[str], None] | None = None
 ) -> list[RunReport]:
     """As `roofml.validation.cross_validation.temporal`, with coefficients for BLIS and BLIS's way of running a step."""
     reports: list[RunReport] = []
-    for group in groups(diagnoses):
-        first = group[0].run.server
+    for group in groups(runs):
+        server = group[0].server
         if on_group is not None:
-            on_group(f"{first.model} on {first.gpu}, TP {first.tensor_parallel}, as BLIS")
+            on_group(f"{server.model} on {server.gpu}, TP {server.tensor_parallel}, as BLIS")
         coefficients = fit_group(group, train_fraction).coefficients
-        trained = {id(d) for d in trainable(group)}
-        reports += [judge(d, coefficients, train_fraction if id(d) in trained else 0.0) for d in group]
+        trained = trainable(group)
+        reports += [judge(run, coefficients, train_fraction if run in trained else 0.0) for run in group]
     return reports
 
 
@@ -79,3 +66,37 @@ def section_of(found: BlisFit, run: Run) -> BlisSection:
 def coefficients_in(section: BlisSection, where: str) -> BlisCoefficients:
     """The set in a coefficients file's `blis` section, checked as BLIS would check it."""
     return BlisCoefficients.of(section.alpha_coeffs, section.beta_coeffs, where=f"{where}: blis")
+
+
+AS_BLIS = (
+    "BLIS runs a step after the one before ended and has one queueing constant, so what async scheduling and a "
+    "busy front end add to TTFT it can only meet on average."
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BlisInSample(Shown):
+    """The errors of BLIS with its own coefficients, on the requests that they were fitted to."""
+
+    runs: Sequence[RunReport]
+
+    def tables(self) -> list[Table]:
+        """Errors of means by run."""
+        means = ("e2e_mean", "ttft_mean", "tpot_mean")
+        rows = [
+            [
+                run.run,
+                str(run.requests),
+                *(pct(run.metrics[name].error_pct) if name in run.metrics else "-" for name in means),
+            ]
+            for run in self.runs
+        ]
+        columns = ["run", "requests", "E2E %", "TTFT %", "TPOT %"]
+        return [Table("the same requests as BLIS with its own coefficients", columns, rows, AS_BLIS)]
+
+
+def with_blis(calibration: Calibration, runs: Sequence[Run]) -> tuple[Calibration, BlisInSample]:
+    """The calibration with coefficients for BLIS, fitted to the same requests, and what they reach on them."""
+    fitted = fit_group(runs, calibration.train_fraction)
+    reports = [judge(run, fitted.coefficients, until=calibration.train_fraction) for run in runs]
+    return replace(calibration, blis=section_of(fitted, runs[0])), BlisInSample(reports)

@@ -7,26 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from roofml.calibration.coefficients import Coefficients, coefficients_of
-from roofml.calibration.fit import Fit, fit
+from roofml.calibration.calibrate import fit
+from roofml.calibration.calibration import Calibration
+from roofml.calibration.prior import PACKAGE
 from roofml.engine.replay import replay
+from roofml.latency.deployment import Deployment, deploy
 from roofml.latency.parameters import (
     LOWER,
     NAMES,
     PRIOR_SD,
     PRIOR_VALUES,
     UPPER,
-    Floats,
+    Parameters,
     from_coordinates,
-    split,
     to_coordinates,
 )
-from roofml.traces.doctor import Diagnosis
-from roofml.traces.run import Run, Server
-from roofml.validation.cross_validation import RunReport, Setting, in_sample_error_pct, setting, with_parameters
+from roofml.traces.run import Run
+from roofml.traces.server import Server
+from roofml.util.arrays import Floats
+from roofml.util.display import Shown, Table, digits, pct
 
 MODEL, GPU, TP = "codellama/CodeLlama-34b-Instruct-hf", "H100", 2
 REQUESTS = 4000
@@ -34,23 +37,61 @@ DECODE_NOISE, TTFT_NOISE = 0.02, 0.10
 """Relative noise of a request's decode time and of its TTFT, as the real traces show it."""
 
 
-@dataclass(frozen=True)
-class DemoResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class DemoResult(Shown):
     """What the demo made and what the fit found."""
 
     run: Run
     truth: Floats
-    """(parameters,) the parameters the run was served with, in the order of `params.PARAMETERS`."""
-    fit: Fit
-    coefficients: Coefficients
-    reports: list[RunReport]
+    """(parameters,) the parameters the run was served with, in the order of `parameters.PARAMETERS`."""
+    calibration: Calibration
 
     @property
     def recovered(self) -> dict[str, bool]:
         """For each parameter that the data identified: is the truth within the fit's 95 % interval?"""
-        low, high = self.fit.interval()
+        calibration = self.calibration
+        low, high = calibration.posterior.interval()
         inside = (low <= self.truth) & (self.truth <= high)
-        return {name: bool(hit) for name, hit in zip(NAMES, inside, strict=True) if name not in self.fit.not_identified}
+        unknown = calibration.not_identified
+        return {name: bool(hit) for name, hit in zip(NAMES, inside, strict=True) if name not in unknown}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each parameter, known and recovered."""
+        return [
+            {**row, "truth": float(truth), "inside": bool(row["low"] <= truth <= row["high"])}
+            for row, truth in zip(self.calibration.rows(), self.truth, strict=True)
+        ]
+
+    def tables(self) -> list[Table]:
+        """Known and recovered side by side."""
+        rows = [
+            [
+                row["name"],
+                f"{digits(row['truth'], 4)} {row['unit']}".strip(),
+                digits(row["value"], 4),
+                f"{digits(row['low'])} to {digits(row['high'])}",
+                "data" if row["identified"] else "prior",
+                "yes" if row["inside"] else "NO",
+            ]
+            for row in self.rows()
+        ]
+        deployment = self.calibration.deployment
+        title = f"{len(self.run)} made-up requests to {deployment.model.name} on {deployment.gpu.name}"
+        columns = ["parameter", "known", "recovered", "95 % interval", "decided by", "inside"]
+        return [Table(title, columns, rows)]
+
+    def verdict(self) -> list[str]:
+        """The errors in sample, and how much was recovered."""
+        errors = self.calibration.runs[0].error_pct
+        recovered = self.recovered
+        return [
+            "errors of means, %: " + ", ".join(f"{name} {pct(error)}" for name, error in errors.items()),
+            f"{sum(recovered.values())} of {len(recovered)} parameters that the data decides are inside their interval",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `roofml demo --json` prints it."""
+        return {"requests": len(self.run), "parameters": self.rows()}
 
 
 def known_parameters(rng: np.random.Generator) -> Floats:
@@ -59,7 +100,7 @@ def known_parameters(rng: np.random.Generator) -> Floats:
     return from_coordinates(np.clip(x, LOWER, UPPER))
 
 
-def synthetic_run(rng: np.random.Generator, where: Setting, truth: Floats) -> Run:
+def synthetic_run(rng: np.random.Generator, deployment: Deployment, truth: Floats) -> Run:
     """A run served with `truth`: load that rises in four stages, prompts of all lengths, a third of them repeated.
 
     Arrivals are Poisson at 3, 6, 9 and 12 requests/s; prompts are log-normal around 500 tokens and outputs around 150,
@@ -93,7 +134,7 @@ def synthetic_run(rng: np.random.Generator, where: Setting, truth: Floats) -> Ru
         e2e_us=np.full(REQUESTS, np.nan),
         ok=np.ones(REQUESTS, np.bool_),
     )
-    served = replay(run, where.tables, *split(truth))
+    served = replay(run, deployment.tables, Parameters.of(truth))
     ttft = served.ttft_us * np.exp(rng.normal(0, TTFT_NOISE, REQUESTS))
     decode = (served.e2e_us - served.ttft_us) * np.exp(rng.normal(0, DECODE_NOISE, REQUESTS))
     return replace(run, ttft_us=ttft, e2e_us=ttft + decode)
@@ -102,11 +143,7 @@ def synthetic_run(rng: np.random.Generator, where: Setting, truth: Floats) -> Ru
 def run_demo(seed: int, on_round: Callable[[int, int], None] | None = None) -> DemoResult:
     """Draw parameters, serve a run with them, fit it. The same seed gives the same result, byte for byte."""
     rng = np.random.default_rng(seed)
-    where = setting(MODEL, GPU, TP, budget=2048)
+    deployment = deploy(MODEL, GPU, TP)
     truth = known_parameters(rng)
-    run = synthetic_run(rng, where, truth)
-    found = fit([run], where.tables, on_round=on_round)
-    diagnosis = Diagnosis(run=run, findings=(), saturated=False)
-    reports, _ = with_parameters([diagnosis], where, *split(found.values), paces=found.paces)
-    coefficients = coefficients_of(found, where.model, where.gpu.name, [run], 1.0, in_sample_error_pct(reports))
-    return DemoResult(run, truth, found, coefficients, reports)
+    run = synthetic_run(rng, deployment, truth)
+    return DemoResult(run, truth, fit([run], prior=PACKAGE, on_round=on_round))

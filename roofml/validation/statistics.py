@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from roofml.traces.run import Floats, Ints
+from roofml.util.arrays import Floats, Ints
 
 LATENCIES = ("e2e", "ttft", "tpot")
 BLOCKS = 20

@@ -1,8 +1,13 @@
 """BLIS's view of a config, against what BLIS printed for 17 models."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
+from golden_runs import config_of
 
 from roofml.blis.model_view import blis_model
 
@@ -28,32 +33,8 @@ FIELDS = {
     "WeightBytesPerParam": "quantized_bytes",
 }
 
-# The two whose config is not among the shared ones, written from what BLIS printed: they check how fields are read,
-# and not that these are the models' real values.
-WRITTEN = {
-    "mistral-nemo-instruct-2407": {
-        "hidden_act": "silu", "hidden_size": 5120, "intermediate_size": 14336, "num_attention_heads": 32,
-        "num_hidden_layers": 40, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 131072,
-        "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
-    },
-    "glm-5.2-fp8": {
-        "hidden_act": "silu", "hidden_size": 6144, "intermediate_size": 12288, "num_attention_heads": 64,
-        "num_hidden_layers": 78, "num_key_value_heads": 64, "head_dim": 192, "vocab_size": 154880,
-        "max_position_embeddings": 1048576, "dtype": "bfloat16", "first_k_dense_replace": 3, "kv_lora_rank": 512,
-        "qk_rope_head_dim": 64, "moe_intermediate_size": 2048, "n_routed_experts": 256, "n_shared_experts": 1,
-        "num_experts_per_tok": 8, "quantization_config": {"quant_method": "fp8"},
-    },
-}  # fmt: skip
 
-
-def config_of(shared, key):
-    if key in WRITTEN:
-        return WRITTEN[key]
-    folder, _, name = key.rpartition("/")
-    return json.loads((shared / "hf_configs" / f"{folder or 'blis'}--{name}.json").read_text())
-
-
-def test_every_field_of_every_model_is_what_blis_printed(shared):
+def test_every_field_of_every_model_is_what_blis_printed(shared: Path) -> None:
     printed = json.loads((shared / "golden" / "blis_model_configs.json").read_text())
     assert len(printed) == 17
     for key, entry in printed.items():
@@ -85,17 +66,19 @@ def test_every_field_of_every_model_is_what_blis_printed(shared):
         (None, "modelfp8x", 2.0),
     ],
 )  # fmt: skip
-def test_weight_width_from_the_quantization_config_then_from_the_name(quantization, name, weight_bytes):
+def test_weight_width_from_the_quantization_config_then_from_the_name(
+    quantization: dict[str, Any] | None, name: str, weight_bytes: float
+) -> None:
     config = {"torch_dtype": "bfloat16", "quantization_config": quantization}
     assert blis_model(config, name).weight_bytes == weight_bytes
 
 
-def test_what_is_missing_or_of_another_type_counts_as_nothing():
+def test_what_is_missing_or_of_another_type_counts_as_nothing() -> None:
     model = blis_model({"hidden_size": "4096", "num_hidden_layers": True, "torch_dtype": 2}, "odd")
     assert (model.hidden_size, model.layers, model.dtype_bytes, model.hidden_act) == (0, 0, 0.0, "")
 
 
-def test_one_expert_is_a_dense_model_and_mixtures_may_alternate():
+def test_one_expert_is_a_dense_model_and_mixtures_may_alternate() -> None:
     assert not blis_model({"num_local_experts": 1}, "one").is_moe
     every_third = {"num_local_experts": 8, "interleave_moe_layer_step": 2, "num_hidden_layers": 48}
     assert blis_model(every_third, "mixed").moe_layers == 16

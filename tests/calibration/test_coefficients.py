@@ -19,14 +19,14 @@ from roofml.calibration.coefficients import (
 )
 from roofml.calibration.fit import Fit
 from roofml.calibration.prior import PACKAGE
-from roofml.engine.replay import RequestParameters, replay
-from roofml.latency.batch import StepTable
-from roofml.latency.formula import StepParameters
-from roofml.latency.parameters import NAMES, PARAMETERS, PRIOR_SD, PRIOR_VALUES
+from roofml.engine.replay import replay
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import deploy
+from roofml.latency.parameters import NAMES, PARAMETERS, PRIOR_SD, PRIOR_VALUES, RequestParameters, StepParameters
 from roofml.models.spec import load_model
-from roofml.traces.run import Run, Server
+from roofml.traces.run import Run
+from roofml.traces.server import Server
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import setting
 
 MODEL = "meta-llama/Llama-2-7b-hf"
 VALID = {"batch": (1, 64), "context": (100, 2000), "new_tokens": (1, 2048)}
@@ -106,7 +106,7 @@ def test_what_is_read_predicts_what_was_fitted(file: Path) -> None:
     step, request = read.parameters()
     assert isinstance(step, StepParameters)
     assert isinstance(request, RequestParameters)
-    tables = setting(MODEL, "H100", 1, 2048).tables
+    tables = deploy(MODEL, "H100", 1, 2048).tables
     assert np.all(np.isfinite(replay(a_run(), tables, step, request).e2e_us))
 
 
@@ -242,7 +242,7 @@ def decodes(count: int, context: int) -> list[tuple[int, int, int]]:
     ],
 )
 def test_steps_outside_what_the_fit_saw_are_said(batch: list[tuple[int, int, int]], said: list[str]) -> None:
-    warnings = made().outside(StepTable.from_batches([batch]))
+    warnings = made().outside(StepSums.from_requests([batch]))
     assert len(warnings) == len(said)
     for warning, word in zip(warnings, said, strict=True):
         assert warning.startswith(word)
@@ -250,13 +250,13 @@ def test_steps_outside_what_the_fit_saw_are_said(batch: list[tuple[int, int, int
 
 
 def test_the_share_outside_is_that_of_steps() -> None:
-    steps = StepTable.from_batches([*[decodes(8, 500)] * 3, decodes(100, 500)])
+    steps = StepSums.from_requests([*[decodes(8, 500)] * 3, decodes(100, 500)])
     (warning,) = made().outside(steps)
     assert warning == "batch 8 to 100: the fit has seen 1 to 64 (25 % of steps lie outside)"
 
 
 def test_a_step_without_decodes_has_no_context_to_judge() -> None:
-    assert made().outside(StepTable.from_batches([[(512, 0, 512)]])) == []
+    assert made().outside(StepSums.from_requests([[(512, 0, 512)]])) == []
 
 
 def test_parameters_the_data_did_not_tell_are_named() -> None:

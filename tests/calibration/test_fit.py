@@ -7,27 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from roofml.calibration.fit import STEPS, fit, freeze, latencies_and_gradients
+from roofml.calibration.fit import STEPS, fit
+from roofml.calibration.objective import freeze, latencies_and_gradients
 from roofml.engine.replay import replay
-from roofml.latency.formula import scaled, step_times
+from roofml.latency.deployment import deploy
+from roofml.latency.formula import step_times
 from roofml.latency.parameters import (
     BY_NAME,
     LOWER,
     NAMES,
     PRIOR_VALUES,
     UPPER,
+    Parameters,
     from_coordinates,
-    split,
     to_coordinates,
 )
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import setting
 from roofml.validation.demo import GPU, MODEL, TP, known_parameters, run_demo, synthetic_run
 
 
 @pytest.fixture(scope="module")
 def where():
-    return setting(MODEL, GPU, TP, budget=2048)
+    return deploy(MODEL, GPU, TP, budget=2048)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_frozen_latencies_are_those_of_the_replay(where, run):
 
     TTFT takes half of the step in flight where the replay knows the moment, hence the mean, and 1 %.
     """
-    result = replay(run, where.tables, *split(PRIOR_VALUES))
+    result = replay(run, where.tables, Parameters.of(PRIOR_VALUES))
     frozen = freeze(result.schedule, where.tables, run.ok)
     decode, ttft, _, _ = latencies_and_gradients(PRIOR_VALUES, frozen)
     np.testing.assert_allclose(decode, result.e2e_us - result.ttft_us, rtol=1e-9)
@@ -54,7 +55,7 @@ def test_frozen_latencies_are_those_of_the_replay(where, run):
 
 
 def test_gradients_agree_with_finite_differences(where, run):
-    schedule = replay(run, where.tables, *split(PRIOR_VALUES)).schedule
+    schedule = replay(run, where.tables, Parameters.of(PRIOR_VALUES)).schedule
     some = np.zeros(len(run), np.bool_)
     some[::97] = True
     frozen = freeze(schedule, where.tables, some)
@@ -79,10 +80,10 @@ def test_gradients_agree_with_finite_differences(where, run):
 
 
 def test_scaled_parameters_scale_every_step(where, run):
-    steps = replay(run, where.tables, *split(PRIOR_VALUES)).schedule.steps
-    step, _ = split(PRIOR_VALUES)
+    steps = replay(run, where.tables, Parameters.of(PRIOR_VALUES)).schedule.steps
+    step, _ = Parameters.of(PRIOR_VALUES)
     np.testing.assert_allclose(
-        step_times(where.tables, steps, scaled(step, 1.7)), 1.7 * step_times(where.tables, steps, step), rtol=1e-12
+        step_times(where.tables, steps, step.scaled(1.7)), 1.7 * step_times(where.tables, steps, step), rtol=1e-12
     )
 
 
@@ -185,7 +186,7 @@ def test_servers_of_one_kind_may_differ_in_pace_and_a_fit_tells_them_apart(where
     runs = []
     for name, seed, pace in (("fast", 1, 0.995), ("slow", 2, 1.005)):
         slower = values.copy()
-        slower[:STEPS] = scaled(split(values)[0], pace)
+        slower[:STEPS] = scaled(Parameters.of(values)[0], pace)
         runs.append(replace(synthetic_run(np.random.default_rng(seed), where, slower), name=name))
     found = fit(runs, where.tables)
     assert found.paces["slow"] / found.paces["fast"] == pytest.approx(1.01, abs=0.003)

@@ -11,15 +11,11 @@ from commandline import fails, ok
 from runfolder import RunFolder, requests
 from synthetic import PLENTY, run_of, tables
 
+from roofml.calibration.experiment_design import Noise, gain, gains, loads, noise_of
 from roofml.calibration.fit import Fit, fit
 from roofml.calibration.identifiability import (
-    Noise,
     directions,
     effective_parameters,
-    gain,
-    gains,
-    loads,
-    noise_of,
     parameters,
     problem_of,
     profiles,
@@ -27,7 +23,7 @@ from roofml.calibration.identifiability import (
 )
 from roofml.calibration.prior import PACKAGE
 from roofml.engine.replay import replay
-from roofml.latency.parameters import NAMES, PRIOR_SD, PRIOR_VALUES, split, to_coordinates
+from roofml.latency.parameters import NAMES, PRIOR_SD, PRIOR_VALUES, Parameters, to_coordinates
 from roofml.traces.run import Run
 
 NOISE = Noise(decode=0.01, ttft=0.1)
@@ -38,7 +34,7 @@ TABLES = tables("llama-2-7b-hf", 1)
 def served(run: Run, seed: int) -> Run:
     """The run with latencies of the prior's own values, and noise."""
     random = np.random.default_rng(seed)
-    result = replay(run, TABLES, *split(PRIOR_VALUES))
+    result = replay(run, TABLES, Parameters.of(PRIOR_VALUES))
     ttft = result.ttft_us * np.exp(random.normal(0, NOISE.ttft, len(run)))
     decode = (result.e2e_us - result.ttft_us) * np.exp(random.normal(0, NOISE.decode, len(run)))
     return replace(run, ttft_us=ttft, e2e_us=ttft + decode)
@@ -256,7 +252,7 @@ def test_a_gain_is_what_a_fit_with_the_load_finds(run: Run, found: Fit) -> None:
 def test_loads_are_small_unique_and_fit_their_server(changes: dict[str, int]) -> None:
     server = replace(PLENTY, **changes)
     for load in loads(server, TABLES, PRIOR_VALUES):
-        result = replay(load.run, TABLES, *split(PRIOR_VALUES))  # raises for a request that can never run
+        result = replay(load.run, TABLES, Parameters.of(PRIOR_VALUES))  # raises for a request that can never run
         assert len(load.run) <= 300
         assert np.all(load.run.prefix_group == -1)
         assert np.all(np.diff(load.run.arrival_us) >= 0)
@@ -268,7 +264,7 @@ def test_groups_do_not_meet(found: Fit) -> None:
     """One request at a time is one request a step."""
     for load in loads(PLENTY, TABLES, found.values):
         if "one at a time" in load.what or load.what.startswith("one request"):
-            assert replay(load.run, TABLES, *split(found.values)).schedule.steps.requests.max() == 1
+            assert replay(load.run, TABLES, Parameters.of(found.values)).schedule.steps.requests.max() == 1
 
 
 # The command

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roofml.calibration.other_models import Member, read_pooled, write_pooled
-from roofml.calibration.prior import PACKAGE, Learned, pool
+from roofml.calibration.other_models import Member, read_other_models, write_pooled
+from roofml.calibration.prior import PACKAGE, pool
 from roofml.latency.parameters import LOWER, NAMES, UPPER, to_coordinates
 from roofml.util.errors import InputError
+from roofml.validation.leaderboard.predictors import Learned
 
 SIZE = len(NAMES)
 
@@ -76,7 +77,7 @@ def a_member(name: str = "toy") -> Member:
 def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     path, again = tmp_path / "global.yaml", tmp_path / "again.yaml"
     write_pooled(path, "H100", [a_member(), a_member("other")])
-    found = read_pooled(path)
+    found = read_other_models(path)
     assert found.members == [a_member(), a_member("other")]
     write_pooled(again, "H100", found.members)
     assert again.read_bytes() == path.read_bytes()
@@ -85,7 +86,7 @@ def test_the_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_model_s_own_fit_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "global.yaml"
     write_pooled(path, "H100", [a_member("Toy"), a_member("other")])
-    found = read_pooled(path)
+    found = read_other_models(path)
     assert found.prior("toy", "H100").source == "package, sharpened by other"
     assert found.prior("new", "H100").source == "package, sharpened by Toy, other"
     there, elsewhere = found.prior("new", "H100"), found.prior("new", "A100-SXM")
@@ -107,13 +108,13 @@ def test_a_file_that_is_wrong_is_refused_by_field(tmp_path: Path, old: str, new:
     write_pooled(path, "H100", [a_member()])
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError) as error:
-        read_pooled(path)
+        read_other_models(path)
     assert str(error.value).startswith(f"{path}: {message}")
 
 
 def test_what_ships_has_all_four_models_and_kernels_explain_them() -> None:
     """Corrections of what kernel tables describe are within a tenth of 1: physics carries."""
-    shipped = read_pooled()
+    shipped = read_other_models()
     assert len(shipped.members) == 4
     for member in shipped.members:
         values = dict(zip(NAMES, member.values, strict=True))

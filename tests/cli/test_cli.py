@@ -605,14 +605,14 @@ def test_demo_needs_nothing_and_writes_its_file_here(demo_folder: Path, monkeypa
 
 
 def test_the_library_and_the_command_agree(folder: Path, coeffs: Path) -> None:
-    from roofml.latency.formula import scaled
-    from roofml.traces import ServerOverrides, read_run
-    from roofml.traces.doctor import examine
-    from roofml.validation.cross_validation import setting_of
+    from roofml.latency.deployment import deployment_of
+    from roofml.traces.doctor import clean
+    from roofml.traces.read import read_raw
+    from roofml.traces.server import ServerOverrides
 
-    run = examine(read_run(folder, ServerOverrides(gpu="H100"))).run
+    run = clean(read_raw(folder, ServerOverrides(gpu="H100")))
     given = read_coefficients(coeffs)
     step, request = given.parameters()
-    direct = library_replay(run, setting_of([run]).tables, scaled(step, given.fit.paces[run.name]), request)
+    direct = library_replay(run, deployment_of([run]).tables, step.scaled(given.fit.paces[run.name]), request)
     found = ok("replay", folder, "--coeffs", coeffs, "--json").document
     assert found["metrics"]["ttft_mean"]["predicted_us"] == pytest.approx(float(direct.ttft_us.mean()))

@@ -10,18 +10,19 @@ from runfolder import RunFolder
 from sampled import columns_of, write_otlp
 
 from roofml.engine.replay import replay
-from roofml.latency.parameters import PRIOR_VALUES, split
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import examine
-from roofml.validation.cross_validation import setting_of
+from roofml.latency.deployment import deployment_of
+from roofml.latency.parameters import PRIOR_VALUES, Parameters
+from roofml.traces.doctor import clean
+from roofml.traces.read import read_raw
+from roofml.traces.server import ServerOverrides
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run folder, and steps that its server might have written down."""
     folder = RunFolder().write(tmp_path_factory.mktemp("runs") / "quiet")
-    run = examine(read_run(folder, ServerOverrides(gpu="H100"))).run
-    schedule = replay(run, setting_of([run]).tables, *split(PRIOR_VALUES)).schedule
+    run = clean(read_raw(folder, ServerOverrides(gpu="H100")))
+    schedule = replay(run, deployment_of([run]).tables, Parameters.of(PRIOR_VALUES)).schedule
     return folder, write_otlp(folder.parent / "quiet.jsonl", columns_of(schedule, 0.2))
 
 

@@ -14,12 +14,11 @@ from synthetic import PLENTY, plain_tables, run_of
 
 from roofml.calibration.fit import fit
 from roofml.engine.cold_start import EVENTS, kernel_variant
-from roofml.engine.replay import RequestParameters, replay, replay_with
+from roofml.engine.replay import replay, replay_with
 from roofml.latency.components import ComponentTables
-from roofml.latency.formula import StepParameters
-from roofml.latency.parameters import NAMES, PRIOR_VALUES, split
+from roofml.latency.deployment import Deployment, deploy
+from roofml.latency.parameters import NAMES, PRIOR_VALUES, Parameters, RequestParameters, StepParameters
 from roofml.traces.run import Run
-from roofml.validation.cross_validation import Setting, setting
 from roofml.validation.demo import synthetic_run
 
 STEP = StepParameters(per_layer_us=100.0, growth_16=0.0, growth_32=0.0, growth_48=0.0, growth_64=0.0)
@@ -120,12 +119,12 @@ def _variant(tokens: int) -> tuple[int, bool, bool]:
 def test_a_law_of_ones_own_is_served_without_a_cold_kernel() -> None:
     run = one_after_another([600, 601])
     served = replay_with(run, lambda steps: 0 * steps.requests + 100.0, COLD)
-    assert served.schedule.step_time_us.tolist() == [100.0] * len(served.schedule.steps)
+    assert served.schedule.step_time_us.tolist() == [100.0] * served.schedule.steps.length
 
 
 @cache
-def where() -> Setting:
-    return setting("mistralai/Mixtral-8x7B-v0.1", "H100", 2, 2048)
+def where() -> Deployment:
+    return deploy("mistralai/Mixtral-8x7B-v0.1", "H100", 2, 2048)
 
 
 @pytest.mark.parametrize("kernel_us", [4e5, 1.5e6])
@@ -134,7 +133,7 @@ def test_a_fit_finds_what_a_kernel_costs(kernel_us: float) -> None:
     truth[NAMES.index("cold_kernel_us")] = kernel_us
     run = synthetic_run(np.random.default_rng(3), where(), truth)
     found = fit([run], where().tables)
-    assert replay(run, where().tables, *split(found.values)).schedule.cold[1].sum() >= 4
+    assert replay(run, where().tables, Parameters.of(found.values)).schedule.cold[1].sum() >= 4
     # Who falls into which stall moves with the cost itself, and what stalls add is trusted to 15 % (COLD_DISCREPANCY).
     assert found.values[NAMES.index("cold_kernel_us")] == pytest.approx(kernel_us, rel=0.2)
     warm = replace(run, server=replace(run.server, fresh=False))

@@ -14,13 +14,13 @@ from synthetic import BUDGET, PLENTY, SHIPPED, run_of, step_parameters, tables
 
 from roofml.engine.monotonicity import one_by_one, random_steps, violations_pct
 from roofml.engine.replay import replay
-from roofml.latency.batch import StepTable
-from roofml.latency.formula import StepParameters, step_times
-from roofml.latency.parameters import PRIOR_VALUES, split
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import deploy
+from roofml.latency.formula import step_times
+from roofml.latency.parameters import PRIOR_VALUES, Parameters, StepParameters
 from roofml.validation.baselines import BASELINES
 from roofml.validation.baselines.samples import sampled
-from roofml.validation.cross_validation import setting
-from roofml.validation.leaderboard.methods import METHODS, NEEDS
+from roofml.validation.leaderboard.predictors import NEEDS, PREDICTORS
 
 SEATS, LONGEST = 128, 4096
 FREE_TO_FALL = {"bayesian-ridge", "boosted-trees"}
@@ -52,8 +52,8 @@ def learned(name: str):
     arrivals = np.cumsum(random.exponential(40_000, 300))
     rows = [(float(t), int(random.integers(50, 900)), int(random.integers(20, 200))) for t in arrivals]
     served = run_of(rows, replace(PLENTY, model="llama-2-7b-hf", gpu="H100"))
-    where = setting("llama-2-7b-hf", "H100", 1, BUDGET)
-    result = replay(served, where.tables, *split(PRIOR_VALUES))
+    where = deploy("llama-2-7b-hf", "H100", 1, BUDGET)
+    result = replay(served, where.tables, Parameters.of(PRIOR_VALUES))
     run = replace(served, ttft_us=result.ttft_us, e2e_us=result.e2e_us)
     samples = sampled(run, run.ok, where)
     return BASELINES[name].train([samples], 0).law(run, where)
@@ -73,20 +73,20 @@ def test_baselines_keep_the_contract_where_they_can(name: str) -> None:
     assert np.all(times > 0)
     assert times.tolist() == one_by_one(law, steps).tolist()
     assert all(np.array_equal(a, b) for a, b in zip(columns, vars(steps).values(), strict=True))
-    full = StepTable.from_batches([[(1, 600, 500)] * 127 + [(100, 0, 400)]])
+    full = StepSums.from_requests([[(1, 600, 500)] * 127 + [(100, 0, 400)]])
     best = min(_seconds(law, full) for _ in range(20))  # the best of some: the machine is shared
     assert best < 1e-3
     if name not in FREE_TO_FALL:
         assert violations_pct(law, BUDGET, SEATS, LONGEST) < 5
 
 
-def _seconds(law, steps: StepTable) -> float:
+def _seconds(law, steps: StepSums) -> float:
     start = time.perf_counter()
     law(steps)
     return time.perf_counter() - start
 
 
 def test_every_method_has_a_title_and_a_kind() -> None:
-    assert METHODS["roofml"].kind == "ours"
-    assert {name for name, method in METHODS.items() if method.kind == "baseline"} == set(BASELINES)
-    assert all(method.title for method in METHODS.values())
+    assert PREDICTORS["roofml"].kind == "ours"
+    assert {name for name, method in PREDICTORS.items() if method.kind == "baseline"} == set(BASELINES)
+    assert all(method.title for method in PREDICTORS.values())

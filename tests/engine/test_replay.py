@@ -17,12 +17,13 @@ from reference_scheduler import Row, simulate
 from synthetic import PLENTY, plain_tables, request_parameters, run_of, step_parameters, tables
 
 import roofml.engine.replay
-from roofml.engine.replay import Replay, RequestParameters, replay, replay_with
-from roofml.latency.batch import StepTable
+from roofml.engine.replay import Replay, replay, replay_with
+from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
-from roofml.latency.formula import StepParameters, step_times
-from roofml.latency.parameters import PRIOR_VALUES, split
-from roofml.traces.run import Run, Server
+from roofml.latency.formula import step_times
+from roofml.latency.parameters import PRIOR_VALUES, Parameters, RequestParameters, StepParameters
+from roofml.traces.run import Run
+from roofml.traces.server import Server
 from roofml.util.errors import InputError
 
 NO_DELAYS = RequestParameters(0.0, 0.0, 0.0)
@@ -49,8 +50,8 @@ def step_us(row: Row) -> float:
     return 100 + 4 * requests + 3 * tokens + tokens + prefill_context + decode_context + 10 * (prefill > 0)
 
 
-def columns(steps: StepTable) -> list[Row]:
-    return list(zip(*(getattr(steps, name).tolist() for name in StepTable.__dataclass_fields__), strict=True))
+def columns(steps: StepSums) -> list[Row]:
+    return list(zip(*(getattr(steps, name).tolist() for name in StepSums.__dataclass_fields__), strict=True))
 
 
 def serve(run: Run, request: RequestParameters = NO_DELAYS) -> Replay:
@@ -195,7 +196,7 @@ def test_every_step_takes_the_time_of_the_formula(run: Run) -> None:
 
     To 1e-12, for another order of the same operations. A stale cache of compiled code would fail here.
     """
-    step, request = split(PRIOR_VALUES)
+    step, request = Parameters.of(PRIOR_VALUES)
     schedule = replay(run, tables(), step, request).schedule
     cold = np.array([request.cold_step_us, request.cold_kernel_us]) @ schedule.cold
     np.testing.assert_allclose(schedule.step_time_us, step_times(tables(), schedule.steps, step) + cold, rtol=1e-12)
@@ -222,7 +223,7 @@ def test_a_lone_request_takes_the_sum_of_its_steps(
     server = replace(PLENTY, async_scheduling=ahead)
     result = replay(run_of([(0.0, prompt, output)], server), tables(), step, request)
     batches = [[(prompt, 0, prompt)]] + [[(1, prompt + i, prompt)] for i in range(output - 1)]
-    times = step_times(tables(), StepTable.from_batches(batches), step)
+    times = step_times(tables(), StepSums.from_requests(batches), step)
     outside = request.queueing_us + request.pipeline_delay_us
     assert result.ttft_us[0] == pytest.approx(outside + times[0], rel=1e-12)
     assert result.e2e_us[0] == pytest.approx(outside + times.sum(), rel=1e-12)
@@ -320,7 +321,7 @@ def test_a_request_in_its_last_step_gives_its_blocks_like_any_other() -> None:
     schedule = serve(run_of([(0.0, 8, 9), (0.0, 8, 5)], server)).schedule
     assert schedule.preemptions.tolist() == [0, 1]
     assert schedule.last_step.tolist() == [8, 4]
-    assert len(schedule.steps) == 9
+    assert schedule.steps.length == 9
 
 
 def test_queueing_grows_with_running_requests() -> None:
@@ -344,7 +345,7 @@ def assert_same(a: Replay, b: Replay) -> None:
 
 @given(small_runs())
 def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
-    step, request = split(PRIOR_VALUES)
+    step, request = Parameters.of(PRIOR_VALUES)
     assert_same(replay(run, tables(), step, request), replay(run, tables(), step, request))
 
 
@@ -388,7 +389,7 @@ def test_the_progress_counts_finished_requests() -> None:
 def test_a_long_run_grows_its_columns() -> None:
     """More steps than the 1024 the columns begin with."""
     schedule = serve(run_of([(0.0, 8, 3000)], PLENTY)).schedule
-    assert len(schedule.steps) == 3000
+    assert schedule.steps.length == 3000
     assert schedule.steps.decode_context.tolist() == [0.0, *range(8, 8 + 2999)]
 
 
@@ -437,7 +438,7 @@ def test_tables_shorter_than_the_budget_are_refused() -> None:
 def test_our_own_formula_as_a_python_law_serves_the_same() -> None:
     """Every latency and step, to the last bit: the scheduler is one, only where a time comes from differs."""
     run = run_of([(3e3 * i, 20 + 13 * i % 200, 5 + i % 40) for i in range(80)], groups=[i % 7 for i in range(80)])
-    at, (step, request) = tables(), split(PRIOR_VALUES)
+    at, (step, request) = tables(), Parameters.of(PRIOR_VALUES)
     ours = replay(run, at, step, request)
     theirs = replay_with(run, lambda steps: step_times(at, steps, step), request)
     assert theirs.e2e_us == pytest.approx(ours.e2e_us, rel=1e-12)  # NumPy and LLVM may fuse differently
@@ -447,7 +448,7 @@ def test_our_own_formula_as_a_python_law_serves_the_same() -> None:
 def test_what_a_law_raises_comes_out_and_times_must_be_positive() -> None:
     run = run_of([(0.0, 20, 5)])
 
-    def broken(steps: StepTable) -> np.ndarray:
+    def broken(steps: StepSums) -> np.ndarray:
         raise LookupError("no such batch")
 
     with pytest.raises(LookupError, match="no such batch"):

@@ -1,15 +1,19 @@
 """Editing a user's `defaults.yaml`: our lines change, nothing else does, and BLIS will read it."""
 
+from __future__ import annotations
+
 import difflib
+from pathlib import Path
+from typing import Any
 
 import pytest
+from blis_defaults import SET, strict
 from ruamel.yaml import YAML
 
 from roofml.blis.deployment import BlisCoefficients
 from roofml.export.defaults import ModelEntry, edit_defaults
 from roofml.util.errors import InputError
 
-SET = BlisCoefficients((9000.5, 400, 3), (0.9, 0, 1.3, 1, 12.25, 2, 90, 0, 0, 1.8, 1))
 OTHER = BlisCoefficients((1, 2, 3), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
 MODEL = ModelEntry("CodeLlama-34b-Instruct-hf", "H100", 2, "codellama/CodeLlama-34b-Instruct-hf")
 WHY = ("fitted by roofml 0.1.0", "on 6300 requests of run a")
@@ -56,37 +60,18 @@ lora:
 """
 
 
-def strict(text):
-    """What BLIS's strict parser would let through, as data."""
-    data = YAML(typ="safe", pure=True).load(text)
-    assert set(data) <= {
-        "version",
-        "defaults",
-        "workloads",
-        "trained_physics_coefficients",
-        "lora",
-        "kv_offload_devices",
-    }
-    assert set(data["trained_physics_coefficients"]) == {"alpha_coeffs", "beta_coeffs"}
-    assert len(data["trained_physics_coefficients"]["alpha_coeffs"]) == 3
-    assert len(data["trained_physics_coefficients"]["beta_coeffs"]) == 11
-    for entry in (data.get("defaults") or {}).values():
-        assert {"GPU", "tensor_parallelism", "hf_repo"} <= set(entry)
-    return data
-
-
-def edited(tmp_path, text, *args):
+def edited(tmp_path: Path, text: str, *args: Any) -> str:
     path = tmp_path / "defaults.yaml"
     path.write_bytes(text.encode())
     return edit_defaults(path, *args).after
 
 
-def changed_lines(before, after):
+def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
     diff = list(difflib.ndiff(before.splitlines(), after.splitlines()))
     return [line[2:] for line in diff if line.startswith("- ")], [line[2:] for line in diff if line.startswith("+ ")]
 
 
-def test_only_our_lines_change_in_a_file_with_comments_anchors_and_odd_spacing(tmp_path):
+def test_only_our_lines_change_in_a_file_with_comments_anchors_and_odd_spacing(tmp_path: Path) -> None:
     after = edited(tmp_path, ODD, SET, MODEL, WHY)
     gone, new = changed_lines(ODD, after)
     assert gone == [
@@ -141,7 +126,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_whatever_was_there_the_result_is_strict_and_the_rest_is_the_same(tmp_path, name):
+def test_whatever_was_there_the_result_is_strict_and_the_rest_is_the_same(tmp_path: Path, name: str) -> None:
     before = FILES[name]
     after = edited(tmp_path, before, SET, MODEL, WHY)
     data = strict(after.removeprefix("\ufeff"))
@@ -156,7 +141,9 @@ def test_whatever_was_there_the_result_is_strict_and_the_rest_is_the_same(tmp_pa
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_same_export_again_changes_nothing_and_another_leaves_no_traces_of_the_first(tmp_path, name):
+def test_the_same_export_again_changes_nothing_and_another_leaves_no_traces_of_the_first(
+    tmp_path: Path, name: str
+) -> None:
     path = tmp_path / "defaults.yaml"
     path.write_bytes(FILES[name].encode())
     edit_defaults(path, SET, MODEL, WHY).write(backup=False)
@@ -167,7 +154,7 @@ def test_the_same_export_again_changes_nothing_and_another_leaves_no_traces_of_t
     assert path.read_text().count("once more") == 0
 
 
-def test_a_file_that_is_not_there_is_made_with_our_sections_only(tmp_path):
+def test_a_file_that_is_not_there_is_made_with_our_sections_only(tmp_path: Path) -> None:
     edit = edit_defaults(tmp_path / "new.yaml", SET, MODEL, WHY)
     assert edit.before is None
     assert edit.write() is None
@@ -181,7 +168,7 @@ def test_a_file_that_is_not_there_is_made_with_our_sections_only(tmp_path):
     )
 
 
-def test_nothing_is_written_before_it_is_asked_for_and_the_old_file_is_kept(tmp_path):
+def test_nothing_is_written_before_it_is_asked_for_and_the_old_file_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "defaults.yaml"
     path.write_text(ODD)
     edit = edit_defaults(path, SET)
@@ -194,7 +181,7 @@ def test_nothing_is_written_before_it_is_asked_for_and_the_old_file_is_kept(tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["defaults.yaml", "defaults.yaml.bak", "defaults.yaml.bak2"]
 
 
-def test_a_link_stays_a_link(tmp_path):
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.yaml").write_text("version: 1\n")
     link = tmp_path / "defaults.yaml"
     link.symlink_to(tmp_path / "real.yaml")
@@ -220,14 +207,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_a_file_that_blis_would_not_read_or_that_cannot_be_edited_is_refused_by_line(tmp_path, text):
+def test_a_file_that_blis_would_not_read_or_that_cannot_be_edited_is_refused_by_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match=REFUSED[text]) as error:
         edited(tmp_path, text, SET, MODEL)
     assert str(tmp_path / "defaults.yaml") in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_no_text_are_refused(tmp_path):
+def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8 text"):
         edit_defaults(tmp_path / "binary", SET)

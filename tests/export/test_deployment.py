@@ -1,36 +1,51 @@
 """One deployment and several as files and flags for BLIS."""
 
+from __future__ import annotations
+
 import json
 import shlex
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from test_defaults import SET, strict
+from blis_defaults import SET, strict
+from fitted import a_calibration, a_run, measured_again
 
 from roofml.blis.deployment import BlisCoefficients, Hardware
+from roofml.calibration.calibrate import load
+from roofml.calibration.coefficients import BlisSection, read_coefficients
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport, edits_for_several, read_export
 from roofml.export.hardware import edit_hardware
+from roofml.traces.run import Run, told_apart
 from roofml.util.errors import InputError
 
 ENTRY = ModelEntry("CodeLlama-34b-Instruct-hf", "H100", 2, "codellama/CodeLlama-34b-Instruct-hf")
 ONE = BlisExport(ENTRY, SET, 26602, 16, 128, 2048, 4096, ("on run a",))
 TWO = BlisExport(ModelEntry("llama-2-7b-hf", "H100", 1, "meta-llama/Llama-2-7b-hf"), SET, 7462)
 
-COEFFICIENTS = """\
-schema: roofml/1
-model: {name: codellama-34b-instruct-hf, hf_repo: codellama/CodeLlama-34b-Instruct-hf}
-gpu: H100
-tensor_parallel: 2
-fit: {runs: [a, b], requests: 10080, roofml: 0.1.0}
-blis:
-  alpha_coeffs: [9000.5, 400, 3]
-  beta_coeffs: [0.9, 0, 1.3, 1, 12.25, 2, 90, 0, 0, 1.8, 1]
-  total_kv_blocks: 26602
-"""
+SECTION = BlisSection(
+    alpha_coeffs=list(SET.alphas),
+    beta_coeffs=list(SET.betas),
+    total_kv_blocks=26602,
+    max_num_seqs=128,
+)
 
 
-def test_flags_carry_coefficients_and_the_measured_kv_blocks():
+def named(name: str, later_us: float = 0.0) -> Run:
+    """A run of this name, whose answers took so much longer: another recording."""
+    run = a_run()
+    return measured_again(run, name=name, e2e_us=run.e2e_us + later_us)
+
+
+def a_file(path: Path, *runs: Run, blis: BlisSection | None = SECTION) -> Path:
+    """The coefficients file of a fit of these runs, by default of one named a and one named b."""
+    replace(a_calibration(runs or (named("a"), named("b", 1.0))), blis=blis).save(path)
+    return path
+
+
+def test_flags_carry_coefficients_and_the_measured_kv_blocks() -> None:
     assert ONE.command_line() == (
         "--model codellama-34b-instruct-hf --hardware H100 --tp 2 --latency-model trained-physics "
         "--total-kv-blocks 26602 --block-size-in-tokens 16 --max-num-seqs 128 --max-num-batched-tokens 2048 "
@@ -38,7 +53,7 @@ def test_flags_carry_coefficients_and_the_measured_kv_blocks():
     )
 
 
-def test_the_defaults_file_says_with_which_flags_it_goes(tmp_path):
+def test_the_defaults_file_says_with_which_flags_it_goes(tmp_path: Path) -> None:
     ONE.edit(tmp_path / "defaults.yaml").write()
     text = (tmp_path / "defaults.yaml").read_text()
     assert "# roofml: on run a\n# roofml: run BLIS with: --model codellama-34b-instruct-hf" in text
@@ -46,7 +61,7 @@ def test_the_defaults_file_says_with_which_flags_it_goes(tmp_path):
     strict(text)
 
 
-def test_several_models_get_a_file_each_and_an_index_for_the_shell(tmp_path):
+def test_several_models_get_a_file_each_and_an_index_for_the_shell(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("version: 1  # mine\n")
     for edit in edits_for_several([ONE, TWO], tmp_path, tmp_path / "mine.yaml"):
         edit.write()
@@ -67,36 +82,47 @@ def test_several_models_get_a_file_each_and_an_index_for_the_shell(tmp_path):
         edits_for_several([ONE, ONE], tmp_path)
 
 
-def test_a_coefficients_file_says_all_that_blis_needs(tmp_path):
-    path = tmp_path / "coeffs.yaml"
-    path.write_text(COEFFICIENTS)
-    export = read_export(path)
+def test_a_coefficients_file_says_all_that_blis_needs(tmp_path: Path) -> None:
+    export = read_export(a_file(tmp_path / "coeffs.yaml"))
     assert export.coefficients == SET
-    assert (export.total_kv_blocks, export.slug) == (26602, "codellama-34b-instruct-hf-h100-tp2")
-    assert export.provenance == ("fitted by roofml 0.1.0 from coeffs.yaml", "on 10080 requests of a, b")
+    assert (export.total_kv_blocks, export.slug) == (26602, "llama-2-7b-hf-h100-tp1")
+    assert export.model == ModelEntry("llama-2-7b-hf", "H100", 1, "meta-llama/Llama-2-7b-hf")
+    assert (export.block_size, export.max_num_seqs, export.max_model_len) == (16, 128, None)
+    assert export.provenance == ("fitted by roofml 0.1.0 from coeffs.yaml", "on 30 requests of a, b")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "error"),
-    [
-        ("blis:\n", "blis_:\n", "blis: expected a mapping"),
-        ("26602", "0", "blis.total_kv_blocks: expected a positive integer, found 0"),
-        ("  total_kv_blocks: 26602\n", "", "blis.total_kv_blocks: expected a positive integer, found None"),
-        ("[9000.5, 400, 3]", "[9000.5, 400]", "blis: alpha_coeffs: expected at least 3 numbers, found 2"),
-        ("0.9,", "-0.9,", r"blis: beta_coeffs\[0\]: expected a finite number >= 0, found -0.9"),
-        ("0.9,", ".nan,", r"beta_coeffs\[0\]: expected a finite number"),
-        ("0.9,", "yes please,", "blis.beta_coeffs: expected a list of numbers, found 'yes please' in it"),
-        ("[9000.5, 400, 3]", "7", "blis.alpha_coeffs: expected a list of numbers, found 7"),
-        ("1.8, 1]", "1.8]", None),
-        (", 0, 0, 1.8, 1]", "]", "beta_coeffs: expected 10 or 11 numbers, found 7"),
-        ("gpu: H100\n", "", "gpu: expected a name, found None"),
-        ("tensor_parallel: 2", "tensor_parallel: two", "tensor_parallel: expected a positive integer"),
-    ],
-)
-def test_what_a_coefficients_file_lacks_is_named(tmp_path, old, new, error):
-    path = tmp_path / "coeffs.yaml"
-    assert old in COEFFICIENTS
-    path.write_text(COEFFICIENTS.replace(old, new))
+BLIS_SAYS = [
+    ("0.9,", "-0.9,", r"blis: beta_coeffs\[0\]: expected a finite number >= 0, found -0.9"),
+    ("[9000.5, 400.0, 3.0]", "[9000.5, 400]", "blis: alpha_coeffs: expected at least 3 numbers, found 2"),
+    ("1.8, 1.0]", "1.8]", None),
+    (", 0.0, 0.0, 1.8, 1.0]", "]", "blis: beta_coeffs: expected 10 or 11 numbers, found 7"),
+    ("26602", "0", "total_kv_blocks 0: expected at least 1"),
+]
+"""What the schema lets through and BLIS would not take."""
+SCHEMA_SAYS = [
+    ("blis:\n", "blis_:\n", "blis_: extra inputs are not permitted"),
+    ("  total_kv_blocks: 26602\n", "", r"blis\.total_kv_blocks: field required"),
+    ("0.9,", ".nan,", r"blis\.beta_coeffs\.0: input should be a finite number"),
+    ("0.9,", "yes please,", r"blis\.beta_coeffs\.0: input should be a valid number"),
+    ("[9000.5, 400.0, 3.0]", "7", r"blis\.alpha_coeffs: input should be a valid list"),
+    ("gpu: H100\n", "", "gpu: field required"),
+    ("tensor_parallel: 1\n", "tensor_parallel: two\n", "tensor_parallel: input should be a valid integer"),
+    ("rounds: 3\n", "", r"fit\.rounds: field required"),
+]
+"""What no coefficients file may be, whoever reads it."""
+
+
+def edited(path: Path, old: str, new: str) -> Path:
+    text = a_file(path).read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+@pytest.mark.parametrize(("old", "new", "error"), BLIS_SAYS)
+def test_what_blis_would_refuse_is_named(tmp_path: Path, old: str, new: str, error: str | None) -> None:
+    path = edited(tmp_path / "coeffs.yaml", old, new)
+    read_coefficients(path)
     if error is None:
         assert read_export(path).coefficients.betas[10] == SET.betas[3]
         return
@@ -105,12 +131,57 @@ def test_what_a_coefficients_file_lacks_is_named(tmp_path, old, new, error):
     assert str(path) in str(raised.value)
 
 
-def test_counts_below_one_are_refused():
+@pytest.mark.parametrize(("old", "new", "error"), SCHEMA_SAYS)
+def test_there_is_one_reader_of_coefficients(tmp_path: Path, old: str, new: str, error: str) -> None:
+    """Export refuses what every other command refuses, in the same words."""
+    path = edited(tmp_path / "coeffs.yaml", old, new)
+    messages: list[str] = []
+    for read in (read_export, read_coefficients):
+        with pytest.raises(InputError, match=error) as raised:
+            read(path)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(f"{path}: ")
+
+
+def test_a_file_without_a_section_for_blis_says_how_to_get_one(tmp_path: Path) -> None:
+    path = a_file(tmp_path / "coeffs.yaml", blis=None)
+    with pytest.raises(InputError, match=f"{path}: blis: missing; fit with --target blis"):
+        read_export(path)
+
+
+def test_files_of_runs_of_one_name_keep_their_provenance_apart(tmp_path: Path) -> None:
+    """Each says which file and, in it, which recordings: by digest, for both were called the same."""
+    one, two = named("run"), named("run", 1e5)
+    first, second = (a_file(tmp_path / name, run) for name, run in (("a.yaml", one), ("b.yaml", two)))
+    both = a_file(tmp_path / "both.yaml", *told_apart([one, two]))
+    assert [read_export(path).provenance for path in (first, second, both)] == [
+        ("fitted by roofml 0.1.0 from a.yaml", "on 30 requests of run"),
+        ("fitted by roofml 0.1.0 from b.yaml", "on 30 requests of run"),
+        ("fitted by roofml 0.1.0 from both.yaml", "on 30 requests of run, run#2"),
+    ]
+    digests = [read_coefficients(path).fit.run_sha256 for path in (first, second, both)]
+    assert digests == [{"run": one.identity}, {"run": two.identity}, {"run": one.identity, "run#2": two.identity}]
+    assert one.identity != two.identity
+    for path, seen, other in ((first, one, two), (second, two, one)):
+        calibration = load(path)
+        assert (calibration.pace_of(seen), calibration.pace_of(other)) == (1.003, 1.0)
+
+
+def test_models_of_two_owners_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
+    """BLIS knows a model by the last part of its name alone: one of the two would be lost."""
+    ours, theirs = (replace(TWO, model=ModelEntry(f"{org}/toy", "H100", 1, f"{org}/toy")) for org in ("orgA", "orgB"))
+    with pytest.raises(InputError, match="toy-h100-tp1: given twice; one set of coefficients for a model, GPU and"):
+        edits_for_several([ours, theirs], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_counts_below_one_are_refused() -> None:
     with pytest.raises(InputError, match="max_num_seqs 0"):
         BlisExport(ENTRY, SET, 100, max_num_seqs=0)
 
 
-def test_only_sets_that_blis_accepts_can_be_made():
+def test_only_sets_that_blis_accepts_can_be_made() -> None:
     with pytest.raises(InputError):
         BlisCoefficients((1, 2, 3), (1.0,) * 7)
     with pytest.raises(InputError):
@@ -127,7 +198,7 @@ HARDWARE = """\
 """
 
 
-def test_a_gpu_is_added_to_the_hardware_config_and_nothing_else_moves(tmp_path):
+def test_a_gpu_is_added_to_the_hardware_config_and_nothing_else_moves(tmp_path: Path) -> None:
     path = tmp_path / "hardware_config.json"
     path.write_text(HARDWARE)
     h200 = Hardware(989.4, 4.8, memory_gib=140.4)
@@ -144,7 +215,7 @@ def test_a_gpu_is_added_to_the_hardware_config_and_nothing_else_moves(tmp_path):
     assert not edit_hardware(path, "H200", h200).changed
 
 
-def test_a_gpu_that_is_there_stays_and_must_have_the_numbers_of_the_fit(tmp_path):
+def test_a_gpu_that_is_there_stays_and_must_have_the_numbers_of_the_fit(tmp_path: Path) -> None:
     path = tmp_path / "hardware_config.json"
     path.write_text(HARDWARE)
     assert not edit_hardware(path, "H100", Hardware(989.4, 3.35)).changed
@@ -153,7 +224,7 @@ def test_a_gpu_that_is_there_stays_and_must_have_the_numbers_of_the_fit(tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "{}", "{ }\n"])
-def test_an_empty_hardware_config_is_filled(tmp_path, text):
+def test_an_empty_hardware_config_is_filled(tmp_path: Path, text: str) -> None:
     path = tmp_path / "hardware_config.json"
     path.write_text(text)
     edit_hardware(path, "H100", Hardware(989.5, 3.35)).write(backup=False)
@@ -164,7 +235,7 @@ def test_an_empty_hardware_config_is_filled(tmp_path, text):
     ("text", "error"),
     [("{", "not valid JSON"), ("[]", "expected a JSON object"), ('{"a": {}, "a": {}}', "'a' is there twice")],
 )
-def test_a_hardware_config_that_blis_would_not_read_is_refused(tmp_path, text, error):
+def test_a_hardware_config_that_blis_would_not_read_is_refused(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "hardware_config.json"
     path.write_text(text)
     with pytest.raises(InputError, match=error):

@@ -1,34 +1,38 @@
 """The live check with a stand-in for `blis`, and with the real one where there is one."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from dataclasses import replace as with_changes
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from roofml.blis.deployment import SHIPPED_HARDWARE, BlisCoefficients, Deployment
+from roofml.blis.deployment import SHIPPED_HARDWARE, BlisCoefficients, BlisDeployment
 from roofml.blis.model_view import blis_model
 from roofml.blis.replay import for_blis, replay
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport
 from roofml.export.trace import write_trace
 from roofml.export.verify import BlisFailedError, call, find_blis, parse_report, parse_results, verify
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import examine
-from roofml.traces.run import Run, Server
+from roofml.traces.read import read_run
+from roofml.traces.run import Run
+from roofml.traces.server import Server
 from roofml.util.errors import InputError
 from roofml.util.files import data_folder
 
 CONFIG = data_folder("model_configs") / "llama-2-7b-hf" / "config.json"
-DEPLOYMENT = Deployment(blis_model(json.loads(CONFIG.read_text()), "llama-2-7b-hf"), SHIPPED_HARDWARE["H100"], 1)
+DEPLOYMENT = BlisDeployment(blis_model(json.loads(CONFIG.read_text()), "llama-2-7b-hf"), SHIPPED_HARDWARE["H100"], 1)
 SET = BlisCoefficients((9000, 400, 3), (1.4, 0, 1.3, 1, 12, 2, 90, 0, 0, 1.8, 1))
 EXPORT = BlisExport(ModelEntry("llama-2-7b-hf", "H100", 1, "meta-llama/Llama-2-7b-hf"), SET, 7462, 16, 128, 2048, 4096)
 
 
-def small_run(requests=40):
+def small_run(requests: int = 40) -> Run:
     """Requests that took what BLIS would say with SET; one failed."""
     random = np.random.default_rng(2)
     group = np.arange(requests) % 7
@@ -85,9 +89,13 @@ else:
 """
 
 
+Fake = Callable[..., Path]
+"""Writes a stand-in that behaves as its name says."""
+
+
 @pytest.fixture
-def fake_blis(tmp_path):
-    def make(how="works"):
+def fake_blis(tmp_path: Path) -> Fake:
+    def make(how: str = "works") -> Path:
         path = tmp_path / "blis"
         path.write_text(FAKE.format(python=sys.executable, how=how))
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -96,7 +104,7 @@ def fake_blis(tmp_path):
     return make
 
 
-def test_blis_is_run_without_and_with_our_file(tmp_path, fake_blis):
+def test_blis_is_run_without_and_with_our_file(tmp_path: Path, fake_blis: Fake) -> None:
     defaults = tmp_path / "defaults.yaml"
     defaults.write_text("version: 1\n")
     found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis(), defaults)
@@ -110,20 +118,20 @@ def test_blis_is_run_without_and_with_our_file(tmp_path, fake_blis):
     assert defaults.read_text() == "version: 1\n"
 
 
-def test_without_a_defaults_file_blis_takes_its_own(fake_blis):
+def test_without_a_defaults_file_blis_takes_its_own(fake_blis: Fake) -> None:
     found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis())
     assert found.before is not None
     assert found.before.e2e_pct == pytest.approx(50, abs=0.01)
 
 
-def test_a_blis_that_cannot_run_without_us_is_judged_with_us_alone(fake_blis):
+def test_a_blis_that_cannot_run_without_us_is_judged_with_us_alone(fake_blis: Fake) -> None:
     found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis("fails without us"))
     assert found.before is None
     assert found.before_problem == 'blis replay: exit code 1: time=1 level=fatal msg="no coefficients"'
     assert found.after.requests == 39
 
 
-def test_requests_that_blis_does_not_finish_are_counted(fake_blis):
+def test_requests_that_blis_does_not_finish_are_counted(fake_blis: Fake) -> None:
     assert verify(small_run(), DEPLOYMENT, EXPORT, fake_blis("drops the last")).after.missing == 1
 
 
@@ -135,18 +143,18 @@ def test_requests_that_blis_does_not_finish_are_counted(fake_blis):
         ("writes rubbish", "blis: no readable results was written"),
     ],
 )
-def test_a_blis_that_fails_is_quoted_in_one_line(fake_blis, how, error):
+def test_a_blis_that_fails_is_quoted_in_one_line(fake_blis: Fake, how: str, error: str) -> None:
     with pytest.raises(BlisFailedError, match=error) as raised:
         verify(small_run(), DEPLOYMENT, EXPORT, fake_blis(how))
     assert "\n" not in str(raised.value)
 
 
-def test_a_blis_that_hangs_is_stopped(fake_blis):
+def test_a_blis_that_hangs_is_stopped(fake_blis: Fake) -> None:
     with pytest.raises(BlisFailedError, match=r"not done after 0\.5 s"):
         call([str(fake_blis("hangs")), "replay"], 0.5)
 
 
-def test_the_binary_is_looked_for_on_the_path(tmp_path, monkeypatch, fake_blis):
+def test_the_binary_is_looked_for_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_blis: Fake) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="blis: not on PATH"):
         find_blis()
@@ -157,12 +165,12 @@ def test_the_binary_is_looked_for_on_the_path(tmp_path, monkeypatch, fake_blis):
     assert find_blis() == find_blis(path) == path
 
 
-def test_the_trace_says_what_the_run_says(tmp_path):
+def test_the_trace_says_what_the_run_says(tmp_path: Path) -> None:
     run = small_run()
     files = write_trace(run, tmp_path)
     assert len(files.judge.read_text().splitlines()) == len(files.replay.read_text().splitlines()) - 1
     (tmp_path / "kv-cache.yaml").write_text("num_gpu_blocks: 7462\nblock_size: 16\n")
-    again = examine(read_run(tmp_path, ServerOverrides(max_num_batched_tokens=2048))).run
+    again = read_run(tmp_path, max_num_batched_tokens=2048)
     # A failed request without a chunk is one that was never served: only BLIS is told of it.
     for name in ("request_id", "prompt_tokens", "output_tokens", "ttft_us", "e2e_us"):
         np.testing.assert_array_equal(getattr(again, name), getattr(run, name)[run.ok], name)
@@ -171,7 +179,7 @@ def test_the_trace_says_what_the_run_says(tmp_path):
         write_trace(run, tmp_path / "nowhere")
 
 
-def test_recorded_results_are_read_by_request(tmp_path):
+def test_recorded_results_are_read_by_request(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     path.write_text('[{"request_id": 102, "ttft_us": 7, "e2e_us": 9.5}, {"request_id": 5, "ttft_us": 1, "e2e_us": 1}]')
     ttft, e2e = parse_results(path, small_run())
@@ -182,7 +190,7 @@ def test_recorded_results_are_read_by_request(tmp_path):
 @pytest.mark.parametrize(
     "text", ["{}", '[{"request_id": 1}]', "[7]", '[{"request_id": "x", "ttft_us": 1, "e2e_us": 1}]']
 )
-def test_results_of_another_form_are_refused(tmp_path, text):
+def test_results_of_another_form_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
     with pytest.raises(BlisFailedError, match="blis replay: results"):
@@ -190,14 +198,14 @@ def test_results_of_another_form_are_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("text", ["[]", '{"metrics": {"ttft": {}}}', '{"metrics": []}', "{}"])
-def test_reports_of_another_form_are_refused(tmp_path, text):
+def test_reports_of_another_form_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(text)
     with pytest.raises(BlisFailedError, match="blis calibrate: report"):
         parse_report(path)
 
 
-def test_the_real_blis_agrees_with_our_replay_of_it():
+def test_the_real_blis_agrees_with_our_replay_of_it() -> None:
     blis = shutil.which("blis")
     if blis is None:
         pytest.skip("no blis binary on PATH (build it from github.com/inference-sim/inference-sim)")

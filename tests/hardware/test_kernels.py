@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import GPU, ROUND
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.kernels import load_efficiency, read_rows
+from roofml.hardware.read_kernels import load_efficiency, read_rows
 from roofml.util.errors import InputError
 from roofml.util.files import data_folder
 

@@ -1,4 +1,4 @@
-"""StepTable: what requests add to a step."""
+"""StepSums: what requests add to a step; and Batch, one step as a person writes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import Request, decodes, prefills
 
-from roofml.latency.batch import StepTable
+from roofml.latency.batch import Batch, StepSums
 from roofml.util.errors import InputError
 
 EXPECTED = "expected at least one new token, and context and prompt tokens of at least 0"
@@ -17,8 +17,8 @@ batches = st.lists(st.lists(st.one_of(prefills, decodes), max_size=6), max_size=
 
 def test_a_mixed_step_by_hand() -> None:
     """A whole prompt of 4, a second chunk of 2 after 6 tokens, decodes at contexts 9 and 5."""
-    steps = StepTable.from_batches([[(4, 0, 4), (2, 6, 100), (1, 9, 9), (1, 5, 3)]])
-    assert len(steps) == 1
+    steps = StepSums.from_requests([[(4, 0, 4), (2, 6, 100), (1, 9, 9), (1, 5, 3)]])
+    assert steps.length == 1
     assert steps.prefill_tokens[0] == 4 + 2
     assert steps.decode_tokens[0] == 2
     assert steps.requests[0] == 4
@@ -30,7 +30,7 @@ def test_a_mixed_step_by_hand() -> None:
 @given(batches)
 def test_pairs_are_the_causal_mask_counted(batches: list[list[Request]]) -> None:
     """Token i of a chunk sees the context and the chunk's tokens up to itself: an exact sum of whole numbers."""
-    steps = StepTable.from_batches(batches)
+    steps = StepSums.from_requests(batches)
     for row, batch in enumerate(batches):
         chunks = [(new, context) for new, context, prompt in batch if context < prompt]
         assert steps.prefill_pairs[row] == sum(context + i for new, context in chunks for i in range(1, new + 1))
@@ -39,22 +39,24 @@ def test_pairs_are_the_causal_mask_counted(batches: list[list[Request]]) -> None
 @given(st.lists(st.one_of(prefills, decodes), max_size=6), st.lists(st.one_of(prefills, decodes), max_size=6))
 def test_a_step_is_the_sum_of_its_requests(left: list[Request], right: list[Request]) -> None:
     """Every column adds up, exactly: counts and half-integers far below 2^53."""
-    steps = StepTable.from_batches([left, right, left + right])
-    for column in (getattr(steps, field) for field in StepTable.__dataclass_fields__):
+    steps = StepSums.from_requests([left, right, left + right])
+    for column in steps:
         assert column[0] + column[1] == column[2]
 
 
 def test_no_steps_and_an_empty_step() -> None:
-    assert len(StepTable.from_batches([])) == 0
-    steps = StepTable.from_batches([[]])
-    assert [getattr(steps, field)[0] for field in StepTable.__dataclass_fields__] == [0.0] * 7
+    assert StepSums.from_requests([]).length == 0
+    steps = StepSums.from_requests([[]])
+    assert [column[0] for column in steps] == [0.0] * 7
 
 
 def test_columns_are_the_fields_in_order() -> None:
-    steps = StepTable.from_columns(np.arange(14.0).reshape(2, 7))
-    assert [getattr(steps, field).tolist() for field in StepTable.__dataclass_fields__] == [
+    steps = StepSums.from_columns(np.arange(14.0).reshape(2, 7))
+    assert [getattr(steps, field).tolist() for field in StepSums._fields] == [
         [column, column + 7.0] for column in range(7)
     ]
+    assert steps.columns().tolist() == np.arange(14.0).reshape(2, 7).tolist()
+    assert steps.step(1).columns().tolist() == [list(np.arange(7.0, 14.0))]
 
 
 @pytest.mark.parametrize(
@@ -68,5 +70,31 @@ def test_columns_are_the_fields_in_order() -> None:
 )
 def test_impossible_requests_are_refused(request_: Request, message: str) -> None:
     with pytest.raises(InputError) as error:
-        StepTable.from_batches([[], [(3, 0, 3), request_]])
+        StepSums.from_requests([[], [(3, 0, 3), request_]])
     assert str(error.value) == message
+
+
+def test_a_batch_is_the_sums_of_its_requests() -> None:
+    batch = Batch(prefill=[(4, 0), (2, 6)], decode=[(9, 3), (5, 1)])
+    assert batch.new_tokens == 4 + 2 + 3 + 1
+    same = StepSums.from_requests([[(4, 0, 4), (2, 6, 8), *[(1, 9, 0)] * 3, (1, 5, 0)]])
+    assert batch.sums().columns().tolist() == same.columns().tolist()
+    assert batch.sums().mixed.tolist() == [1]
+    assert Batch(decode=[(0, 1)]).sums().mixed.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "message"),
+    [
+        ([], [], "batch: expected at least one request"),
+        ([(0, 5)], [], r"batch: prefill \(0, 5\): expected new tokens >= 1"),
+        ([(5, -1)], [], r"batch: prefill \(5, -1\): .*context >= 0"),
+        ([], [(-1, 1)], r"batch: decode \(-1, 1\): expected context >= 0"),
+        ([(5, 0)], [(7, 0)], r"batch: decode \(7, 0\): .*a count >= 1"),
+    ],
+)
+def test_what_cannot_be_a_step_is_refused(
+    prefill: list[tuple[int, int]], decode: list[tuple[int, int]], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Batch(prefill, decode)

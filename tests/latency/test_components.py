@@ -26,8 +26,8 @@ from synthetic import (
 )
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.kernels import load_efficiency
-from roofml.latency.batch import StepTable
+from roofml.hardware.read_kernels import load_efficiency
+from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, ComponentTables, component_tables, components, weights_us
 from roofml.models.spec import load_model
 from roofml.util.errors import InputError, NotSupportedError
@@ -39,7 +39,8 @@ batches = st.lists(st.one_of(prefills, decodes), min_size=1, max_size=9)
 
 
 def parts(tables: ComponentTables, batch: list[Request]) -> dict[str, float]:
-    return dict(zip(COMPONENTS, components(tables, StepTable.from_batches([batch]))[0], strict=True))
+    found = components(tables, StepSums.from_requests([batch]))
+    return {name: float(time[0]) for name, time in found._asdict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_many_tokens_hit_every_expert() -> None:
 def test_prefill_and_decode_gemm_add_up_to_one_gemm_of_all_tokens(
     tables: ComponentTables, batch: list[Request]
 ) -> None:
-    found, steps = parts(tables, batch), StepTable.from_batches([batch])
+    found, steps = parts(tables, batch), StepSums.from_requests([batch])
     tokens = int(steps.prefill_tokens[0] + steps.decode_tokens[0])
     together = tables.gemm[tokens] + tables.logits_per_request * len(batch)
     assert found["prefill_gemm"] + found["decode_gemm"] == pytest.approx(together, rel=ROUNDING)

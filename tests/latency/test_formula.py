@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -27,15 +28,17 @@ from synthetic import (
     tables,
 )
 
-from roofml.latency.batch import StepTable
-from roofml.latency.components import COMPONENTS, ComponentTables, component_tables, components, step_components
-from roofml.latency.formula import GROWTH_TOKENS, StepParameters, blend, growth, ramp, step_time, step_times
-from roofml.latency.parameters import BY_NAME
+from roofml.latency.batch import StepSums
+from roofml.latency.components import ComponentTables, StepComponents, component_tables, components, step_components
+from roofml.latency.formula import blend, corrected, growth, overheads, ramp, step_time, step_times
+from roofml.latency.parameters import BY_NAME, StepParameters
+from roofml.util.arrays import Floats
 
 ROUNDING = 1e-9
 """Relative. Sums of terms up to 20 times the result, each right to 1e-16, and differences a - (a - b) of such sums."""
 
-DEFAULT = StepParameters()
+PLAIN = StepParameters(long_context=1.0, per_layer_us=10.0)
+"""Physics as it is, and what every layer takes besides."""
 # At most 9 requests of up to 200 new tokens, or up to 128 decodes: within the tables' budget of 2048 tokens.
 mixed_batches = st.lists(st.one_of(prefills, decodes), max_size=9)
 prefill_batches = st.lists(prefills, min_size=1, max_size=9)
@@ -45,8 +48,8 @@ decode_batches = st.one_of(
 )
 
 
-def times(tables: ComponentTables, batches: list[list[Request]], p: StepParameters = DEFAULT) -> list[float]:
-    return step_times(tables, StepTable.from_batches(batches), p).tolist()
+def times(tables: ComponentTables, batches: list[list[Request]], p: StepParameters = PLAIN) -> list[float]:
+    return step_times(tables, StepSums.from_requests(batches), p).tolist()
 
 
 def no_shorter(later: float, sooner: float) -> bool:
@@ -150,7 +153,7 @@ def test_a_mixed_step_costs_at_most_the_sum_of_its_halves(
 @pytest.mark.parametrize("shipped", SHIPPED)
 @pytest.mark.parametrize("gpu", ["H100", "A100-SXM", "H200"])
 def test_every_split_of_a_step_is_subadditive(shipped: tuple[str, int], gpu: str) -> None:
-    """A prompt of each length up to 2047 with so many decodes, at the default parameters.
+    """A prompt of each length up to 2047 with so many decodes, at plain parameters.
 
     Where links are as slow as an L40S's, all-reduces outweigh all else, and twice the message was measured to take
     more than twice the time (TP4: 0.5 MB 361 µs, 1 MB 841 µs): there a mixed step may cost more than its halves.
@@ -162,8 +165,8 @@ def test_every_split_of_a_step_is_subadditive(shipped: tuple[str, int], gpu: str
 
         def time(chunk: Any, decodes: Any) -> Any:
             pairs = chunk * (chunk + 1) / 2
-            steps = StepTable(chunk, decodes, (chunk > 0) + decodes, pairs, 0 * chunk, 500 * decodes, 0 * chunk)
-            return step_times(at, steps, DEFAULT)
+            steps = StepSums(chunk, decodes, (chunk > 0) + decodes, pairs, 0 * chunk, 500 * decodes, 0 * chunk)
+            return step_times(at, steps, PLAIN)
 
         assert np.all(time(prefill, count) <= (1 + ROUNDING) * (time(prefill, zero) + time(zero, count)))
 
@@ -214,8 +217,12 @@ def test_a_blend_is_continuous(a: float, b: float, w: float, da: float, db: floa
 
 @given(st.integers(0, 400), step_parameters)
 def test_weights_slow_down_by_all_growths(tokens: int, p: StepParameters) -> None:
-    growths = [getattr(p, f"growth_{until}") for until in GROWTH_TOKENS[1:]]
-    reached = [np.interp(tokens, ends, (0, 1)) for ends in pairwise(GROWTH_TOKENS)]
+    names = [name for name in p._fields if name.startswith("growth_")]
+    growths = [getattr(p, name) for name in names]
+    reached = [
+        np.interp(tokens, ends, (0, 1))
+        for ends in pairwise([1, *(int(name.removeprefix("growth_")) for name in names)])
+    ]
     expected = sum(part * share for part, share in zip(growths, reached, strict=True))
     assert growth(tokens, p) == pytest.approx(expected, rel=1e-12)
 
@@ -226,7 +233,7 @@ def test_a_ramp_by_hand() -> None:
 
 def test_a_step_by_hand() -> None:
     """Ten decodes; every number given, every term apart."""
-    parts = (0.0, 100.0, 0.0, 30.0, 3000.0, 1000.0, 800.0, 300.0, 200.0, 60.0)
+    parts = StepComponents(*map(np.float64, (0, 100, 0, 30, 3000, 1000, 800, 300, 200, 60)))
     p = StepParameters(
         decode_gemm=2.0, decode_attention=3.0, weights=1.1, expert_weights=0.9, kv_cache=0.5,
         attention_items=0.6, long_context=2.0, communication=0.7, per_layer_us=20.0, per_step_us=15.0,
@@ -241,9 +248,9 @@ def test_a_step_by_hand() -> None:
 
 
 def test_a_mixed_step_pays_for_being_one() -> None:
-    p = DEFAULT._replace(mixed_step_us=321.0)
+    p = PLAIN._replace(mixed_step_us=321.0)
     (mixed, decode), (mixed_0, decode_0) = (
-        times(tables(), [[(8, 0, 8), (1, 9, 9)], [(1, 9, 9)]], parameters) for parameters in (p, DEFAULT)
+        times(tables(), [[(8, 0, 8), (1, 9, 9)], [(1, 9, 9)]], parameters) for parameters in (p, PLAIN)
     )
     assert mixed - mixed_0 == pytest.approx(321, rel=1e-9)
     assert decode == decode_0
@@ -254,21 +261,19 @@ def test_a_mixed_step_pays_for_being_one() -> None:
 
 @njit  # no cache: numba's would not notice a change of the formula, which lies in another file
 def _compiled(tables: Any, row: Any, new_tokens: int, decode_tokens: int, p: Any) -> float:
-    parts = step_components(
-        tables, row[0], row[1], row[2], row[3], row[4], row[5], row[6], new_tokens, decode_tokens, int(row[2])
-    )
+    sums: Any = StepSums(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+    parts = step_components(tables, sums, new_tokens, decode_tokens, int(row[2]))
     return step_time(parts, row[0] + row[1], row[2], 1.0 * (row[0] > 0), tables.layers, p)
 
 
 def _traced(tables: ComponentTables, row: Any, values: Any) -> Any:
     new, decode = int(row[0] + row[1]), int(row[1])
-    parts = step_components(tables, *row, new, decode, int(row[2]))
+    parts = step_components(tables, StepSums(*row), new, decode, int(row[2]))
     return step_time(parts, row[0] + row[1], row[2], 1.0 * (row[0] > 0), tables.layers, StepParameters(*values))
 
 
-def row_of(batch: list[Request]) -> np.ndarray:
-    steps = StepTable.from_batches([batch])
-    return np.array([getattr(steps, field)[0] for field in StepTable.__dataclass_fields__])
+def row_of(batch: list[Request]) -> Floats:
+    return StepSums.from_requests([batch]).columns()[0]
 
 
 @given(any_tables, mixed_batches, step_parameters)
@@ -280,7 +285,7 @@ def test_numba_gives_the_number_of_numpy(tables: ComponentTables, batch: list[Re
 
 
 @pytest.fixture
-def x64():
+def x64() -> Iterator[None]:
     with jax.enable_x64(True):
         yield
 
@@ -338,13 +343,31 @@ def test_jax_gives_the_number_of_numpy_and_the_gradient_of_finite_differences(
         assert gradient[index] * value == pytest.approx(slope, abs=1e-6 * time), StepParameters._fields[index]
 
 
-def test_defaults_lie_within_the_bounds_of_params() -> None:
-    for name, value in DEFAULT._asdict().items():
-        assert BY_NAME[name].lower <= value <= BY_NAME[name].upper
+@given(any_tables, mixed_batches)
+def test_the_defaults_are_the_physics_alone(tables: ComponentTables, batch: list[Request]) -> None:
+    """No correction, no overhead, what overlaps hides whole, and long contexts cost nothing besides."""
+    found = components(tables, StepSums.from_requests([batch]))
+    gemm = max(found.prefill_gemm[0] + found.decode_gemm[0], found.weights[0] + found.expert_weights[0])
+    attention = max(found.prefill_attention[0] + found.decode_attention[0], found.kv_cache[0])
+    alone = gemm + attention + found.attention_items[0] + found.communication[0]
+    assert times(tables, [batch], StepParameters())[0] == pytest.approx(alone, rel=1e-12)
+
+
+@given(any_tables, mixed_batches, step_parameters)
+def test_a_step_is_made_of_its_corrected_components_and_its_overheads(
+    tables: ComponentTables, batch: list[Request], p: StepParameters
+) -> None:
+    """With nothing hidden they add up to it, and the CPU's loop is what comes after."""
+    p = p._replace(max_weight=0.0)
+    steps = StepSums.from_requests([batch])
+    parts = sum(float(time[0]) for time in corrected(components(tables, steps), steps.new_tokens, p))
+    besides = sum(float(time[0]) for time in overheads(steps.requests, steps.mixed, tables.layers, p))
+    floor = p.cpu_floor_us if batch else 0.0
+    assert times(tables, [batch], p)[0] == pytest.approx(parts + besides + floor, rel=1e-12)
 
 
 def test_a_table_of_steps_is_timed_as_each_step_alone() -> None:
     batches = [MIXED, [], MIXED[:2], MIXED[2:], MIXED[-1:]]
     at = tables("mixtral-8x7b-v0.1", 2)
     assert times(at, batches, PARAMETERS) == [times(at, [batch], PARAMETERS)[0] for batch in batches]
-    assert components(at, StepTable.from_batches(batches)).shape == (5, len(COMPONENTS))
+    assert all(part.shape == (5,) for part in components(at, StepSums.from_requests(batches)))

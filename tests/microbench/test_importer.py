@@ -11,7 +11,7 @@ import pytest
 from commandline import fails, ok
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.kernels import read_efficiency
+from roofml.hardware.read_kernels import read_efficiency
 from roofml.microbench.derive import derive, never_falling, straight_line
 from roofml.microbench.importer import import_folder
 from roofml.util.files import data_folder

@@ -11,36 +11,37 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runfolder import Row, RunFolder, header, inference_perf, requests, row
+from runfolder import OVERLOADED, Row, RunFolder, eleven_runs, header, inference_perf, requests, row
 
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import Diagnosis, diagnosis_document, examine
-from roofml.traces.raw import Finding
+from roofml.traces.doctor import clean
+from roofml.traces.finding import Finding
+from roofml.traces.read import read_raw
 from roofml.traces.repeated_prompts import find_cycle
+from roofml.traces.run import Run
+from roofml.traces.server import ServerOverrides
 from roofml.traces.token_counts import elasticity
 from roofml.util.errors import InputError
 
 
-def diagnose(tmp_path: Path, overrides: ServerOverrides | None = None, **changes: object) -> Diagnosis:
+def diagnose(tmp_path: Path, overrides: ServerOverrides | None = None, **changes: object) -> Run:
     folder = RunFolder(**changes).write(tmp_path / "run")  # pyright: ignore[reportArgumentType]
-    return examine(read_run(folder, overrides or ServerOverrides()))
+    return clean(read_raw(folder, overrides or ServerOverrides()))
 
 
-def codes(diagnosis: Diagnosis) -> set[str]:
-    return {finding.code for finding in diagnosis.findings}
+def codes(run: Run) -> set[str]:
+    return {finding.code for finding in run.findings}
 
 
-def found(diagnosis: Diagnosis, code: str) -> Finding:
-    (finding,) = (finding for finding in diagnosis.findings if finding.code == code)
+def found(run: Run, code: str) -> Finding:
+    (finding,) = (finding for finding in run.findings if finding.code == code)
     return finding
 
 
 def test_a_sound_run_passes_untouched(tmp_path: Path) -> None:
     rows = requests(300)
-    diagnosis = diagnose(tmp_path, rows=rows)
-    run = diagnosis.run
-    assert codes(diagnosis) <= {"next-experiment", "warm-server"}
-    assert not diagnosis.saturated
+    run = diagnose(tmp_path, rows=rows)
+    assert codes(run) <= {"next-experiment", "warm-server"}
+    assert not run.saturated
     assert run.ok.all()
     assert run.arrival_us[0] == 0
     assert run.prompt_tokens.tolist() == [one["input_tokens"] for one in rows]
@@ -53,20 +54,19 @@ def test_a_sound_run_passes_untouched(tmp_path: Path) -> None:
 
 
 def test_repeated_prompts_are_found_from_lengths_alone(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, rows=requests(300, prompts=20))
-    finding = found(diagnosis, "repeated-prompts")
+    run = diagnose(tmp_path, rows=requests(300, prompts=20))
+    finding = found(run, "repeated-prompts")
     assert finding.severity == "corrected"
     assert finding.evidence["period"] == 20
     assert "the trace alone shows it" in finding.summary
-    run = diagnosis.run
     assert (run.prefix_group == np.arange(300) % 20).all()
     assert (run.prefix_tokens == run.prompt_tokens).all()
 
 
 def test_the_generator_confirms(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, rows=requests(300, prompts=20, output=100), inference_perf=inference_perf(20, 100))
-    assert "inference-perf.yaml says so too" in found(diagnosis, "repeated-prompts").summary
-    assert found(diagnosis, "shared-system-prompt").evidence["system_prompt_tokens"] == 64
+    run = diagnose(tmp_path, rows=requests(300, prompts=20, output=100), inference_perf=inference_perf(20, 100))
+    assert "inference-perf.yaml says so too" in found(run, "repeated-prompts").summary
+    assert found(run, "shared-system-prompt").evidence["system_prompt_tokens"] == 64
 
 
 def test_neighbours_that_changed_places_are_put_back(tmp_path: Path) -> None:
@@ -77,61 +77,60 @@ def test_neighbours_that_changed_places_are_put_back(tmp_path: Path) -> None:
     expected = np.arange(300) % 20
     # Prompt 150 has slipped two places.
     expected[[30, 31, 77, 78, 150, 151, 152]] = [11, 10, 18, 17, 11, 12, 10]
-    diagnosis = diagnose(tmp_path, rows=rows)
-    assert diagnosis.run.prefix_group.tolist() == expected.tolist()
-    assert found(diagnosis, "repeated-prompts").evidence["swapped_requests"] == 7
+    run = diagnose(tmp_path, rows=rows)
+    assert run.prefix_group.tolist() == expected.tolist()
+    assert found(run, "repeated-prompts").evidence["swapped_requests"] == 7
 
 
 def test_a_stranger_among_repeats_shares_with_nobody(tmp_path: Path) -> None:
     rows = requests(300, prompts=20)
     rows[100]["input_tokens"] = 3000
-    diagnosis = diagnose(tmp_path, rows=rows)
-    assert np.flatnonzero(diagnosis.run.prefix_group == -1).tolist() == [100]
-    assert diagnosis.run.prefix_tokens[100] == 0
-    assert "1 requests fit no prompt" in found(diagnosis, "repeated-prompts").advice
+    run = diagnose(tmp_path, rows=rows)
+    assert np.flatnonzero(run.prefix_group == -1).tolist() == [100]
+    assert run.prefix_tokens[100] == 0
+    assert "1 requests fit no prompt" in found(run, "repeated-prompts").advice
 
 
 def test_rows_missing_from_the_trace_are_bridged_by_their_ids(tmp_path: Path) -> None:
     rows = [one for one in requests(2000, prompts=20) if one["request_id"] not in (400, 900, 901, 1500)]
-    run = diagnose(tmp_path, rows=rows).run
+    run = diagnose(tmp_path, rows=rows)
     assert (run.prefix_group == run.request_id % 20).all()
 
 
 @pytest.mark.parametrize("lengths", [[512], [300, 500], [100, 200, 300, 400]])
 def test_a_plain_pattern_of_lengths_is_no_proof(tmp_path: Path, lengths: list[int]) -> None:
     rows = [one | {"input_tokens": lengths[i % len(lengths)]} for i, one in enumerate(requests(400))]
-    diagnosis = diagnose(tmp_path, rows=rows)
-    assert "repeated-prompts" not in codes(diagnosis)
-    assert (diagnosis.run.prefix_group == -1).all()
+    run = diagnose(tmp_path, rows=rows)
+    assert "repeated-prompts" not in codes(run)
+    assert (run.prefix_group == -1).all()
 
 
 def test_equal_lengths_leave_the_word_to_the_generator(tmp_path: Path) -> None:
     rows = [one | {"input_tokens": 512} for one in requests(400, output=100)]
-    diagnosis = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
-    assert "do not contradict" in found(diagnosis, "repeated-prompts").summary
-    assert (diagnosis.run.prefix_group == np.arange(400) % 20).all()
+    run = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
+    assert "do not contradict" in found(run, "repeated-prompts").summary
+    assert (run.prefix_group == np.arange(400) % 20).all()
 
 
 @pytest.mark.parametrize(("real", "shared"), [(0, False), (30, True)])
 def test_a_generator_that_the_lengths_contradict(tmp_path: Path, real: int, shared: bool) -> None:
     rows = requests(400, prompts=real, output=100)
-    diagnosis = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
-    assert found(diagnosis, "repeats-contradict-generator").severity == "warning"
-    assert bool((diagnosis.run.prefix_group >= 0).all()) == shared
+    run = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
+    assert found(run, "repeats-contradict-generator").severity == "warning"
+    assert bool((run.prefix_group >= 0).all()) == shared
 
 
 def test_without_prefix_caching_repeats_are_said_to_cost_in_full(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, ServerOverrides(prefix_caching=False), rows=requests(300, prompts=20))
-    assert "computed in full" in found(diagnosis, "repeated-prompts").advice
+    run = diagnose(tmp_path, ServerOverrides(prefix_caching=False), rows=requests(300, prompts=20))
+    assert "computed in full" in found(run, "repeated-prompts").advice
 
 
 def test_named_prefixes(tmp_path: Path) -> None:
     rows = requests(100)
     for one in rows[:60]:
         one |= {"prefix_group": "system", "prefix_length": 128}
-    diagnosis = diagnose(tmp_path, rows=rows)
-    run = diagnosis.run
-    assert found(diagnosis, "named-prefixes").evidence == {"requests": 60, "groups": 1}
+    run = diagnose(tmp_path, rows=rows)
+    assert found(run, "named-prefixes").evidence == {"requests": 60, "groups": 1}
     assert run.prompt_tokens[0] == 128 + int(str(rows[0]["input_tokens"]))
     assert run.prompt_tokens[60] == rows[60]["input_tokens"]
     assert (run.prefix_tokens == np.where(run.prefix_group >= 0, 128, 0)).all()
@@ -141,9 +140,9 @@ def test_named_prefixes(tmp_path: Path) -> None:
 
 def test_a_named_prefix_without_length_is_not_guessed(tmp_path: Path) -> None:
     rows = [one | {"prefix_group": "system"} for one in requests(100)]
-    diagnosis = diagnose(tmp_path, rows=rows)
-    assert found(diagnosis, "prefix-length-missing").severity == "warning"
-    assert (diagnosis.run.prefix_group == -1).all()
+    run = diagnose(tmp_path, rows=rows)
+    assert found(run, "prefix-length-missing").severity == "warning"
+    assert (run.prefix_group == -1).all()
 
 
 @given(period=st.integers(10, 40), cycles=st.integers(6, 12), seed=st.integers(0, 2**32 - 1))
@@ -175,44 +174,44 @@ def miscounted(number: int = 400) -> list[Row]:
 
 
 def test_wrong_output_counts_are_corrected_by_the_generator(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, rows=miscounted(), inference_perf=inference_perf(20, 100))
-    finding = found(diagnosis, "output-count-wrong")
+    run = diagnose(tmp_path, rows=miscounted(), inference_perf=inference_perf(20, 100))
+    finding = found(run, "output-count-wrong")
     assert finding.severity == "corrected"
     assert "does not depend" in finding.summary
-    assert (diagnosis.run.output_tokens == 100).all()
-    assert diagnosis.run.ok.all()
+    assert (run.output_tokens == 100).all()
+    assert run.ok.all()
 
 
 def test_wrong_output_counts_are_corrected_by_a_flag(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, ServerOverrides(output_tokens=100), rows=miscounted())
-    assert "--output-tokens" in found(diagnosis, "output-count-wrong").summary
-    assert (diagnosis.run.output_tokens == 100).all()
+    run = diagnose(tmp_path, ServerOverrides(output_tokens=100), rows=miscounted())
+    assert "--output-tokens" in found(run, "output-count-wrong").summary
+    assert (run.output_tokens == 100).all()
 
 
 def test_wrong_output_counts_without_settings_are_only_doubted(tmp_path: Path) -> None:
     rows = [one | {"output_tokens": max(1, int(str(one["output_tokens"])))} for one in miscounted()]
-    diagnosis = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100, ignore_eos=False))
-    assert "--output-tokens" in found(diagnosis, "output-count-doubtful").advice
-    assert diagnosis.run.output_tokens.tolist() == [one["output_tokens"] for one in rows]
+    run = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100, ignore_eos=False))
+    assert "--output-tokens" in found(run, "output-count-doubtful").advice
+    assert run.output_tokens.tolist() == [one["output_tokens"] for one in rows]
 
 
 def test_counts_that_the_times_confirm_stand_against_the_generator(tmp_path: Path) -> None:
     rows = requests(400)
-    diagnosis = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
-    assert found(diagnosis, "generator-contradicts-times").severity == "warning"
-    assert diagnosis.run.output_tokens.tolist() == [one["output_tokens"] for one in rows]
+    run = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
+    assert found(run, "generator-contradicts-times").severity == "warning"
+    assert run.output_tokens.tolist() == [one["output_tokens"] for one in rows]
 
 
 def test_right_counts_need_no_word(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, rows=requests(300, output=100), inference_perf=inference_perf(20, 100))
-    assert not codes(diagnosis) & {"output-count-wrong", "generator-contradicts-times", "output-count-doubtful"}
+    run = diagnose(tmp_path, rows=requests(300, output=100), inference_perf=inference_perf(20, 100))
+    assert not codes(run) & {"output-count-wrong", "generator-contradicts-times", "output-count-doubtful"}
 
 
 def test_zero_outputs_are_estimated_and_not_measured(tmp_path: Path) -> None:
     rows = requests(300)
     true_count = int(str(rows[10]["output_tokens"]))
     rows[10]["output_tokens"] = 0
-    run = diagnose(tmp_path, rows=rows).run
+    run = diagnose(tmp_path, rows=rows)
     assert not run.ok[10]
     assert run.ok.sum() == 299
     assert run.output_tokens[10] == pytest.approx(true_count, rel=0.15)
@@ -228,9 +227,9 @@ def test_no_output_counts_at_all(tmp_path: Path) -> None:
 def test_output_ends_at_the_context_limit(tmp_path: Path) -> None:
     rows = requests(100, output=100)
     rows[5]["input_tokens"] = 4040
-    diagnosis = diagnose(tmp_path, ServerOverrides(output_tokens=100), rows=rows)
-    assert diagnosis.run.output_tokens[5] == 56
-    assert found(diagnosis, "output-cut-by-context").evidence == {"requests": 1}
+    run = diagnose(tmp_path, ServerOverrides(output_tokens=100), rows=rows)
+    assert run.output_tokens[5] == 56
+    assert found(run, "output-cut-by-context").evidence == {"requests": 1}
 
 
 @given(slope=st.floats(0, 2), seed=st.integers(0, 2**32 - 1))
@@ -250,18 +249,18 @@ def test_elasticity_recovers_what_the_times_do(slope: float, seed: int) -> None:
 
 def test_the_servers_prompt_count_wins(tmp_path: Path) -> None:
     rows = [one | {"server_input_tokens": int(str(one["input_tokens"])) + 5} for one in requests(100)]
-    diagnosis = diagnose(tmp_path, rows=rows)
-    assert found(diagnosis, "prompt-count-differs").evidence["requests"] == 100
-    assert diagnosis.run.prompt_tokens.tolist() == [one["server_input_tokens"] for one in rows]
+    run = diagnose(tmp_path, rows=rows)
+    assert found(run, "prompt-count-differs").evidence["requests"] == 100
+    assert run.prompt_tokens.tolist() == [one["server_input_tokens"] for one in rows]
 
 
 def test_zero_prompts_load_but_are_not_measured(tmp_path: Path) -> None:
     rows = requests(101)
     rows[4]["input_tokens"] = 0
-    diagnosis = diagnose(tmp_path, rows=rows)
-    assert "zero-prompt-tokens" in codes(diagnosis)
-    assert not diagnosis.run.ok[4]
-    assert diagnosis.run.prompt_tokens[4] > 0
+    run = diagnose(tmp_path, rows=rows)
+    assert "zero-prompt-tokens" in codes(run)
+    assert not run.ok[4]
+    assert run.prompt_tokens[4] > 0
     with pytest.raises(InputError, match="input_tokens is 0 in every row"):
         diagnose(tmp_path, rows=[one | {"input_tokens": 0} for one in rows])
 
@@ -291,9 +290,9 @@ def with_slots(slots: int) -> dict[str, object]:
 
 @pytest.mark.parametrize(("rate", "saturated"), [(2.0, False), (4.0, False), (6.5, False), (10.0, True), (16.0, True)])
 def test_overload_is_told_from_load(tmp_path: Path, rate: float, saturated: bool) -> None:
-    diagnosis = diagnose(tmp_path, rows=served(rate), **with_slots(8))
-    assert diagnosis.saturated == saturated
-    assert ("saturated" in codes(diagnosis)) == saturated
+    run = diagnose(tmp_path, rows=served(rate), **with_slots(8))
+    assert run.saturated == saturated
+    assert ("saturated" in codes(run)) == saturated
 
 
 def test_near_capacity_is_a_warning(tmp_path: Path) -> None:
@@ -303,8 +302,8 @@ def test_near_capacity_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_small_kv_pool_bounds_the_batch(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, rows=served(6.5), **with_slots(128), kv_cache={"num_gpu_blocks": 400})
-    assert found(diagnosis, "near-capacity").evidence["batch_slots"] in (9, 10)
+    run = diagnose(tmp_path, rows=served(6.5), **with_slots(128), kv_cache={"num_gpu_blocks": 400})
+    assert found(run, "near-capacity").evidence["batch_slots"] in (9, 10)
 
 
 def test_failed_requests_load_but_are_not_measured(tmp_path: Path) -> None:
@@ -313,11 +312,10 @@ def test_failed_requests_load_but_are_not_measured(tmp_path: Path) -> None:
     rows[51] |= {"status": "error", "first_chunk_time_us": 0, "last_chunk_time_us": 0, "output_tokens": 0}
     halfway = int(str(rows[50]["first_chunk_time_us"])) + 50 * 8000
     rows[50]["last_chunk_time_us"] = halfway
-    diagnosis = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
-    finding = found(diagnosis, "failed-requests")
+    run = diagnose(tmp_path, rows=rows, inference_perf=inference_perf(20, 100))
+    finding = found(run, "failed-requests")
     assert (finding.evidence["failed"], finding.evidence["without_chunk"]) == (2, 1)
     assert "deadline passed" in finding.summary
-    run = diagnosis.run
     assert len(run) == 199
     assert 51 not in run.request_id
     assert not run.ok[50]
@@ -337,36 +335,36 @@ def test_survivors_of_a_crowd_are_called_so(tmp_path: Path) -> None:
 def test_the_run_starts_at_its_first_request_that_ran(tmp_path: Path) -> None:
     rows = requests(60)
     rows[0] |= {"status": "error", "first_chunk_time_us": 0, "last_chunk_time_us": 0}
-    assert diagnose(tmp_path, rows=rows).run.arrival_us[0] == 0
+    assert diagnose(tmp_path, rows=rows).arrival_us[0] == 0
 
 
 def test_a_server_that_had_just_started_is_told_from_a_warm_one(tmp_path: Path) -> None:
     rows = requests(300)
     assert "--warm" in found(diagnose(tmp_path / "warm", rows=rows), "warm-server").advice
     for one in rows[1:4]:
-        one["first_chunk_time_us"] += 400_000
-        one["last_chunk_time_us"] += 400_000
+        for column in ("first_chunk_time_us", "last_chunk_time_us"):
+            one[column] = int(str(one[column])) + 400_000
     assert found(diagnose(tmp_path / "cold", rows=rows), "cold-start").evidence["longest_ttft_us"] > 400_000
     told = diagnose(tmp_path / "told", ServerOverrides(fresh=False), rows=rows)
     assert not codes(told) & {"cold-start", "warm-server"}
-    assert not told.run.server.fresh
+    assert not told.server.fresh
 
 
 def test_warm_up_and_unstreamed_rows_stay_as_load(tmp_path: Path) -> None:
     rows = requests(100)
     rows[50]["streaming"] = "false"
-    diagnosis = diagnose(tmp_path, rows=rows, header=header() | {"warm_up_requests": 10})
-    assert len(diagnosis.run) == 100
-    assert diagnosis.run.ok.sum() == 89
-    assert {"warm-up", "not-streamed"} <= codes(diagnosis)
+    run = diagnose(tmp_path, rows=rows, header=header() | {"warm_up_requests": 10})
+    assert len(run) == 100
+    assert run.ok.sum() == 89
+    assert {"warm-up", "not-streamed"} <= codes(run)
 
 
 def test_requests_the_server_cannot_have_served(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, ServerOverrides(max_model_len=600), rows=requests(100))
-    assert diagnosis.findings[0].code == "longer-than-server-allows"
-    assert diagnosis.findings[0].severity == "error"
-    diagnosis = diagnose(tmp_path, ServerOverrides(num_gpu_blocks=10), rows=requests(100))
-    assert "num_gpu_blocks" in diagnosis.findings[0].summary
+    run = diagnose(tmp_path, ServerOverrides(max_model_len=600), rows=requests(100))
+    assert run.findings[0].code == "longer-than-server-allows"
+    assert run.findings[0].severity == "error"
+    run = diagnose(tmp_path, ServerOverrides(num_gpu_blocks=10), rows=requests(100))
+    assert "num_gpu_blocks" in run.findings[0].summary
 
 
 # Clocks and chunks.
@@ -378,11 +376,11 @@ def test_clocks_of_different_origin_are_harmless(tmp_path: Path) -> None:
     for one in moved:
         for column in ("send_time_us", "first_chunk_time_us", "last_chunk_time_us"):
             one[column] = int(str(one[column])) + 1_770_000_000_000_000
-    diagnosis = diagnose(tmp_path, rows=moved)
-    assert "clock-origins-differ" in codes(diagnosis)
-    plain = diagnose(tmp_path, rows=rows).run
-    assert (diagnosis.run.arrival_us == plain.arrival_us).all()
-    assert (diagnosis.run.e2e_us == plain.e2e_us).all()
+    run = diagnose(tmp_path, rows=moved)
+    assert "clock-origins-differ" in codes(run)
+    plain = diagnose(tmp_path, rows=rows)
+    assert (run.arrival_us == plain.arrival_us).all()
+    assert (run.e2e_us == plain.e2e_us).all()
 
 
 def test_a_client_that_falls_behind(tmp_path: Path) -> None:
@@ -418,18 +416,18 @@ def test_the_next_experiment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_the_smallest_runs_do_not_break_it(tmp_path: Path, number: int) -> None:
-    diagnosis = diagnose(tmp_path, rows=requests(number), inference_perf=inference_perf())
-    assert len(diagnosis.run) == number
-    assert not diagnosis.saturated
+    run = diagnose(tmp_path, rows=requests(number), inference_perf=inference_perf())
+    assert len(run) == number
+    assert not run.saturated
 
 
 def test_the_document_is_json(tmp_path: Path) -> None:
-    diagnosis = diagnose(tmp_path, rows=miscounted(), inference_perf=inference_perf(20, 100))
-    document = json.loads(json.dumps(diagnosis_document(diagnosis), allow_nan=False))
+    run = diagnose(tmp_path, rows=miscounted(), inference_perf=inference_perf(20, 100))
+    document = json.loads(json.dumps(run.to_dict(), allow_nan=False))
     assert document["run"] == "run"
     assert document["requests"] == document["measured"] == 400
     assert document["saturated"] is False
-    assert {finding["code"] for finding in document["findings"]} == codes(diagnosis)
+    assert {finding["code"] for finding in document["findings"]} == codes(run)
     assert document["server"]["block_size"] == 16
 
 
@@ -446,8 +444,8 @@ def test_what_always_holds(seed: int, number: int, prompts: int, tmp_path_factor
         if random.random() < 0.1:
             one["input_tokens"] = 0
     rows[0] |= requests(number, seed)[0]
-    raw = read_run(RunFolder(rows=rows).write(tmp_path_factory.mktemp("a")))
-    run = examine(raw).run
+    raw = read_raw(RunFolder(rows=rows).write(tmp_path_factory.mktemp("a")))
+    run = clean(raw)
     assert (np.diff(run.arrival_us) >= 0).all()
     assert (run.prompt_tokens > 0).all()
     assert (run.output_tokens > 0).all()
@@ -459,7 +457,7 @@ def test_what_always_holds(seed: int, number: int, prompts: int, tmp_path_factor
     assert (run.e2e_us[run.ok] == raw.e2e_us[measured]).all()
     # The order of the rows in the file does not matter.
     shuffled = [rows[place] for place in random.permutation(number)]
-    again = examine(read_run(RunFolder(rows=shuffled).write(tmp_path_factory.mktemp("b")))).run
+    again = clean(read_raw(RunFolder(rows=shuffled).write(tmp_path_factory.mktemp("b"))))
     for name in ("request_id", "arrival_us", "prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens"):
         assert (getattr(run, name) == getattr(again, name)).all()
 
@@ -469,31 +467,44 @@ CROWDED = "20260217-231439-llama-2-7b-tp1-general"
 
 
 def test_the_traps_of_the_real_runs(shared: Path) -> None:
-    for folder in sorted((shared / "groundtruth").iterdir()):
-        raw = read_run(folder)
-        diagnosis = examine(raw)
-        assert diagnosis.saturated == (folder.name == SATURATED)
-        repeats = found(diagnosis, "repeated-prompts")
+    for folder in eleven_runs(shared):
+        raw = read_raw(folder)
+        run = clean(raw)
+        assert run.saturated == (folder.name == SATURATED)
+        repeats = found(run, "repeated-prompts")
         assert repeats.evidence["period"] == 100
         assert repeats.evidence["unassigned_requests"] == 0
-        assert find_cycle(diagnosis.run.prompt_tokens, raw.request_id) is not None
-        assert "does not depend" in found(diagnosis, "output-count-wrong").summary
+        assert find_cycle(run.prompt_tokens, raw.request_id) is not None
+        assert "does not depend" in found(run, "output-count-wrong").summary
         assert raw.generator is not None
-        assert (diagnosis.run.output_tokens == raw.generator.output_tokens).all()
-        assert not {finding.severity for finding in diagnosis.findings} & {"error"}
+        assert (run.output_tokens == raw.generator.output_tokens).all()
+        assert not {finding.severity for finding in run.findings} & {"error"}
         for group in range(100):
-            assert len(np.unique(diagnosis.run.prompt_tokens[diagnosis.run.prefix_group == group])) == 1
+            assert len(np.unique(run.prompt_tokens[run.prefix_group == group])) == 1
+
+
+def test_the_run_whose_requests_mostly_failed(shared: Path) -> None:
+    """Who survives an overload repeats no prompt in turn any more: that is said, and nothing is shared."""
+    raw = read_raw(shared / "groundtruth" / OVERLOADED)
+    run = clean(raw)
+    assert run.saturated
+    evidence = found(run, "failed-requests").evidence
+    assert (evidence["failed"], evidence["without_chunk"]) == (int((~raw.ok).sum()), int(np.isnan(raw.e2e_us).sum()))
+    assert len(run) == int(raw.ok.sum()) < len(raw) / 4
+    assert found(run, "repeats-contradict-generator").severity == "warning"
+    assert "does not depend" in found(run, "output-count-wrong").summary
+    assert not {finding.severity for finding in run.findings} & {"error"}
 
 
 def test_the_run_at_the_edge_of_capacity(shared: Path) -> None:
-    assert "near-capacity" in codes(examine(read_run(shared / "groundtruth" / CROWDED)))
+    assert "near-capacity" in codes(clean(read_raw(shared / "groundtruth" / CROWDED)))
 
 
 def test_examining_is_quick(shared: Path) -> None:
-    raw = read_run(shared / "groundtruth" / CROWDED)
+    raw = read_raw(shared / "groundtruth" / CROWDED)
     times: list[float] = []
     for _ in range(3):
         start = time.perf_counter()
-        examine(raw)
+        clean(raw)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.3

@@ -12,10 +12,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runfolder import MODEL, RunFolder, exp_config, header, inference_perf, requests, row
+from runfolder import (
+    MODEL,
+    OVERLOADED,
+    Row,
+    RunFolder,
+    eleven_runs,
+    exp_config,
+    header,
+    inference_perf,
+    requests,
+    row,
+)
 
-from roofml.traces import READERS, RawRun, ServerOverrides, read_run
-from roofml.traces.run import Server
+from roofml.traces.raw import RawRun
+from roofml.traces.read import READERS, read_raw
+from roofml.traces.server import Server, ServerOverrides
 from roofml.traces.tracev2 import COLUMNS
 from roofml.util.errors import InputError, NotSupportedError
 
@@ -31,7 +43,7 @@ def codes(run: RawRun) -> list[str]:
 def refuses(path: Path, *words: str, overrides: ServerOverrides | None = None) -> str:
     """The refusal: one line that names every one of `words`."""
     with pytest.raises(InputError) as caught:
-        read_run(path, overrides or ServerOverrides())
+        read_raw(path, overrides or ServerOverrides())
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -41,7 +53,7 @@ def refuses(path: Path, *words: str, overrides: ServerOverrides | None = None) -
 
 def test_reads_a_folder(tmp_path: Path) -> None:
     rows = [row(7, 1000, 20_000, 90_000, 300, 12), row(8, 4000, 30_000, 80_000, 400, 9)]
-    run = read_run(write(tmp_path, rows=rows))
+    run = read_raw(write(tmp_path, rows=rows))
     assert run.name == "a-run"
     assert run.server == Server(MODEL, 1, 128, 2048, 16, 7462, 4096)
     assert run.request_id.tolist() == [7, 8]
@@ -59,14 +71,14 @@ def test_reads_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["trace.csv", "trace.yaml"])
 def test_reads_by_either_file(tmp_path: Path, name: str) -> None:
     folder = write(tmp_path)
-    assert read_run(folder / name).name == read_run(folder).name == "a-run"
+    assert read_raw(folder / name).name == read_raw(folder).name == "a-run"
 
 
 def test_files_of_another_name_belong_together(tmp_path: Path) -> None:
     folder = write(tmp_path)
     for suffix in (".csv", ".yaml"):
         (folder / f"trace{suffix}").rename(folder / f"monday{suffix}")
-    assert read_run(folder / "monday.csv").name == "monday"
+    assert read_raw(folder / "monday.csv").name == "monday"
 
 
 def test_the_reader_table_holds_the_format() -> None:
@@ -74,13 +86,13 @@ def test_the_reader_table_holds_the_format() -> None:
 
 
 def test_importing_readers_stays_light() -> None:
-    code = "import sys, roofml.traces; print([m for m in ('pandas', 'jax', 'numba', 'scipy') if m in sys.modules])"
+    code = "import sys, roofml.traces.read; print([m for m in ('pandas', 'jax', 'numba', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_generator_settings_are_read(tmp_path: Path) -> None:
-    generator = read_run(write(tmp_path, inference_perf=inference_perf(20, 100))).generator
+    generator = read_raw(write(tmp_path, inference_perf=inference_perf(20, 100))).generator
     assert generator is not None
     assert (generator.prompts, generator.output_tokens, generator.ignore_eos) == (20, 100, True)
     assert (generator.prompts_per_group, generator.system_prompt_tokens) == (10, 64)
@@ -89,7 +101,7 @@ def test_generator_settings_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("least", "most", "expected"), [(50, 50, 50), (50, 60, None), (0, 0, None)])
 def test_a_generator_with_one_output_length(tmp_path: Path, least: int, most: int, expected: int | None) -> None:
     settings = {"data": {"type": "random", "output_distribution": {"min": least, "max": most}}}
-    generator = read_run(write(tmp_path, inference_perf=settings)).generator
+    generator = read_raw(write(tmp_path, inference_perf=settings)).generator
     assert generator is not None
     assert generator.output_tokens == expected
 
@@ -110,7 +122,7 @@ def test_generator_settings_that_cannot_be(tmp_path: Path, settings: dict[str, o
 
 def test_rows_out_of_order_are_sorted_and_said(tmp_path: Path) -> None:
     rows = requests(50)
-    run = read_run(write(tmp_path, rows=rows[25:] + rows[:25]))
+    run = read_raw(write(tmp_path, rows=rows[25:] + rows[:25]))
     assert run.request_id.tolist() == list(range(50))
     assert (np.diff(run.send_us) >= 0).all()
     assert codes(run) == ["rows-reordered"]
@@ -123,13 +135,13 @@ def test_optional_columns_and_version_3(tmp_path: Path) -> None:
     columns += ["x_request_id", "adapter", "think_time_us"]
     rows = [one | {"vllm_priority": 0, "slo_target_us": 5, "adapter": ""} for one in requests(5)]
     keys = {"trace_version": 3, "workload_seed": 1, "workload_spec": "preset:chatbot", "goodput_slo_targets": {}}
-    run = read_run(write(tmp_path, rows=rows, columns=tuple(columns), header=header() | keys))
+    run = read_raw(write(tmp_path, rows=rows, columns=tuple(columns), header=header() | keys))
     assert len(run) == 5
     assert run.findings == ()
 
 
 def test_warm_up_requests_are_marked(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path, rows=requests(50), header=header() | {"warm_up_requests": 10}))
+    run = read_raw(write(tmp_path, rows=requests(50), header=header() | {"warm_up_requests": 10}))
     assert run.warm_up.sum() == 10
     assert not run.measured[:10].any()
     assert run.measured[10:].all()
@@ -139,7 +151,7 @@ def test_failed_rows_need_no_chunks(tmp_path: Path) -> None:
     rows = requests(4)
     rows[1] |= {"status": "error", "first_chunk_time_us": 0, "last_chunk_time_us": 0, "error_message": "a\nb,c"}
     rows[2] |= {"status": "timeout"}
-    run = read_run(write(tmp_path, rows=rows))
+    run = read_raw(write(tmp_path, rows=rows))
     assert run.ok.tolist() == [True, False, False, True]
     assert np.isnan(run.ttft_us).tolist() == [False, True, False, False]
     assert run.failure_messages == ("a b,c",)
@@ -149,7 +161,7 @@ def test_prefix_groups_are_numbered(tmp_path: Path) -> None:
     rows = requests(4)
     for place, name in ((1, "b"), (2, "a"), (3, "b")):
         rows[place] |= {"prefix_group": name, "prefix_length": 64}
-    run = read_run(write(tmp_path, rows=rows))
+    run = read_raw(write(tmp_path, rows=rows))
     assert run.prefix_group.tolist() == [-1, 1, 0, 1]
 
 
@@ -162,14 +174,14 @@ def test_prefix_groups_are_numbered(tmp_path: Path) -> None:
     ],
 )
 def test_what_the_header_admits(tmp_path: Path, keys: dict[str, object], code: str) -> None:
-    assert codes(read_run(write(tmp_path, header=header() | keys))) == [code]
+    assert codes(read_raw(write(tmp_path, header=header() | keys))) == [code]
 
 
 def test_work_the_replay_does_not_model_is_said(tmp_path: Path) -> None:
     rows = requests(5)
     rows[0]["image_tokens"] = 10
     rows[1]["round_index"] = 2
-    (finding,) = read_run(write(tmp_path, rows=rows)).findings
+    (finding,) = read_raw(write(tmp_path, rows=rows)).findings
     assert (finding.code, finding.evidence) == ("not-modelled", {"images": 1, "later rounds of a session": 1})
 
 
@@ -201,7 +213,7 @@ def test_a_lone_trace_with_flags(tmp_path: Path) -> None:
     head = header()
     head["server"] = {}
     folder = write(tmp_path, header=head, exp_config=None, kv_cache=None)
-    run = read_run(folder, ServerOverrides("x/y", 2, 64, 2048, 16, 100, 4096, "H100", False, False))
+    run = read_raw(folder, ServerOverrides("x/y", 2, 64, 2048, 16, 100, 4096, "H100", False, False))
     assert run.server == Server("x/y", 2, 64, 2048, 16, 100, 4096, "H100", False, False)
 
 
@@ -210,11 +222,11 @@ def test_the_model_may_come_from_the_rows(tmp_path: Path) -> None:
     del head["server"]["model"]
     settings = exp_config()
     del settings["model"]
-    assert read_run(write(tmp_path, header=head, exp_config=settings)).server.model == MODEL
+    assert read_raw(write(tmp_path, header=head, exp_config=settings)).server.model == MODEL
 
 
 def test_a_flag_overrules_the_folder_and_is_reported(tmp_path: Path) -> None:
-    run = read_run(write(tmp_path), ServerOverrides(max_num_seqs=64, block_size=16))
+    run = read_raw(write(tmp_path), ServerOverrides(max_num_seqs=64, block_size=16))
     assert run.server.max_num_seqs == 64
     (finding,) = run.findings
     assert finding.code == "flag-overrules-file"
@@ -224,18 +236,18 @@ def test_a_flag_overrules_the_folder_and_is_reported(tmp_path: Path) -> None:
 def test_files_that_disagree(tmp_path: Path) -> None:
     folder = write(tmp_path, exp_config=exp_config() | {"max_model_len": 8192})
     refuses(folder, "max_model_len", "trace.yaml says 4096", "exp-config.yaml says 8192", "--max-model-len")
-    assert read_run(folder, ServerOverrides(max_model_len=8192)).server.max_model_len == 8192
+    assert read_raw(folder, ServerOverrides(max_model_len=8192)).server.max_model_len == 8192
 
 
 def test_a_name_mentioned_in_passing_may_be_an_alias(tmp_path: Path) -> None:
     settings = inference_perf()
     settings["server"]["model_name"] = "my-alias"
-    assert codes(read_run(write(tmp_path, inference_perf=settings))) == ["server-name-differs"]
+    assert codes(read_raw(write(tmp_path, inference_perf=settings))) == ["server-name-differs"]
 
 
 def test_engine_switches_are_read_from_exp_config(tmp_path: Path) -> None:
     settings = exp_config() | {"prefix_caching": False, "async_scheduling": False, "gpu": "H100"}
-    server = read_run(write(tmp_path, exp_config=settings)).server
+    server = read_raw(write(tmp_path, exp_config=settings)).server
     assert (server.prefix_caching, server.async_scheduling, server.gpu) == (False, False, "H100")
 
 
@@ -302,8 +314,8 @@ def test_alias_bombs_are_refused_in_every_file(tmp_path: Path, name: str) -> Non
 # Broken tables.
 
 
-def cell(column: str, value: object, place: int = 3) -> Callable[[list[dict[str, object]]], None]:
-    def change(rows: list[dict[str, object]]) -> None:
+def cell(column: str, value: object, place: int = 3) -> Callable[[list[Row]], None]:
+    def change(rows: list[Row]) -> None:
         rows[place][column] = value
 
     return change
@@ -329,7 +341,7 @@ def test_cells_that_are_no_whole_numbers(tmp_path: Path, column: str, value: str
         (cell("model", "another/model"), ["model", "2 different"]),
     ],
 )
-def test_rows_refused(tmp_path: Path, change: Callable[[list[dict[str, object]]], None], words: list[str]) -> None:
+def test_rows_refused(tmp_path: Path, change: Callable[[list[Row]], None], words: list[str]) -> None:
     rows = requests(6)
     change(rows)
     refuses(write(tmp_path, rows=rows), "trace.csv", *words)
@@ -411,15 +423,15 @@ def test_missing_files(tmp_path: Path) -> None:
 
 def test_unsupported_is_still_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(NotSupportedError):
-        read_run(write(tmp_path, exp_config=exp_config() | {"data_parallelism": 4}))
+        read_raw(write(tmp_path, exp_config=exp_config() | {"data_parallelism": 4}))
 
 
 @st.composite
-def some_rows(draw: st.DrawFn) -> list[dict[str, object]]:
+def some_rows(draw: st.DrawFn) -> list[Row]:
     number = draw(st.integers(1, 12))
     ids = draw(st.lists(st.integers(0, 10**6), min_size=number, max_size=number, unique=True))
     whole = st.integers(1, 10**9)
-    rows = []
+    rows: list[Row] = []
     for one in ids:
         ttft, rest = draw(whole), draw(st.integers(0, 10**9))
         send, prompt, output = draw(st.integers(1, 2 * 10**15)), draw(whole), draw(whole)
@@ -431,8 +443,8 @@ def some_rows(draw: st.DrawFn) -> list[dict[str, object]]:
 
 @given(rows=some_rows())
 @settings(max_examples=40, deadline=None)
-def test_what_is_written_is_read(rows: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory) -> None:
-    run = read_run(RunFolder(rows=rows).write(tmp_path_factory.mktemp("run")))
+def test_what_is_written_is_read(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
+    run = read_raw(RunFolder(rows=rows).write(tmp_path_factory.mktemp("run")))
     by_id = {one["request_id"]: one for one in rows}
     first = min(int(str(one["send_time_us"])) for one in rows)
     assert sorted(run.request_id.tolist()) == sorted(by_id)
@@ -454,16 +466,14 @@ def test_no_content_escapes_as_another_error(
     folder = RunFolder(rows=requests(3)).write(tmp_path_factory.mktemp("run"))
     (folder / name).write_bytes(content)
     try:
-        read_run(folder)
+        read_raw(folder)
     except InputError as error:
         assert "\n" not in str(error)  # noqa: PT017  # valid content is no failure either
 
 
 def test_real_runs_read(shared: Path) -> None:
-    folders = sorted((shared / "groundtruth").iterdir())
-    assert len(folders) >= 11
-    for folder in folders:
-        run = read_run(folder)
+    for folder in eleven_runs(shared):
+        run = read_raw(folder)
         assert run.measured.all()
         assert run.generator is not None
         assert run.generator.prompts == 100
@@ -471,9 +481,18 @@ def test_real_runs_read(shared: Path) -> None:
         assert run.findings == ()
 
 
+def test_a_real_run_of_failures_reads(shared: Path) -> None:
+    """What failed has no chunk: it is no reason to refuse the rest."""
+    run = read_raw(shared / "groundtruth" / OVERLOADED)
+    assert (run.measured == run.ok).all()
+    assert int((~run.ok).sum()) > 2000
+    assert np.isnan(run.e2e_us[~run.ok]).all()
+    assert run.findings == ()
+
+
 def test_reading_is_quick(shared: Path) -> None:
     folder = shared / "groundtruth" / "20260217-231439-llama-2-7b-tp1-general"
-    best = min(_seconds(lambda: read_run(folder)) for _ in range(3))
+    best = min(_seconds(lambda: read_raw(folder)) for _ in range(3))
     assert best < 0.5
 
 

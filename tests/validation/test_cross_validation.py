@@ -11,27 +11,20 @@ import numpy as np
 import pytest
 from test_coefficients import a_run
 
-from roofml.calibration.other_models import read_pooled
+from roofml.calibration.other_models import read_other_models
 from roofml.engine.replay import replay
-from roofml.latency.parameters import PRIOR_VALUES, split
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import Diagnosis, examine
-from roofml.traces.run import Floats, Run
+from roofml.latency.deployment import deployment_of
+from roofml.latency.parameters import PRIOR_VALUES, Parameters
+from roofml.traces.doctor import Diagnosis, clean
+from roofml.traces.read import read_raw
+from roofml.traces.run import Run
+from roofml.traces.selection import groups, trainable
+from roofml.traces.server import ServerOverrides
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import (
-    METRICS,
-    RunReport,
-    document,
-    in_sample_error_pct,
-    lomo,
-    lowo,
-    report,
-    setting_of,
-    summary,
-    temporal,
-    with_parameters,
-)
-from roofml.validation.splits import between, groups, part, trainable
+from roofml.validation.cross_validation import document, in_sample_error_pct, lomo, lowo, temporal, with_parameters
+from roofml.validation.report import METRICS, RunReport, report, summary
+from roofml.validation.splits import between, part
 from roofml.validation.splits import lomo as lomo_folds
 from roofml.validation.splits import lowo as lowo_folds
 from roofml.validation.splits import temporal as temporal_folds
@@ -68,7 +61,7 @@ def served(requests: int = 300, name: str = "served", slower: float = 1.0, **ser
         prompt_tokens=random.integers(50, 900, requests),
         output_tokens=random.integers(20, 200, requests),
     )
-    result = replay(run, setting_of([run]).tables, *split(PRIOR_VALUES))
+    result = replay(run, deployment_of([run]).tables, Parameters.of(PRIOR_VALUES))
     noise = random.normal(1, 0.02, requests)
     return replace(run, ttft_us=slower * noise * result.ttft_us, e2e_us=slower * noise * result.e2e_us)
 
@@ -169,12 +162,12 @@ def test_folds_never_learn_from_what_they_are_judged_by() -> None:
 def test_one_setting_is_of_one_model_gpu_and_size(field: str, value: Any) -> None:
     other = replace(a_run(), name="other", server=replace(a_run().server, **{field: value}))
     with pytest.raises(InputError, match=f"other: {field} .*differs from .*made up"):
-        setting_of([a_run(), other])
+        deployment_of([a_run(), other])
 
 
 def test_a_run_that_does_not_say_its_gpu_asks_for_it() -> None:
     with pytest.raises(InputError, match="--gpu"):
-        setting_of([replace(a_run(), server=replace(a_run().server, gpu=None))])
+        deployment_of([replace(a_run(), server=replace(a_run().server, gpu=None))])
 
 
 def test_temporal_never_sees_what_it_judges() -> None:
@@ -221,7 +214,7 @@ def test_each_group_has_its_own_fit_and_is_announced() -> None:
 
 def test_given_parameters_are_judged_without_a_fit() -> None:
     run = served()
-    reports, replays = with_parameters([diagnosed(run)], setting_of([run]), *split(PRIOR_VALUES), after=0.5)
+    reports, replays = with_parameters([diagnosed(run)], deployment_of([run]), Parameters.of(PRIOR_VALUES), after=0.5)
     assert reports[0].requests == 150
     assert len(replays[0].e2e_us) == 300, "the replay starts at the run's beginning"
     assert abs(reports[0].metrics["e2e_mean"].error_pct) < 1
@@ -257,13 +250,13 @@ def test_a_summary_of_no_runs_is_empty() -> None:
 @pytest.fixture(scope="module")
 def diagnoses(shared: Path) -> list[Diagnosis]:
     folders = sorted(entry for entry in (shared / "groundtruth").iterdir() if entry.is_dir())
-    return [examine(read_run(folder, ServerOverrides(gpu="H100"))) for folder in folders]
+    return [clean(read_raw(folder, ServerOverrides(gpu="H100"))) for folder in folders]
 
 
 @pytest.fixture(scope="module")
 def real(diagnoses: list[Diagnosis]) -> list[RunReport]:
     """`roofml evaluate --protocol temporal --train-fraction 0.6 --gpu H100` on every run, once."""
-    reports, fits = temporal(diagnoses, 0.6, prior_of=read_pooled().prior)
+    reports, fits = temporal(diagnoses, 0.6, prior_of=read_other_models().prior)
     assert len(fits) == 4
     return reports
 
@@ -312,7 +305,7 @@ def test_a_real_model_is_predicted_by_what_others_taught(diagnoses: list[Diagnos
 
 def test_a_real_workload_is_predicted_by_a_fit_of_others(diagnoses: list[Diagnosis]) -> None:
     """Leave one workload out. Runs of one model differ by 1 % at equal load, which this measures twice."""
-    reports, _ = lowo(diagnoses, prior_of=read_pooled().prior)
+    reports, _ = lowo(diagnoses, prior_of=read_other_models().prior)
     overall = summary([r for r in reports if not r.saturated])
     assert overall["e2e_mean"]["mean_abs_error_pct"] <= 1.5
     # 20 without cold starts; most of what is left is one run at the edge of capacity.

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.calibration.step_level.contexts import MeanContexts
-from roofml.latency.batch import StepTable
-from roofml.traces.run import Floats, Ints
+from roofml.latency.batch import StepSums
 from roofml.traces.steps.cycles import Cycles
 from roofml.traces.steps.table import SampledSteps
+from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
 
 SAMPLES_AROUND = 16
@@ -27,7 +27,7 @@ SAMPLES_AROUND = 16
 class CycleSteps:
     """The steps that cycles are made of. Those of a cycle stand together, in the order of the cycles."""
 
-    steps: StepTable
+    steps: StepSums
     weight: Floats
     """(steps,) share of each in the mean time of its cycle; sums to 1 over a cycle."""
     start: Ints
@@ -95,7 +95,7 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
         pairs = np.where(sampled & np.isfinite(known_pairs), known_pairs, pairs)
     weight = np.where(sampled, 1.0, (missing / np.maximum(spread, 1))[cycle]) / found.count[cycle]
     return CycleSteps(
-        StepTable(
+        StepSums(
             prefill_tokens=new,
             decode_tokens=decodes.astype(np.float64),
             requests=prefills + decodes,

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 
 from roofml.engine.replay import Schedule
-from roofml.latency.batch import LONG_CONTEXT
-from roofml.traces.run import Floats, Run
-from roofml.traces.steps.table import SampledSteps
+from roofml.traces.run import Run
+from roofml.traces.steps.table import LONG_CONTEXT, SampledSteps
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
 Source = Literal["snapshot", "replay", "kv", "mean"]

@@ -12,28 +12,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from roofml.calibration.fit import DECODE_DISCREPANCY, OUTLIER, STEPS, Fit, fit, step_columns, times_and_gradients
+from roofml.calibration.fit import ROUNDS, OnRound, fit_parameters
+from roofml.calibration.objective import DECODE_DISCREPANCY, OUTLIER, step_columns, times_and_gradients
+from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.batches import CycleSteps, cycle_steps
-from roofml.calibration.step_level.contexts import MeanContexts, Source, contexts, match
+from roofml.calibration.step_level.contexts import SOURCES, MeanContexts, Source, contexts, match
 from roofml.engine.replay import Schedule, replay
 from roofml.latency.components import ComponentTables
-from roofml.latency.parameters import NAMES, split
-from roofml.traces.run import Bools, Floats, Run
+from roofml.latency.parameters import NAMES, STEP_COUNT, Parameters
+from roofml.traces.run import Run
+from roofml.traces.selection import Selection, first
+from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import MOST_APART, Cycles, cycles
 from roofml.traces.steps.table import SampledSteps
+from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
 
 CALM = 0.25
 """Share of cycles, those of which most is known, that show how exact a cycle time is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepData:
     """A table of steps, and the run whose server it is of."""
 
@@ -45,7 +51,7 @@ class StepData:
     most_apart: int = MOST_APART
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepBlock:
     """The cycles of one table as rows of the least-squares problem."""
 
@@ -63,14 +69,48 @@ class StepBlock:
     def rows(self, values: Floats) -> Floats:
         """(cycles, 1 + parameters + 1): derivatives of the weighted residuals by the logarithm of the server's pace and
         by the parameters, and the residuals."""
-        times, gradients = times_and_gradients(values[:STEPS], self.columns, self.tables)
+        times, gradients = times_and_gradients(values[:STEP_COUNT], self.columns, self.tables)
         count = len(self.made_of.weight)
         means = self.made_of.mean(np.vstack((gradients, times))[:, :count])
         rows = np.zeros((len(self.measured_us), 1 + len(NAMES) + 1))
         rows[:, 0] = means[-1]
-        rows[:, 1 : 1 + STEPS] = means[:-1].T
+        rows[:, 1 : 1 + STEP_COUNT] = means[:-1].T
         rows[:, -1] = means[-1] - self.measured_us
         return rows * self.weights[:, None]
+
+
+def run_named(path: Path, runs: Sequence[Run]) -> int:
+    """Place of the run that a table of steps is named after, or of the only run.
+
+    Raises InputError where no run, or several, are called so.
+    """
+    if len(runs) == 1:
+        return 0
+    names = [run.name for run in runs]
+    places = [i for i, name in enumerate(names) if PurePath(name).name == path.stem]
+    if len(places) != 1:
+        several = "several runs are called so, " if places else ""
+        raise InputError(f"{path}: {several}expected the name of one of the runs, {', '.join(names)}")
+    return places[0]
+
+
+def read_step_data(paths: Sequence[Path], runs: Sequence[Run], contexts: str = "auto") -> list[StepData]:
+    """The tables at `paths`, each with the run that it is named after, or with the only run.
+
+    `contexts`: a source of `contexts.SOURCES`, or `auto`: the table's own where it lists most, else the replay's.
+    Raises InputError for a table that cannot be read, is given twice, or whose run is not there.
+    """
+    tables: list[StepData] = []
+    seen: set[Path] = set()
+    for path in paths:
+        if path.resolve() in seen:
+            raise InputError(f"{path}: given twice")
+        seen.add(path.resolve())
+        steps = read_steps(path)
+        listed = steps.snapshot is not None and steps.snapshot.known.mean() > 0.5
+        source = ("snapshot" if listed else "replay") if contexts == "auto" else contexts
+        tables.append(StepData(steps, run_named(path, runs), SOURCES[source]))
+    return tables
 
 
 def ahead_of(run: Run) -> int:
@@ -93,7 +133,7 @@ def block(
         found = found.take(fitted)
     steps = made_of(data, run, schedule, found)
     columns = step_columns(steps.steps, tables)
-    times, _ = times_and_gradients(values[:STEPS], columns, tables)
+    times, _ = times_and_gradients(values[:STEP_COUNT], columns, tables)
     times = times[: len(steps.weight)]
     weights = cycle_weights(found.time_us, steps.mean(times), steps.spread(times))
     return StepBlock(columns, data.run, tables, steps, found.time_us, weights)
@@ -129,7 +169,7 @@ def sent_before(data: StepData, run: Run, tables: ComponentTables, values: Float
     """
     if share >= 1:
         return np.ones(len(run), np.bool_)
-    clock = match(data.table, replay(run, tables, *split(values)).schedule)
+    clock = match(data.table, replay(run, tables, Parameters.of(values)).schedule)
     last = data.table.start_us[int(share * len(data.table)) - 1] + clock.offset_us
     with np.errstate(invalid="ignore"):  # a failed request was never answered
         return run.arrival_us + run.e2e_us <= last
@@ -140,29 +180,29 @@ def fit_steps(
     runs: Sequence[Run],
     tables: ComponentTables,
     train_fraction: float = 1.0,
+    *,
     requests: bool = False,
-    rounds: int = 10,
-    on_round: Callable[[int, int], None] | None = None,
+    rounds: int = ROUNDS,
+    on_round: OnRound | None = None,
     prior: Prior = PACKAGE,
-) -> Fit:
+) -> Posterior:
     """Fit to the first `train_fraction` of each table's samples and, with `requests`, to the latencies of the runs.
 
     Those of a run with a table end where its fitted samples do, those of another with the same share of its requests.
     Without `requests` no latency is looked at: the runs then say what was sent, for contexts. Raises InputError when a
     table leaves nothing to fit, or is not one of its run.
     """
-    if not 0 < train_fraction <= 1:
-        raise InputError(f"train fraction {train_fraction}: expected more than 0 and at most 1")
-    fitted = [first_share(one, runs[one.run], train_fraction) for one in data]
-    chosen = [np.full(len(run), requests) & (np.arange(len(run)) < train_fraction * len(run)) for run in runs]
+    chosen = [selection.requests & requests for selection in first(runs, train_fraction)]
+    fitted = [first_share(table, runs[table.run], train_fraction) for table in data]
     if requests:
-        for one in data:
-            chosen[one.run] = sent_before(one, runs[one.run], tables, prior.values, train_fraction)
+        for table in data:
+            chosen[table.run] = sent_before(table, runs[table.run], tables, prior.values, train_fraction)
 
     def more(schedules: Sequence[Schedule], values: Floats) -> list[StepBlock]:
         return [
-            block(one, runs[one.run], schedules[one.run], tables, values, which)
-            for one, which in zip(data, fitted, strict=True)
+            block(table, runs[table.run], schedules[table.run], tables, values, which)
+            for table, which in zip(data, fitted, strict=True)
         ]
 
-    return fit(runs, tables, 1.0, rounds, on_round, prior, chosen, more)
+    selections = [Selection.of(run, mask) for run, mask in zip(runs, chosen, strict=True)]
+    return fit_parameters(selections, tables, prior=prior, rounds=rounds, on_round=on_round, more=more)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.traces.run import Bools, Floats, Ints
 from roofml.traces.steps.table import SampledSteps
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 
 MOST_APART = 5

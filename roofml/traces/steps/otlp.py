@@ -16,9 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from roofml.latency.batch import LONG_CONTEXT
-from roofml.traces.run import Ints
-from roofml.traces.steps.table import FIELDS, Contexts, SampledSteps, table_of
+from roofml.traces.steps.table import FIELDS, LONG_CONTEXT, Contexts, SampledSteps, table_of
+from roofml.util.arrays import Ints
 from roofml.util.errors import InputError
 
 SCOPE = "vllm.scheduler.step"

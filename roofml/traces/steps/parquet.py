@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from roofml.traces.run import Ints
 from roofml.traces.steps.table import FIELDS, SampledSteps, table_of
+from roofml.util.arrays import Ints
 from roofml.util.errors import InputError
 
 MAGIC = b"PAR1"

@@ -7,16 +7,19 @@ in the middle) medians over the table are not those of the run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import chi2  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.traces.raw import Evidence, Finding
-from roofml.traces.run import Floats
+from roofml.traces.finding import Evidence, Finding
+from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import MOST_APART, cycles
 from roofml.traces.steps.table import SampledSteps
+from roofml.util.arrays import Floats
 
 EXPECTED = 5.0
 """Expected count of a bin below which chi² is not to be trusted."""
@@ -66,6 +69,32 @@ class Sampling:
     def uniform(self) -> bool:
         """Neither gaps nor parts say otherwise."""
         return min(self.gaps_p, self.parts_p) > IMPROBABLE
+
+
+@dataclass(frozen=True)
+class SamplingReport:
+    """A table's sampling, and what is worth knowing about it."""
+
+    sampling: Sampling
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `roofml doctor --json` prints it."""
+        return {
+            **asdict(self.sampling),
+            "uniform": self.sampling.uniform,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def sampling_reports(paths: Sequence[Path]) -> list[SamplingReport]:
+    """The sampling report of each table. Raises InputError for one that cannot be read."""
+    reports: list[SamplingReport] = []
+    for path in paths:
+        steps = read_steps(path)
+        found = sampling(steps)
+        reports.append(SamplingReport(found, sampling_findings(steps, found)))
+    return reports
 
 
 def sampling(steps: SampledSteps, most_apart: int = MOST_APART) -> Sampling:
@@ -143,11 +172,6 @@ def _autocorrelation(values: Floats, neighbours: np.ndarray[Any, np.dtype[np.boo
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def sampling_document(found: Sampling, findings: tuple[Finding, ...]) -> dict[str, Any]:
-    """A report as one JSON-able mapping. Times in µs."""
-    return {**asdict(found), "uniform": found.uniform, "findings": [asdict(finding) for finding in findings]}
 
 
 def sampling_findings(steps: SampledSteps, found: Sampling) -> tuple[Finding, ...]:

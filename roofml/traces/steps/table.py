@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.traces.run import Bools, Floats, Ints
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError, NotSupportedError
 
 FIELDS = {
@@ -37,12 +37,16 @@ FEWEST = 2
 """Sampled steps without which there is not one cycle."""
 
 
+LONG_CONTEXT = 1024
+"""Tokens of context up to which decode attention in serving costs what its kernel takes alone (`long_context`)."""
+
+
 @dataclass(frozen=True)
 class Contexts:
     """What the requests of each sampled step had in the KV cache, as sums; NaN for a step of which it is not known.
 
     Every array has shape (samples,), in tokens (pairs of tokens for `prefill_pairs`), as in
-    `roofml.latency.batch.StepTable`.
+    `roofml.latency.batch.StepSums`.
     """
 
     prefill_pairs: Floats

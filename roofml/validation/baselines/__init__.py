@@ -6,9 +6,8 @@ A new one is one file here and one row below.
 from __future__ import annotations
 
 from roofml.validation.baselines.baseline import Baseline as Baseline
-from roofml.validation.baselines.baseline import Served as Served
+from roofml.validation.baselines.baseline import BaselineModel as BaselineModel
 from roofml.validation.baselines.baseline import Trained as Trained
-from roofml.validation.baselines.baseline import serve as serve
 from roofml.validation.baselines.bayesian_ridge import BAYESIAN_RIDGE
 from roofml.validation.baselines.blackbox import BLACKBOX
 from roofml.validation.baselines.blis_laws import BLIS_ROOFLINE, BLIS_TRAINED_PHYSICS

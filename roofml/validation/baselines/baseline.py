@@ -1,7 +1,7 @@
-"""Baseline: another way to say how long a step takes, served by the same scheduler as ours so that laws alone differ.
+"""Baseline: another way to say how long a step takes, served by the same scheduler so that step times alone differ.
 
-A baseline learns from samples and gives a law for a run of any model, seen or not, and what a request spends outside
-its steps.
+A baseline learns from samples and says how long steps take in a run of any model, seen or not, and what a request
+spends outside its steps.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from roofml.engine.replay import RequestParameters, Schedule, replay_with
-from roofml.engine.step_law import StepLaw
-from roofml.traces.run import Floats, Run
+from roofml.engine.replay import Schedule, replay_with
+from roofml.engine.step_time import StepTimes
+from roofml.latency.deployment import Deployment
+from roofml.latency.parameters import RequestParameters
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 from roofml.validation.baselines.samples import Samples
-from roofml.validation.cross_validation import Setting
 
-LawOf = Callable[[Run, Setting], StepLaw]
-"""The step law for a run, of any model."""
+StepTimesOf = Callable[[Run, Deployment], StepTimes]
+"""How long steps take on the server of a run, of any model."""
 
 NO_OVERHEAD = RequestParameters(queueing_us=0.0, queueing_per_running_us=0.0, pipeline_delay_us=0.0)
 
@@ -30,7 +32,7 @@ NO_OVERHEAD = RequestParameters(queueing_us=0.0, queueing_per_running_us=0.0, pi
 class Trained:
     """What a baseline learned."""
 
-    law: LawOf
+    step_times: StepTimesOf
     request: RequestParameters
     free: int
     """How many numbers were learned."""
@@ -54,7 +56,7 @@ class Baseline:
     """Samples and a seed -> what they teach; the same for the same samples and seed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Served:
     """Predicted latencies of every request of a run, µs, shape (requests,), and the schedule that they come from."""
 
@@ -63,28 +65,40 @@ class Served:
     schedule: Schedule
 
 
-def serve(run: Run, where: Setting, trained: Trained) -> Served:
-    """Serve a run with what a baseline learned; `where` is the run's own setting. Raises what the replay raises."""
-    result = replay_with(run, trained.law(run, where), trained.request)
-    return Served(
-        ttft_us=result.ttft_us + trained.token_us,
-        e2e_us=result.e2e_us + trained.token_us * run.output_tokens + trained.completion_us,
-        schedule=result.schedule,
-    )
+@dataclass(frozen=True, eq=False)
+class BaselineModel:
+    """What a baseline learned, for one deployment: a `LatencyModel`."""
+
+    trained: Trained
+    deployment: Deployment
+
+    def replay(self, run: Run) -> Served:
+        """Serve a run. Raises what the replay raises."""
+        trained = self.trained
+        result = replay_with(run, self.step_times(run), trained.request)
+        return Served(
+            ttft_us=result.ttft_us + trained.token_us,
+            e2e_us=result.e2e_us + trained.token_us * run.output_tokens + trained.completion_us,
+            schedule=result.schedule,
+        )
+
+    def step_times(self, run: Run) -> StepTimes:
+        """How long steps take."""
+        return self.trained.step_times(run, self.deployment)
 
 
-def with_queueing(samples: Sequence[Samples], law: LawOf, free: int, note: str = "") -> Trained:
-    """The law with one constant from a client's send to the queue: what replays without it leave of TTFT, the median.
+def with_queueing(samples: Sequence[Samples], times: StepTimesOf, free: int, note: str = "") -> Trained:
+    """The step times with one queueing constant: what replays without it leave of TTFT, the median.
 
-    `free` counts the numbers in the law. Never negative: a law too slow for the load queues by itself.
+    `free` counts the numbers in them. Never negative: steps too slow for the load queue by themselves.
     """
     left: list[Floats] = []
     for s in samples:
         if s.chosen.any():
-            alone = replay_with(s.run, law(s.run, s.where), NO_OVERHEAD)
+            alone = replay_with(s.run, times(s.run, s.deployment), NO_OVERHEAD)
             left.append((s.run.ttft_us - alone.ttft_us)[s.chosen])
     queueing_us = max(0.0, float(np.median(np.concatenate(left))))
-    return Trained(law, NO_OVERHEAD._replace(queueing_us=queueing_us), free + 1, note=note)
+    return Trained(times, NO_OVERHEAD._replace(queueing_us=queueing_us), free + 1, note=note)
 
 
 def library(name: str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from roofml.traces.run import Floats
+from roofml.util.arrays import Floats
 from roofml.validation.baselines.baseline import Baseline, Trained, library
 from roofml.validation.baselines.piecewise import Form, mixed, trained
 from roofml.validation.baselines.samples import Samples

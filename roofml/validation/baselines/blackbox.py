@@ -12,12 +12,13 @@ from typing import cast
 import numpy as np
 from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
-from roofml.traces.run import Floats, Run
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import Deployment
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 from roofml.validation.baselines.baseline import Baseline, Trained, with_queueing
 from roofml.validation.baselines.samples import Samples, stacked
-from roofml.validation.cross_validation import Setting
 
 LEAST_US = 1.0
 """Where all that was learned is 0 for a step."""
@@ -30,23 +31,23 @@ def betas(samples: Sequence[Samples]) -> Floats:
     return solution
 
 
-def features(steps: StepTable) -> Floats:
+def features(steps: StepSums) -> Floats:
     """(steps, 3): what the betas multiply."""
-    return np.stack((np.ones(len(steps)), steps.prefill_tokens, steps.decode_tokens), axis=1)
+    return np.stack((np.ones(steps.length), steps.prefill_tokens, steps.decode_tokens), axis=1)
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
     """Regress the three betas."""
     constant, prefill, decode = betas(samples).tolist()
 
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        def law(steps: StepTable) -> Floats:
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        def times(steps: StepSums) -> Floats:
             times = constant + prefill * steps.prefill_tokens + decode * steps.decode_tokens
             return np.maximum(times, LEAST_US)
 
-        return law
+        return times
 
-    return with_queueing(samples, law_of, free=3)
+    return with_queueing(samples, times_of, free=3)
 
 
 BLACKBOX = Baseline("blackbox", "linear in prefill and decode tokens", train)

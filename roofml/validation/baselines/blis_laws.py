@@ -12,15 +12,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from roofml.blis.deployment import Deployment, check_deployment
+from roofml.blis.deployment import BlisDeployment, blis_deployment_of, check_deployment
 from roofml.blis.latency import BlisSteps, basis_times, clamp, complete, rates, weighted_sum
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
-from roofml.traces.run import Floats, Run
-from roofml.validation.as_blis import deployment_of
-from roofml.validation.baselines.baseline import NO_OVERHEAD, Baseline, LawOf, Trained
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import Deployment
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
+from roofml.validation.baselines.baseline import NO_OVERHEAD, Baseline, StepTimesOf, Trained
 from roofml.validation.baselines.samples import Samples
-from roofml.validation.cross_validation import Setting
 
 ALPHAS = (15563.199579, 777.3455, 45.907545)
 """From arrival to queue, at completion, per output token; µs, of which BLIS drops the fraction."""
@@ -28,10 +28,10 @@ BETAS = (0.152128, 0.0, 1.36252915, 0.752037, 32.09546717, 4.41684444, 126.02482
 """β1 .. β10; β11 is 0.752037, as β4."""
 
 
-def blis_steps(steps: StepTable) -> BlisSteps:
+def blis_steps(steps: StepSums) -> BlisSteps:
     """The sums of BLIS's formulas. All are exact but `prefill_pairs`.
 
-    That is Σ new·(prompt + new/2), and neither the prompt nor Σ new² is in a StepTable: each prefill is taken for its
+    That is Σ new·(prompt + new/2), and neither the prompt nor Σ new² is in a StepSums: each prefill is taken for its
     prompt's last chunk, prompt = context + new, and for as long as the step's mean prefill.
     """
     prefills = steps.requests - steps.decode_tokens
@@ -49,19 +49,19 @@ def blis_steps(steps: StepTable) -> BlisSteps:
     )
 
 
-def trained_physics(deployment: Deployment) -> StepLaw:
+def trained_physics(deployment: BlisDeployment) -> StepTimes:
     """`trained-physics` with the bundled betas, µs: `roofml.blis.latency.step_times_us`, constants made once."""
     constants, betas = rates(deployment), complete((*BETAS, BETAS[3])).tolist()
 
-    def law(steps: StepTable) -> Floats:
+    def times(steps: StepSums) -> Floats:
         s = blis_steps(steps)
         sums = (s.prefill_tokens, s.prefill_pairs, s.decodes, s.decode_context, s.requests)
         return clamp(weighted_sum(basis_times(constants, True, True, *sums), betas)).astype(np.float64)
 
-    return law
+    return times
 
 
-def roofline(deployment: Deployment) -> StepLaw:
+def roofline(deployment: BlisDeployment) -> StepTimes:
     """`roofline`, µs: `roofml.blis.latency.roofline_times_us` with its constants multiplied out, which a replay needs.
 
     max(compute, memory); a test holds the two equal.
@@ -90,7 +90,7 @@ def roofline(deployment: Deployment) -> StepLaw:
     experts = moe * 2 * hidden * expert_width * model.experts * model.weight_bytes / bandwidth
     missed = (model.experts - model.experts_per_token) / model.experts if moe else 0.0
 
-    def law(steps: StepTable) -> Floats:
+    def times(steps: StepSums) -> Floats:
         prefill, decode, context = steps.prefill_tokens, steps.decode_tokens, steps.decode_context
         compute = prefill_token * prefill + prefill_pair * (steps.prefill_pairs - prefill)
         compute = compute + decode_token * decode + decode_pair * context
@@ -100,18 +100,18 @@ def roofline(deployment: Deployment) -> StepLaw:
             memory = memory + experts * (1 - missed**tokens)
         return clamp(np.maximum(compute, memory)).astype(np.float64)
 
-    return law
+    return times
 
 
-def with_alphas(law: LawOf) -> Trained:
+def with_alphas(times: StepTimesOf) -> Trained:
     """A BLIS law with the bundled alphas, cut to whole µs as BLIS cuts them."""
     queueing, completion, token = (float(int(alpha)) for alpha in ALPHAS)
-    return Trained(law, NO_OVERHEAD._replace(queueing_us=queueing), 0, token_us=token, completion_us=completion)
+    return Trained(times, NO_OVERHEAD._replace(queueing_us=queueing), 0, token_us=token, completion_us=completion)
 
 
-def roofline_of(run: Run, where: Setting) -> StepLaw:
+def roofline_of(run: Run, deployment: Deployment) -> StepTimes:
     """BLIS's roofline for the run's model, GPU and tensor parallel size."""
-    return roofline(deployment_of(run))
+    return roofline(blis_deployment_of(run))
 
 
 def _train_roofline(samples: Sequence[Samples], seed: int) -> Trained:
@@ -119,10 +119,10 @@ def _train_roofline(samples: Sequence[Samples], seed: int) -> Trained:
 
 
 def _train_physics(samples: Sequence[Samples], seed: int) -> Trained:
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        return trained_physics(deployment_of(run))
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        return trained_physics(blis_deployment_of(run))
 
-    return with_alphas(law_of)
+    return with_alphas(times_of)
 
 
 BLIS_ROOFLINE = Baseline("blis-roofline", "BLIS's roofline, nothing learned", _train_roofline)

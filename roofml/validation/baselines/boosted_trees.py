@@ -15,15 +15,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS
+from roofml.latency.deployment import Deployment
 from roofml.models.operations import AttentionOp
-from roofml.traces.run import Floats, Run
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 from roofml.validation.baselines.baseline import Baseline, Trained, library, with_queueing
 from roofml.validation.baselines.physics import parts_of
 from roofml.validation.baselines.samples import Samples
-from roofml.validation.cross_validation import Setting
 
 GROWING = (
     *COMPONENTS,
@@ -49,9 +50,9 @@ STEPS_A_RUN = 15_000
 """Steps drawn of each run: neighbours differ little."""
 
 
-def features_of(where: Setting) -> Callable[[StepTable], NDArray[np.float32]]:
+def features_of(deployment: Deployment) -> Callable[[StepSums], NDArray[np.float32]]:
     """Steps -> (steps, features), in the order of FEATURES and the precision that XGBoost splits in."""
-    parts_in, model, tp = parts_of(where.tables), where.model, where.tp
+    parts_in, model, tp = parts_of(deployment.tables), deployment.model, deployment.tp
     kv_heads = [op.kv_heads for op in model.mixers(tp) if isinstance(op, AttentionOp)]
     constants = (
         float(model.num_layers),
@@ -63,9 +64,9 @@ def features_of(where: Setting) -> Callable[[StepTable], NDArray[np.float32]]:
     )
     memory = [COMPONENTS.index(name) for name in ("weights", "expert_weights", "kv_cache")]
 
-    def features(steps: StepTable) -> NDArray[np.float32]:
+    def features(steps: StepSums) -> NDArray[np.float32]:
         parts = parts_in(steps)
-        result = np.empty((len(steps), len(FEATURES)), np.float32)
+        result = np.empty((steps.length, len(FEATURES)), np.float32)
         total = parts.sum(axis=1)
         result[:, : len(COMPONENTS)] = parts
         derived = (
@@ -160,7 +161,7 @@ def grow(samples: Sequence[Samples], seed: int) -> tuple[Forest, float]:
     for s in samples:
         shown = np.flatnonzero(np.isfinite(s.step_us))
         drawn = np.sort(random.permutation(shown)[:STEPS_A_RUN])
-        rows.append(features_of(s.where)(s.schedule.steps)[drawn])
+        rows.append(features_of(s.deployment)(s.schedule.steps)[drawn])
         times.append(np.log(s.step_us[drawn]))
     target = np.concatenate(times)
     start = float(target.mean())
@@ -181,23 +182,23 @@ def grow(samples: Sequence[Samples], seed: int) -> tuple[Forest, float]:
     return forest_of(booster.get_dump(dump_format="json")), start
 
 
-def law_with(forest: Forest, start: float) -> Callable[[Run, Setting], StepLaw]:
+def times_with(forest: Forest, start: float) -> Callable[[Run, Deployment], StepTimes]:
     """The law of a forest."""
 
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        features = features_of(where)
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        features = features_of(deployment)
 
-        def law(steps: StepTable) -> Floats:
+        def times(steps: StepSums) -> Floats:
             return predict(forest, features(steps), start)
 
-        return law
+        return times
 
-    return law_of
+    return times_of
 
 
 def _train(samples: Sequence[Samples], seed: int) -> Trained:
     forest, start = grow(samples, seed)
-    return with_queueing(samples, law_with(forest, start), free=int(np.count_nonzero(forest.feature < 0)) + 1)
+    return with_queueing(samples, times_with(forest, start), free=int(np.count_nonzero(forest.feature < 0)) + 1)
 
 
 BOOSTED_TREES = Baseline("boosted-trees", "XGBoost on thirty physics features", _train)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from roofml.engine.replay import replay_with
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
-from roofml.traces.run import Floats, Run
-from roofml.validation.baselines.baseline import NO_OVERHEAD, Baseline, LawOf, Trained
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import Deployment
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
+from roofml.validation.baselines.baseline import NO_OVERHEAD, Baseline, StepTimesOf, Trained
 from roofml.validation.baselines.blis_laws import roofline_of
 from roofml.validation.baselines.samples import Samples
-from roofml.validation.cross_validation import Setting
 
 REPLAYS = 12
 """At most so many rounds of replays."""
@@ -24,18 +25,18 @@ CLOSE = 1e-4
 """Relative error of mean E2E that ends the search."""
 
 
-def with_constant(overhead_us: float) -> LawOf:
+def with_constant(overhead_us: float) -> StepTimesOf:
     """BLIS's roofline and `overhead_us` more a step."""
 
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        ideal = roofline_of(run, where)
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        ideal = roofline_of(run, deployment)
 
-        def law(steps: StepTable) -> Floats:
+        def times(steps: StepSums) -> Floats:
             return ideal(steps) + overhead_us
 
-        return law
+        return times
 
-    return law_of
+    return times_of
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
@@ -46,15 +47,15 @@ def train(samples: Sequence[Samples], seed: int) -> Trained:
     learned = [s for s in samples if s.paced.any()]
 
     def miss(overhead_us: float) -> float:
-        law_of = with_constant(overhead_us)
+        times_of = with_constant(overhead_us)
         ratios: list[float] = []
         for s in learned:
-            e2e_us = replay_with(s.run, law_of(s.run, s.where), NO_OVERHEAD).e2e_us
+            e2e_us = replay_with(s.run, times_of(s.run, s.deployment), NO_OVERHEAD).e2e_us
             ratios.append(float(np.log(np.mean(e2e_us[s.chosen]) / np.mean(s.run.e2e_us[s.chosen]))))
         return float(np.mean(ratios))
 
     pace = np.concatenate([s.pace_us for s in learned])
-    ideal = [s.request_means(roofline_of(s.run, s.where)(s.schedule.steps)[:, None])[:, 0] for s in learned]
+    ideal = [s.request_means(roofline_of(s.run, s.deployment)(s.schedule.steps)[:, None])[:, 0] for s in learned]
     low, high = 0.0, float(np.max(pace))  # no overhead, and a step that is all overhead
     guess = min(max(float(np.mean(pace - np.concatenate(ideal))), 0.0), high)
     earlier: tuple[float, float] | None = None

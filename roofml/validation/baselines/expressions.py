@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.latency.components import COMPONENTS
-from roofml.traces.run import Floats
+from roofml.util.arrays import Floats
 
 POWERS: Mapping[str, float] = {"sum": 1.0, "norm2": 2.0, "norm4": 4.0, "max": np.inf}
 """Ways to join two times: (a^p + b^p)^(1/p), from one after the other to the longer of the two."""

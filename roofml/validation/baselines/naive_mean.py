@@ -6,25 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
-from roofml.traces.run import Floats, Run
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import Deployment
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 from roofml.validation.baselines.baseline import Baseline, Trained, with_queueing
 from roofml.validation.baselines.samples import Samples
-from roofml.validation.cross_validation import Setting
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
     """The mean pace of all requests."""
     mean = float(np.mean(np.concatenate([s.pace_us for s in samples])))
 
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        def law(steps: StepTable) -> Floats:
-            return np.full(len(steps), mean)
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        def times(steps: StepSums) -> Floats:
+            return np.full(steps.length, mean)
 
-        return law
+        return times
 
-    return with_queueing(samples, law_of, free=1)
+    return with_queueing(samples, times_of, free=1)
 
 
 NAIVE_MEAN = Baseline("naive-mean", "every step takes the mean", train)

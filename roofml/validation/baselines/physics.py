@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 
-from roofml.latency.batch import StepTable
+from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, components, step_components
-from roofml.traces.run import Floats
+from roofml.util.arrays import Floats
 
 
-def parts_of(tables: ComponentTables) -> Callable[[StepTable], Floats]:
-    """`components` of a setting: steps -> (steps, components), µs. One step goes through plain numbers, and fast."""
+def parts_of(tables: ComponentTables) -> Callable[[StepSums], Floats]:
+    """Steps -> their components (steps, components), µs. One step goes through plain numbers, and fast."""
     listed = tables._replace(
         gemm=tables.gemm.tolist(),
         weights=tables.weights.tolist(),
@@ -21,13 +22,16 @@ def parts_of(tables: ComponentTables) -> Callable[[StepTable], Floats]:
         attention_items=tables.attention_items.tolist(),
     )
 
-    def parts(steps: StepTable) -> Floats:
-        if len(steps) != 1:
-            return components(tables, steps)
-        prefill, decode, requests = steps.prefill_tokens.item(), steps.decode_tokens.item(), steps.requests.item()
-        sums = (steps.prefill_pairs.item(), steps.prefill_context.item(), steps.decode_context.item())
-        beyond = steps.decode_beyond.item()
-        counts = (int(prefill + decode), int(decode), int(requests))
-        return np.array([step_components(listed, prefill, decode, requests, *sums, beyond, *counts)])
+    def parts(steps: StepSums) -> Floats:
+        if steps.length != 1:
+            return columns_of(tables, steps)
+        sums = cast("Any", StepSums)(*(column.item() for column in steps))
+        counts = (int(sums.new_tokens), int(sums.decode_tokens), int(sums.requests))
+        return np.array([step_components(listed, sums, *counts)])
 
     return parts
+
+
+def columns_of(tables: ComponentTables, steps: StepSums) -> Floats:
+    """The components of every step, shape (steps, components), µs."""
+    return np.stack(components(tables, steps), axis=1)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
-from roofml.traces.run import Floats, Ints, Run
+from roofml.latency.deployment import Deployment
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats, Ints
 from roofml.validation.baselines.baseline import Trained, with_queueing
 from roofml.validation.baselines.physics import parts_of
 from roofml.validation.baselines.samples import Samples, stacked
-from roofml.validation.cross_validation import Setting
 
 CONSTANT_US, REQUEST_US = 10_000.0, 100.0
 """What the columns of constants and hinges are counted in, so that all columns are µs of about the same meaning."""
@@ -36,16 +37,16 @@ class Form:
     """The columns of a law."""
 
     regimes: int
-    regime: Callable[[StepTable], Ints]
+    regime: Callable[[StepSums], Ints]
     """Steps -> which regime each is in, shape (steps,)."""
     hinges: tuple[float, ...] = ()
     """Batch sizes at which the slope by requests may change: columns max(0, requests - hinge)·`REQUEST_US`."""
 
-    def columns_of(self, tables: ComponentTables) -> Callable[[StepTable], Floats]:
+    def columns_of(self, tables: ComponentTables) -> Callable[[StepSums], Floats]:
         """Steps -> (steps, components + hinges): what a regime's weights multiply."""
         parts, hinges = parts_of(tables), np.array(self.hinges)
 
-        def columns(steps: StepTable) -> Floats:
+        def columns(steps: StepSums) -> Floats:
             if not len(hinges):
                 return parts(steps)
             return np.concatenate(
@@ -54,12 +55,12 @@ class Form:
 
         return columns
 
-    def design(self, tables: ComponentTables, steps: StepTable) -> Floats:
+    def design(self, tables: ComponentTables, steps: StepSums) -> Floats:
         """(steps, regimes·(columns + 1)): each regime's columns and a constant, zero where the step is in another."""
         columns = self.columns_of(tables)(steps)
-        columns = np.concatenate((columns, np.full((len(steps), 1), CONSTANT_US)), axis=1)
+        columns = np.concatenate((columns, np.full((steps.length, 1), CONSTANT_US)), axis=1)
         inside = self.regime(steps)[:, None] == np.arange(self.regimes)
-        return (inside[:, :, None] * columns[:, None, :]).reshape(len(steps), -1)
+        return (inside[:, :, None] * columns[:, None, :]).reshape(steps.length, -1)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Weights:
 
 def learn(samples: Sequence[Samples], form: Form, regression: Regression) -> Weights:
     """Regress request means, standardized, with errors weighed relative to the pace; the floor is the least pace."""
-    means, pace = stacked(samples, [form.design(s.where.tables, s.schedule.steps) for s in samples])
+    means, pace = stacked(samples, [form.design(s.deployment.tables, s.schedule.steps) for s in samples])
     centre, spread = means.mean(axis=0), means.std(axis=0)
     spread = np.maximum(spread, max(1e-9, RARE * float(pace.std())))
     coefficients, intercept = regression((means - centre) / spread, pace, 1 / pace**2)
@@ -89,19 +90,19 @@ def trained(samples: Sequence[Samples], form: Form, regression: Regression) -> T
     """The law with its queueing constant."""
     found = learn(samples, form, regression)
 
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        columns_of = form.columns_of(where.tables)
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        columns_of = form.columns_of(deployment.tables)
 
-        def law(steps: StepTable) -> Floats:
+        def times(steps: StepSums) -> Floats:
             regime = form.regime(steps)
             linear = (columns_of(steps) * found.weights[regime]).sum(axis=1) + found.constant_us[regime]
             return np.maximum(linear, found.floor_us)
 
-        return law
+        return times
 
-    return with_queueing(samples, law_of, free=int(np.count_nonzero(found.weights)) + form.regimes + 1)
+    return with_queueing(samples, times_of, free=int(np.count_nonzero(found.weights)) + form.regimes + 1)
 
 
-def mixed(steps: StepTable) -> Ints:
+def mixed(steps: StepSums) -> Ints:
     """0: decodes alone; 1: with prompts."""
     return (steps.prefill_tokens > 0).astype(np.int64)

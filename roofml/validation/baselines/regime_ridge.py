@@ -14,8 +14,8 @@ from typing import cast
 import numpy as np
 from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.latency.batch import StepTable
-from roofml.traces.run import Floats, Ints
+from roofml.latency.batch import StepSums
+from roofml.util.arrays import Floats, Ints
 from roofml.validation.baselines.baseline import Baseline, Trained, library
 from roofml.validation.baselines.piecewise import Form, mixed, trained
 from roofml.validation.baselines.samples import Samples
@@ -26,7 +26,7 @@ PULLS = np.logspace(-3, 6, 19)
 """Ridge penalties tried, in units of the standardized columns' squared error."""
 
 
-def with_heavy(steps: StepTable) -> Ints:
+def with_heavy(steps: StepSums) -> Ints:
     """0: decodes alone; 1: with prompts; 2: with `HEAVY` prompt tokens or more."""
     return mixed(steps) + (steps.prefill_tokens >= HEAVY)
 

@@ -15,17 +15,18 @@ import numpy as np
 from roofml.calibration.fit import at_measured_load
 from roofml.calibration.prior import PACKAGE
 from roofml.engine.replay import Schedule
-from roofml.traces.run import Bools, Floats, Run
+from roofml.latency.deployment import Deployment, deployment_of
+from roofml.traces.run import Run
+from roofml.traces.selection import Selection, groups
+from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import Setting, setting_of
-from roofml.validation.splits import Part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Samples:
     """What one run teaches."""
 
-    where: Setting
+    deployment: Deployment
     run: Run
     chosen: Bools
     """(requests,) those learned from."""
@@ -58,47 +59,41 @@ class Samples:
         return (total[last] - total[first]) / (last - first)[:, None]
 
 
-def samples_of(parts: Sequence[Part]) -> list[Samples]:
-    """The samples of every part, in order; parts may be of several models. Raises InputError where none shows a pace.
+def samples_of(selections: Sequence[Selection]) -> list[Samples]:
+    """The samples of every selection, in order; of several models, perhaps. Raises InputError where none shows a pace.
 
-    Runs of one model, GPU and tensor parallel size share their setting.
+    Runs of one model, GPU and tensor parallel size share their deployment.
     """
-    settings: dict[tuple[str, str | None, int], Setting] = {}
-    found: list[Samples] = []
-    for part in parts:
-        server = part.run.server
-        key = (server.model, server.gpu, server.tensor_parallel)
-        if key not in settings:
-            theirs = [p.run for p in parts if _key(p.run) == key]
-            settings[key] = setting_of(theirs)
-        found.append(sampled(part.run, part.requests, settings[key]))
-    if not any(samples.paced.any() for samples in found):
+    runs = [selection.run for selection in selections]
+    samples: list[Samples] = []
+    deployments = [(group, deployment_of(group)) for group in groups(runs)]
+    for selection in selections:
+        deployment = next(of_group for group, of_group in deployments if selection.run in group)
+        samples.append(sampled(selection, deployment))
+    if not any(of_run.paced.any() for of_run in samples):
         raise InputError("no request to learn from: expected successful ones of at least two tokens, streamed")
-    return found
+    return samples
 
 
-def sampled(run: Run, chosen: Bools, where: Setting) -> Samples:
-    """What the `chosen` requests, shape (requests,), of one run teach."""
-    schedule = at_measured_load(run, where.tables, PACKAGE.values, chosen)
+def sampled(selection: Selection, deployment: Deployment) -> Samples:
+    """What the selected requests of one run teach."""
+    run, chosen = selection.run, selection.requests
+    schedule = at_measured_load(selection, deployment.tables, PACKAGE.values)
     rows = _paced(run, chosen, schedule)
     first, last = schedule.first_step[rows] + 1, schedule.last_step[rows] + 1
     pace = (run.e2e_us - run.ttft_us)[rows] / (last - first)
-    count = len(schedule.steps)
+    count = schedule.steps.length
     # Each request adds its pace to the steps first..last-1, all at once: differences, then their running sum.
     decoding = np.cumsum(np.bincount(first, minlength=count + 1) - np.bincount(last, minlength=count + 1))[:count]
     total = np.cumsum(np.bincount(first, pace, count + 1) - np.bincount(last, pace, count + 1))[:count]
     step_us = np.where(decoding > 0, total / np.maximum(decoding, 1), np.nan)
-    return Samples(where, run, chosen, schedule, step_us)
+    return Samples(deployment, run, chosen, schedule, step_us)
 
 
 def stacked(samples: Sequence[Samples], features: Sequence[Floats]) -> tuple[Floats, Floats]:
     """Request means (requests, k) of step features (steps, k), one array a run, and paces (requests,), µs, of all."""
     means = np.vstack([s.request_means(f) for s, f in zip(samples, features, strict=True)])
     return means, np.concatenate([s.pace_us for s in samples])
-
-
-def _key(run: Run) -> tuple[str, str | None, int]:
-    return run.server.model, run.server.gpu, run.server.tensor_parallel
 
 
 def _paced(run: Run, chosen: Bools, schedule: Schedule) -> Bools:

@@ -14,10 +14,11 @@ from typing import cast
 import numpy as np
 from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
-from roofml.latency.components import components
-from roofml.traces.run import Bools, Floats, Ints, Run
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
+from roofml.latency.deployment import Deployment
+from roofml.traces.run import Run
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.validation.baselines.baseline import Baseline, Trained, with_queueing
 from roofml.validation.baselines.expressions import (
     CONSTANT,
@@ -31,9 +32,8 @@ from roofml.validation.baselines.expressions import (
     formula,
     size,
 )
-from roofml.validation.baselines.physics import parts_of
+from roofml.validation.baselines.physics import columns_of, parts_of
 from roofml.validation.baselines.samples import Samples, stacked
-from roofml.validation.cross_validation import Setting
 
 SEEDS, GENERATIONS, PARENTS, CHILDREN = 3, 25, 12, 36
 """Searches, and in each: rounds, expressions kept, and new ones tried in a round."""
@@ -100,7 +100,7 @@ def knee(front: Sequence[Found]) -> Found:
 def refitted(found: Found, samples: Sequence[Samples]) -> Found:
     """The same terms, with weights regressed on every request there is."""
     columns = [
-        np.stack([evaluate(term, components(s.where.tables, s.schedule.steps)) for term in found.terms], axis=1)
+        np.stack([evaluate(term, columns_of(s.deployment.tables, s.schedule.steps)) for term in found.terms], axis=1)
         for s in samples
     ]
     means, pace = stacked(samples, columns)
@@ -123,7 +123,7 @@ class _Problem:
             first, last = s.schedule.first_step[rows] + 1, s.schedule.last_step[rows] + 1
             start, end = _stretch(first, last, STEPS // len(shown))
             inside = (first >= start) & (last <= end)
-            self.parts.append(components(s.where.tables, s.schedule.steps)[start:end])
+            self.parts.append(columns_of(s.deployment.tables, s.schedule.steps)[start:end])
             self.ends.append((first[inside] - start, last[inside] - start))
             paces.append(s.pace_us[inside])
             count = int(inside.sum())
@@ -256,16 +256,16 @@ def train(samples: Sequence[Samples], seed: int) -> Trained:
     shown = [s for s in samples if s.paced.any()]
     found = refitted(knee(search(shown, seed)), shown)
 
-    def law_of(run: Run, where: Setting) -> StepLaw:
-        parts = parts_of(where.tables)
+    def times_of(run: Run, deployment: Deployment) -> StepTimes:
+        parts = parts_of(deployment.tables)
 
-        def law(steps: StepTable) -> Floats:
+        def times(steps: StepSums) -> Floats:
             return found.times_us(parts(steps))
 
-        return law
+        return times
 
     joins = (found.size - len(found.terms)) // 2
-    return with_queueing(samples, law_of, free=len(found.weights) + joins, note=str(found))
+    return with_queueing(samples, times_of, free=len(found.weights) + joins, note=str(found))
 
 
 SYMBOLIC = Baseline("symbolic", "an expression found by search", train)

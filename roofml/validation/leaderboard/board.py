@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from roofml.traces.run import Floats
+from roofml.util.arrays import Floats
 from roofml.validation import splits
 from roofml.validation.leaderboard.cells import Inputs, load
-from roofml.validation.leaderboard.methods import METHODS, OURS, Method
+from roofml.validation.leaderboard.predictors import OURS, PREDICTORS, Predictor
 from roofml.validation.statistics import LATENCIES, bootstrap_interval, holm, inversions, wilcoxon
 
 
@@ -18,10 +18,10 @@ def board(inputs: Inputs, found: Mapping[tuple[str, str], dict[str, Any]]) -> di
     """Every figure of the leaderboard as one JSON document, from cells."""
     by_protocol: dict[str, Any] = {}
     for protocol in splits.PROTOCOLS:
-        names = [name for name in METHODS if (protocol, name) in found]
+        names = [name for name in PREDICTORS if (protocol, name) in found]
         if not names:
             continue
-        rows = {name: _summary(METHODS[name], found[protocol, name], inputs.seed) for name in names}
+        rows = {name: _summary(PREDICTORS[name], found[protocol, name], inputs.seed) for name in names}
         by_protocol[protocol] = {
             "methods": sorted(rows.values(), key=lambda row: row["e2e"]["mean_abs_error_pct"]),
             "against_best_other": _tests({name: found[protocol, name] for name in names}),
@@ -30,12 +30,12 @@ def board(inputs: Inputs, found: Mapping[tuple[str, str], dict[str, Any]]) -> di
     return {
         "runs": [
             {
-                "run": d.run.name,
-                "model": d.run.server.model,
-                "requests": len(d.run),
-                "saturated": d.saturated,
+                "run": run.name,
+                "model": run.server.model,
+                "requests": len(run),
+                "saturated": run.saturated,
             }
-            for d in loaded.diagnoses
+            for run in loaded.runs
         ],
         "gpu": inputs.gpu,
         "seed": inputs.seed,
@@ -43,11 +43,11 @@ def board(inputs: Inputs, found: Mapping[tuple[str, str], dict[str, Any]]) -> di
     }
 
 
-def _summary(method: Method, one: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def _summary(predictor: Predictor, one: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """A method's row: errors over the runs that are not saturated, and of those that are apart."""
     normal = [row for row in one["runs"] if not row["saturated"]]
     saturated = [row for row in one["runs"] if row["saturated"]]
-    result: dict[str, Any] = {"method": method.name, "title": method.title, "kind": method.kind}
+    result: dict[str, Any] = {"method": predictor.name, "title": predictor.title, "kind": predictor.kind}
     result["free"] = max(fold["free"] for fold in one["folds"])
     result["notes"] = sorted({fold["note"] for fold in one["folds"] if fold["note"]})
     for metric in LATENCIES:
@@ -106,7 +106,7 @@ def _tests(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     The best is the one with the smallest mean error over runs: chosen with the test in sight, in its favour.
     """
-    others = [name for name in found if METHODS[name].kind == "baseline"]
+    others = [name for name in found if PREDICTORS[name].kind == "baseline"]
     if OURS not in found or not others:
         return {}
     result: dict[str, Any] = {}

@@ -18,25 +18,24 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from roofml.calibration.fit import Fit
 from roofml.calibration.prior import PACKAGE
-from roofml.calibration.step_level.fit import StepData, ahead_of, first_share, made_of
+from roofml.calibration.step_level.fit import StepData, ahead_of, first_share, made_of, run_named
+from roofml.engine.latency_model import Latencies, LatencyModel
 from roofml.engine.monotonicity import violations_pct
 from roofml.engine.replay import replay
-from roofml.latency.parameters import split
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import Diagnosis, examine
-from roofml.traces.run import Ints
+from roofml.latency.deployment import deployment_of
+from roofml.latency.parameters import Parameters
+from roofml.traces.read import read_runs
+from roofml.traces.run import Run
+from roofml.traces.selection import Selection, groups, trainable
+from roofml.traces.server import ServerOverrides
 from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import cycles
-from roofml.util.errors import InputError
 from roofml.util.files import data_folder, write_atomically
 from roofml.validation import splits
-from roofml.validation.cross_validation import Predicted, setting_of
-from roofml.validation.leaderboard.methods import METHODS, Predictor
-from roofml.validation.splits import Fold, Part, trainable
+from roofml.validation.leaderboard.predictors import PREDICTORS
+from roofml.validation.leaderboard.variants import FitCache
+from roofml.validation.splits import Fold
 from roofml.validation.statistics import LATENCIES, Judged, block_sums, figures, step_figures
 
 TRAIN, VALIDATION = 0.6, 0.2
@@ -52,8 +51,9 @@ NOT_HASHED = (
     "validation/demo.py",
     "latency/inspection.py",
     "calibration/identifiability.py",
+    "calibration/experiment_design.py",
 )
-"""Of the package: no cell runs it, or it is hashed by itself. So are the other two modules of this package."""
+"""Of the package: no cell runs it, or it is hashed by itself. So are the other modules of this package."""
 
 
 @dataclass(frozen=True)
@@ -67,90 +67,71 @@ class Inputs:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Loaded:
     """The runs as read."""
 
-    diagnoses: list[Diagnosis]
-    reported: dict[str, Ints]
-    """Run name -> output tokens as the client counted them, (requests,)."""
+    runs: list[Run]
     tables: list[StepData]
 
 
 @cache
 def load(inputs: Inputs) -> Loaded:
     """Read everything. Raises InputError for what cannot be used."""
-    diagnoses: list[Diagnosis] = []
-    reported: dict[str, Ints] = {}
-    for path in inputs.runs:
-        raw = read_run(path, ServerOverrides(gpu=inputs.gpu))
-        diagnosis = examine(raw)
-        for finding in diagnosis.findings:
-            if finding.severity == "error":
-                raise InputError(f"{path}: {finding.code}: {finding.summary} {finding.advice}")
-        if diagnosis.run.name in reported:
-            raise InputError(f"{path}: another run is called {diagnosis.run.name} too")
-        diagnoses.append(diagnosis)
-        reported[diagnosis.run.name] = raw.output_tokens[np.isfinite(raw.e2e_us)]
-    names = [diagnosis.run.name for diagnosis in diagnoses]
-    tables: list[StepData] = []
-    for path in inputs.steps:
-        if path.stem not in names:
-            raise InputError(f"{path}: expected the name of one of the runs, {', '.join(names)}")
-        tables.append(StepData(read_steps(path), names.index(path.stem)))
-    return Loaded(diagnoses, reported, tables)
+    runs = read_runs(inputs.runs, ServerOverrides(gpu=inputs.gpu))
+    return Loaded(runs, [StepData(read_steps(path), run_named(path, runs)) for path in inputs.steps])
 
 
-def folds_of(protocol: str, diagnoses: Sequence[Diagnosis]) -> list[Fold]:
+def folds_of(protocol: str, runs: Sequence[Run]) -> list[Fold]:
     """The folds of a protocol. Raises InputError where the runs do not allow it."""
     if protocol == "temporal":
-        return splits.temporal(diagnoses, TRAIN, VALIDATION)
-    return splits.lomo(diagnoses) if protocol == "lomo" else splits.lowo(diagnoses)
+        return splits.temporal(runs, TRAIN, VALIDATION)
+    return splits.lomo(runs) if protocol == "lomo" else splits.lowo(runs)
 
 
-def elsewhere(protocol: str, fold: Fold, folds: Sequence[Fold], diagnoses: Sequence[Diagnosis]) -> list[Part]:
+def elsewhere(protocol: str, fold: Fold, folds: Sequence[Fold], runs: Sequence[Run]) -> list[Selection]:
     """What may be learned from other models than the one judged, without reading any part that is a test."""
     model = fold.test[0].run.server.model
     if protocol == "temporal":
         return [part for other in folds for part in other.train if part.run.server.model != model]
     if protocol == "lomo":
         return []  # all of it is in the fold
-    by_model = [group for group in splits.groups(diagnoses) if group[0].run.server.model != model]
-    return [splits.part(d) for group in by_model for d in trainable(group)]
+    others = [group for group in groups(runs) if group[0].server.model != model]
+    return [Selection.between(run) for group in others for run in trainable(group)]
 
 
 def cell(inputs: Inputs, protocol: str, name: str) -> dict[str, Any]:
-    """One method by one protocol, as a JSON document. Latencies in µs, errors in %."""
-    loaded, method = load(inputs), METHODS[name]
-    folds = folds_of(protocol, loaded.diagnoses)
-    known: dict[str, Fit] = {}
+    """One predictor by one protocol, as a JSON document. Latencies in µs, errors in %."""
+    loaded, predictor = load(inputs), PREDICTORS[name]
+    folds = folds_of(protocol, loaded.runs)
+    cache = FitCache()
     rows: list[dict[str, Any]] = []
     facts: list[dict[str, Any]] = []
     for fold in folds:
-        others = elsewhere(protocol, fold, folds, loaded.diagnoses)
-        predictor = method.learn(fold, others, loaded.reported, known, inputs.seed)
-        served: dict[str, Predicted] = {}
+        others = elsewhere(protocol, fold, folds, loaded.runs)
+        learned = predictor.learn(fold, others, cache, inputs.seed)
+        served: dict[str, Latencies] = {}
         for part in (*fold.test, *fold.validation):
-            if part.run.name not in served:
-                served[part.run.name] = predictor.serve(part.run)
-        rows += [_row(part, served[part.run.name]) for part in fold.test]
-        fact: dict[str, Any] = {"fold": fold.name, "free": predictor.free, "note": predictor.note}
-        fact["validation"] = {part.run.name: _bias(part, served[part.run.name]) for part in fold.validation}
+            if part.run.identity not in served:
+                served[part.run.identity] = learned.model.replay(part.run)
+        rows += [_row(part, served[part.run.identity]) for part in fold.test]
+        fact: dict[str, Any] = {"fold": fold.name, "free": learned.free, "note": learned.note}
+        fact["validation"] = {part.run.name: _bias(part, served[part.run.identity]) for part in fold.validation}
         server = fold.test[0].run.server
         if protocol == "temporal":
             fact["violations_pct"] = violations_pct(
-                predictor.law(fold.test[0].run),
+                learned.model.step_times(fold.test[0].run),
                 server.max_num_batched_tokens,
                 server.max_num_seqs,
                 server.max_model_len,
                 inputs.seed,
             )
-            fact["steps"] = _steps(loaded, fold, predictor)
+            fact["steps"] = _steps(loaded, fold, learned.model)
         facts.append(fact)
-    return {"method": method.name, "protocol": protocol, "folds": facts, "runs": rows}
+    return {"method": predictor.name, "protocol": protocol, "folds": facts, "runs": rows}
 
 
-def _judged(part: Part, predicted: Predicted) -> Judged:
+def _judged(part: Selection, predicted: Latencies) -> Judged:
     run, chosen = part.run, part.requests
     return Judged(
         run.arrival_us[chosen],
@@ -162,7 +143,7 @@ def _judged(part: Part, predicted: Predicted) -> Judged:
     )
 
 
-def _row(part: Part, predicted: Predicted) -> dict[str, Any]:
+def _row(part: Selection, predicted: Latencies) -> dict[str, Any]:
     judged = _judged(part, predicted)
     sums = {
         metric: [[_digits(value) for value in block_sums(values)] for values in judged.pair(metric)]
@@ -171,31 +152,31 @@ def _row(part: Part, predicted: Predicted) -> dict[str, Any]:
     return {
         "run": part.run.name,
         "model": part.run.server.model,
-        "saturated": part.diagnosis.saturated,
-        "requests": int(part.requests.sum()),
+        "saturated": part.run.saturated,
+        "requests": len(part),
         "figures": figures(judged),
         "blocks": sums,
     }
 
 
-def _bias(part: Part, predicted: Predicted) -> float:
+def _bias(part: Selection, predicted: Latencies) -> float:
     measured, guess = _judged(part, predicted).pair("e2e")
     return 100 * float(guess.sum() / measured.sum() - 1)
 
 
-def _steps(loaded: Loaded, fold: Fold, predictor: Predictor) -> dict[str, dict[str, float]]:
+def _steps(loaded: Loaded, fold: Fold, model: LatencyModel) -> dict[str, dict[str, float]]:
     """Errors of the cycle times that came after the training part, by table; contexts are from one replay for all."""
-    found: dict[str, dict[str, float]] = {}
+    errors: dict[str, dict[str, float]] = {}
     for data in loaded.tables:
-        run = loaded.diagnoses[data.run].run
-        if run.name not in {part.run.name for part in fold.test}:
+        run = loaded.runs[data.run]
+        if run not in [part.run for part in fold.test]:
             continue
-        schedule = replay(run, setting_of([run]).tables, *split(PACKAGE.values)).schedule
+        schedule = replay(run, deployment_of([run]).tables, Parameters.of(PACKAGE.values)).schedule
         cycle = cycles(data.table, ahead_of(run), data.most_apart)
         cycle = cycle.take(~first_share(data, run, TRAIN + VALIDATION))
         steps = made_of(data, run, schedule, cycle)
-        found[run.name] = step_figures(cycle.time_us, steps.mean(predictor.law(run)(steps.steps)))
-    return found
+        errors[run.name] = step_figures(cycle.time_us, steps.mean(model.step_times(run)(steps.steps)))
+    return errors
 
 
 def _digits(value: float) -> float:
@@ -207,7 +188,9 @@ def digest(inputs: Inputs) -> str:
     """Of everything that a cell depends on besides its names: this package's code and data, the runs, the tables."""
     found = hashlib.sha256(str(CELL_VERSION).encode())
     package = Path(__file__).resolve().parents[2]
-    no_cell = {package / name for name in NOT_HASHED} | {Path(__file__).with_name(f) for f in ("board.py", "page.py")}
+    no_cell = {package / name for name in NOT_HASHED} | {
+        Path(__file__).with_name(f) for f in ("board.py", "making.py", "page.py")
+    }
     for folder in (package, *(data_folder(name) for name in HASHED_DATA), *inputs.runs, *inputs.steps):
         files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
         for file in files:
@@ -222,7 +205,7 @@ def tasks(selected: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     """(protocol, method) of every cell, those that take longest first."""
     order = {"lowo": 0, "temporal": 1, "lomo": 2}
     found = [(protocol, name) for protocol, names in selected.items() for name in names]
-    return sorted(found, key=lambda task: (order[task[0]], METHODS[task[1]].kind == "baseline"))
+    return sorted(found, key=lambda task: (order[task[0]], PREDICTORS[task[1]].kind == "baseline"))
 
 
 def cells(

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roofml.validation.leaderboard.methods import OURS
+from roofml.util.display import Table
+from roofml.validation.leaderboard.predictors import OURS
 
 Row = Mapping[str, Any]
 
@@ -287,3 +288,27 @@ def picture(board: Mapping[str, Any], path: Path) -> None:
 
 def _shown(one: Mapping[str, Any]) -> list[Row]:
     return [row for row in one["methods"] if row["kind"] != "variant"]
+
+
+def summary_tables(board: dict[str, Any]) -> list[Table]:
+    """The board for a terminal: one table a protocol."""
+    tables: list[Table] = []
+    for name, of_protocol in board["protocols"].items():
+        rows = [
+            [
+                row["method"],
+                row["kind"],
+                *(number(row[metric]["mean_abs_error_pct"]) for metric in METRIC_TITLES),
+                number(row["e2e"]["p99_abs_error_pct"]),
+                number(row["e2e"]["request_mape_pct"]),
+            ]
+            for row in of_protocol["methods"]
+        ]
+        columns = ["method", "kind", *METRIC_TITLES.values(), "p99 E2E", "request |E2E|"]
+        tests = [
+            f"{METRIC_TITLES[metric]} {number(test['ours_pct'])} against {number(test['best_other_pct'])} of "
+            f"{test['best_other']} (p = {test['runs']['p_holm']:.2g} over runs, {test['blocks']['p_holm']:.2g} blocks)"
+            for metric, test in of_protocol["against_best_other"].items()
+        ]
+        tables.append(Table(PROTOCOL_TITLES[name], columns, rows, "; ".join(["mean absolute errors, %", *tests])))
+    return tables

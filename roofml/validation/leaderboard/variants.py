@@ -1,7 +1,7 @@
-"""Presets: variants of our model by name. One formula; what differs is which parameters are free, whether models share
+"""Variants of our model by name. One formula; what differs is which parameters are free, whether models share
 them, what is believed before, how compute and memory combine, and what of a trace is taken into account.
 
-The default is what `roofml fit` does. Every other preset leaves out or changes one thing, so that a table of their
+The default is what `roofml fit` does. Every other variant leaves out or changes one thing, so that a table of their
 errors says what each part buys.
 """
 
@@ -13,15 +13,22 @@ from typing import Literal
 
 import numpy as np
 
-from roofml.calibration.fit import Fit, fit
-from roofml.calibration.other_models import learned_of
+from roofml.calibration.calibration import Calibration, FittedRun
+from roofml.calibration.fit import fit_parameters
+from roofml.calibration.other_models import evidence_of
+from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior, pool
-from roofml.hardware.kernels import at_datasheet, load_efficiency
+from roofml.engine.replay import Replay
+from roofml.engine.step_time import StepTimes
+from roofml.hardware.kernels import at_datasheet
+from roofml.hardware.read_kernels import load_efficiency
 from roofml.latency.components import component_tables
+from roofml.latency.deployment import Deployment, deployment_of
 from roofml.latency.parameters import BY_NAME, NAMES, to_coordinates
-from roofml.traces.run import Floats, Ints, Run
-from roofml.validation.cross_validation import Setting, setting_of
-from roofml.validation.splits import Fold, Part, groups
+from roofml.traces.run import Run
+from roofml.traces.selection import Selection
+from roofml.util.digest import digest
+from roofml.validation.splits import Fold, by_model
 
 WIDER = 10.0
 """Standard deviations of a wide prior are so many times the package's: as good as none."""
@@ -49,7 +56,7 @@ Blind = Literal["prefix hits", "true output lengths", "pipelining"]
 
 
 @dataclass(frozen=True)
-class Preset:
+class Variant:
     """One variant."""
 
     name: str
@@ -74,151 +81,157 @@ class Preset:
     """Fits from so many starts, drawn from the prior; the best is kept."""
 
 
-PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (
-        Preset("roofml", "default: a fit per model, priors pooled over the other models"),
-        Preset("global-9", "nine corrections, one set for all models", "package", NINE + REQUEST, NO_GROWTH, True),
-        Preset(
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant("roofml", "default: a fit per model, priors pooled over the other models"),
+        Variant("global-9", "nine corrections, one set for all models", "package", NINE + REQUEST, NO_GROWTH, True),
+        Variant(
             "extended", "every correction (batch, context, experts too), one set for all models", "package", shared=True
         ),
-        Preset("per-model-9", "nine corrections per model", "package", NINE + REQUEST, NO_GROWTH),
-        Preset("package-prior", "without the other models' fits", "package"),
-        Preset("wide-prior", "priors ten times as wide", "wide"),
-        Preset("max", "max of compute and memory", held={"max_weight": 1.0}),
-        Preset("sum", "sum of compute and memory", held={"max_weight": 0.0}),
-        Preset("p-norm", "norm of compute and memory, its order fitted", norms=(1.5, 2.0, 4.0, 8.0, 16.0)),
-        Preset(
+        Variant("per-model-9", "nine corrections per model", "package", NINE + REQUEST, NO_GROWTH),
+        Variant("package-prior", "without the other models' fits", "package"),
+        Variant("wide-prior", "priors ten times as wide", "wide"),
+        Variant("max", "max of compute and memory", held={"max_weight": 1.0}),
+        Variant("sum", "sum of compute and memory", held={"max_weight": 0.0}),
+        Variant("p-norm", "norm of compute and memory, its order fitted", norms=(1.5, 2.0, 4.0, 8.0, 16.0)),
+        Variant(
             "datasheet-kernels", "kernels at the datasheet's rates, priors ten times as wide", "wide", datasheet=True
         ),
-        Preset("no-pace", "every server of a kind as fast as the other", paced=False),
-        Preset("no-growth", "GEMM time as measured for every number of tokens", held=NO_GROWTH),
-        Preset("no-long-context", "a token of context past 1,024 costs what others do", held={"long_context": 0.0}),
-        Preset("no-contention", "the front end as fast under load", held={"queueing_per_running_us": 0.0}),
-        Preset(
+        Variant("no-pace", "every server of a kind as fast as the other", paced=False),
+        Variant("no-growth", "GEMM time as measured for every number of tokens", held=NO_GROWTH),
+        Variant("no-long-context", "a token of context past 1,024 costs what others do", held={"long_context": 0.0}),
+        Variant("no-contention", "the front end as fast under load", held={"queueing_per_running_us": 0.0}),
+        Variant(
             "no-cold-start", "a server as fast in its first seconds", held={"cold_step_us": 0.0, "cold_kernel_us": 0.0}
         ),
-        Preset("no-prefix-hits", "every prompt computed", blind_to="prefix hits"),
-        Preset("reported-lengths", "output lengths as the client counted them", blind_to="true output lengths"),
-        Preset("no-pipelining", "a batch formed when the step before has ended", blind_to="pipelining"),
-        Preset("five-starts", "five starts", starts=5),
+        Variant("no-prefix-hits", "every prompt computed", blind_to="prefix hits"),
+        Variant("reported-lengths", "output lengths as the client counted them", blind_to="true output lengths"),
+        Variant("no-pipelining", "a batch formed when the step before has ended", blind_to="pipelining"),
+        Variant("five-starts", "five starts", starts=5),
     )
 }
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What a preset found for one model: all that a replay needs."""
+@dataclass(frozen=True, eq=False)
+class VariantModel:
+    """What a variant learned for one deployment: a calibration, and what it takes into account of a run."""
 
-    preset: Preset
-    where: Setting
-    values: Floats
-    """(parameters,)"""
-    paces: Mapping[str, float]
-    """Run -> that of its server, where it was fitted."""
-    free: int
-    """Numbers fitted."""
+    variant: Variant
+    calibration: Calibration
+
+    def replay(self, run: Run) -> Replay:
+        """Serve the run as the variant takes it."""
+        return self.calibration.replay(seen(self.variant, run))
+
+    def step_times(self, run: Run) -> StepTimes:
+        """How long steps take on the server of `run`."""
+        return self.calibration.step_times(run)
 
 
-def learn(preset: Preset, fold: Fold, elsewhere: Sequence[Part], known: dict[str, Fit]) -> Fitted:
+@dataclass
+class FitCache:
+    """Fits that folds of one board have in common, by what was fitted: requests by recording, never by name."""
+
+    fits: dict[str, Posterior] = field(default_factory=dict[str, Posterior])
+
+
+def learn(variant: Variant, fold: Fold, elsewhere: Sequence[Selection], cache: FitCache) -> VariantModel:
     """Learn a fold, whose test is of one model. `elsewhere`: training parts of the other models, for pooled priors.
 
-    `known` keeps fits of other models between folds. A model that the fold has no training part of is predicted by
-    what the others say.
+    A model that the fold has no training part of is predicted by what the others say.
     """
-    where = setting_for(preset, [part.run for part in fold.test])
+    fold = replace(fold, train=_as_seen(variant, fold.train), test=_as_seen(variant, fold.test))
+    elsewhere = _as_seen(variant, elsewhere)
+    deployment = deployment_for(variant, [selection.run for selection in fold.test])
     name = fold.test[0].run.server.model
-    own = [part for part in fold.train if part.run.server.model == name]
-    others = [part for part in (*fold.train, *elsewhere) if part.run.server.model != name]
-    start = believed(preset)
-    free = len(preset.free) - len(set(preset.held) & set(preset.free))
-    if preset.shared:
-        together = _fit(preset, sorted(own + others, key=lambda part: part.run.name), start, known)
-        return Fitted(preset, where, together.values, _paces(preset, together), free)
-    if not own or preset.prior == "pooled":
-        learned = [
-            learned_of(_fit(preset, group, start, known), group[0].run.server.model) for group in by_model(others)
+    own = [selection for selection in fold.train if selection.run.server.model == name]
+    others = [selection for selection in (*fold.train, *elsewhere) if selection.run.server.model != name]
+    start = prior_of(variant)
+
+    def found(fitted: Posterior, of: Sequence[Selection], at: Deployment = deployment) -> VariantModel:
+        paces: Mapping[str, float] = fitted.paces if variant.paced else {}
+        runs = tuple(FittedRun(s.run.name, s.run.identity, paces.get(s.run.identity)) for s in of)
+        return VariantModel(variant, Calibration(at, fitted, runs))
+
+    if variant.shared:
+        return found(_fit(variant, sorted(own + others, key=lambda s: s.run.name), start, cache), own + others)
+    if not own or variant.prior == "pooled":
+        evidence = [
+            evidence_of(_fit(variant, group, start, cache), group[0].run.server.model) for group in by_model(others)
         ]
-        start = hold(preset, pool(learned, start))
+        start = hold(variant, pool(evidence, start))
     if not own:
-        return Fitted(preset, where, start.values, {}, free)
-    norm, best = _best(preset, own, start)
-    return Fitted(preset, setting_for(preset, [own[0].run], norm), best.values, _paces(preset, best), free)
+        return VariantModel(variant, Calibration(deployment, posterior_of(start)))
+    norm, best = _best(variant, own, start)
+    return found(best, own, deployment_for(variant, [own[0].run], norm))
 
 
-def _paces(preset: Preset, found: Fit) -> Mapping[str, float]:
-    return found.paces if preset.paced else {}
+def free_parameters(variant: Variant) -> int:
+    """Numbers fitted."""
+    return len(variant.free) - len(set(variant.held) & set(variant.free))
 
 
-def by_model(parts: Sequence[Part]) -> list[list[Part]]:
-    """Parts of one model, GPU and tensor parallel size together."""
-    found = groups([part.diagnosis for part in parts])
-    return [[part for part in parts if part.diagnosis in group] for group in found]
+def prior_of(variant: Variant) -> Prior:
+    """The prior that a variant starts from, with what it holds held."""
+    wider = WIDER if variant.prior == "wide" else 1.0
+    return hold(variant, Prior(PACKAGE.mean, PACKAGE.covariance * wider**2, variant.prior))
 
 
-def believed(preset: Preset) -> Prior:
-    """The prior that a preset starts from, with what it holds held."""
-    wider = WIDER if preset.prior == "wide" else 1.0
-    return hold(preset, Prior(PACKAGE.mean, PACKAGE.covariance * wider**2, preset.prior))
-
-
-def hold(preset: Preset, prior: Prior) -> Prior:
+def hold(variant: Variant, prior: Prior) -> Prior:
     """`prior` with certainty about every parameter that is not free."""
     mean, scale = prior.mean.copy(), np.ones(len(NAMES))
     values = prior.values
     for row, name in enumerate(NAMES):
-        if name in preset.held or name not in preset.free:
-            wanted = preset.held.get(name, BY_NAME[name].prior)
+        if name in variant.held or name not in variant.free:
+            wanted = variant.held.get(name, BY_NAME[name].prior)
             values[row] = max(wanted, BY_NAME[name].lower)
             scale[row] = HELD_SD
             mean[row] = to_coordinates(values)[row]
     return Prior(mean, prior.covariance * np.outer(scale, scale), prior.source)
 
 
-def setting_for(preset: Preset, runs: Sequence[Run], norm: float | None = None) -> Setting:
-    """The setting of runs of one model, as the preset sees kernels and their overlap."""
-    where = setting_of(runs)
-    tables = where.tables
-    if preset.datasheet:
-        budget = len(tables.gemm) - 1
-        tables = component_tables(where.model, where.gpu, where.tp, budget, at_datasheet(load_efficiency(where.gpu)))
-    return replace(where, tables=tables._replace(norm=norm))
+def deployment_for(variant: Variant, runs: Sequence[Run], norm: float | None = None) -> Deployment:
+    """The deployment of runs of one model, as the variant sees kernels and their overlap."""
+    deployment = deployment_of(runs)
+    tables = deployment.tables
+    if variant.datasheet:
+        gpu = deployment.gpu
+        kernels = at_datasheet(load_efficiency(gpu))
+        tables = component_tables(deployment.model, gpu, deployment.tp, deployment.budget, kernels)
+    return replace(deployment, tables=tables._replace(norm=norm))
 
 
-def seen(preset: Preset, run: Run, reported: Ints) -> Run:
-    """The run as a preset takes it; `reported` output tokens (requests,) are those the client counted."""
-    if preset.blind_to == "prefix hits":
+def seen(variant: Variant, run: Run) -> Run:
+    """The run as a variant takes it."""
+    if variant.blind_to == "prefix hits":
         return replace(run, server=replace(run.server, prefix_caching=False))
-    if preset.blind_to == "pipelining":
+    if variant.blind_to == "pipelining":
         return replace(run, server=replace(run.server, async_scheduling=False))
-    if preset.blind_to == "true output lengths":
-        return replace(run, output_tokens=np.maximum(reported, 1))
+    if variant.blind_to == "true output lengths":
+        return replace(run, output_tokens=np.maximum(run.counted_tokens, 1))
     return run
 
 
-def part_as_seen(preset: Preset, part: Part, reported: Mapping[str, Ints]) -> Part:
-    """The same requests of the run as a preset takes it; `reported`: run name -> output tokens its client counted."""
-    run = seen(preset, part.run, reported[part.run.name])
-    return replace(part, diagnosis=replace(part.diagnosis, run=run))
+def _as_seen(variant: Variant, selections: Sequence[Selection]) -> tuple[Selection, ...]:
+    return tuple(Selection(seen(variant, selection.run), selection.requests) for selection in selections)
 
 
-def _best(preset: Preset, parts: Sequence[Part], prior: Prior) -> tuple[float | None, Fit]:
-    """Order of the norm, and the fit with the smallest misfit over orders and starts."""
-    starts = [None, *prior.draws(preset.starts - 1, START_SEED)] if preset.starts > 1 else [None]
-    found: list[tuple[float | None, Fit]] = []
-    for norm in preset.norms or (None,):
-        where = setting_for(preset, [part.run for part in parts], norm)
-        masks = [part.requests for part in parts]
-        runs = [part.run for part in parts]
-        found += [(norm, fit(runs, where.tables, prior=prior, chosen=masks, start=start)) for start in starts]
-    return min(found, key=lambda one: one[1].misfit)
+def _best(variant: Variant, selections: Sequence[Selection], prior: Prior) -> tuple[float | None, Posterior]:
+    """Order of the norm, and the fit with the smallest loss over orders and starts."""
+    starts = [None, *prior.draws(variant.starts - 1, START_SEED)] if variant.starts > 1 else [None]
+    tried: list[tuple[float | None, Posterior]] = []
+    for norm in variant.norms or (None,):
+        deployment = deployment_for(variant, [selection.run for selection in selections], norm)
+        tried += [(norm, fit_parameters(selections, deployment.tables, prior=prior, start=start)) for start in starts]
+    return min(tried, key=lambda of_norm: of_norm[1].loss)
 
 
-def _fit(preset: Preset, parts: Sequence[Part], prior: Prior, known: dict[str, Fit]) -> Fit:
-    """One set of parameters for all `parts`, each with the tables of its own model; looked up where it is known."""
-    key = " ".join([preset.name, *(f"{part.run.name}:{int(part.requests.sum())}" for part in parts)])
-    if key not in known:
-        norm = preset.norms[len(preset.norms) // 2] if preset.norms else None
-        tables = [setting_for(preset, [part.run], norm).tables for part in parts]
-        known[key] = fit([p.run for p in parts], tables, prior=prior, chosen=[p.requests for p in parts])
-    return known[key]
+def _fit(variant: Variant, selections: Sequence[Selection], prior: Prior, cache: FitCache) -> Posterior:
+    """One set of parameters for all, each run with the tables of its own model; looked up where it is known."""
+    key = digest(variant.name, *(part for s in selections for part in (s.run.identity, s.requests)))
+    if key not in cache.fits:
+        norm = variant.norms[len(variant.norms) // 2] if variant.norms else None
+        tables = [deployment_for(variant, [selection.run], norm).tables for selection in selections]
+        cache.fits[key] = fit_parameters(selections, tables, prior=prior)
+    return cache.fits[key]

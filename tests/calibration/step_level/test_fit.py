@@ -14,16 +14,17 @@ from roofml.calibration.step_level.batches import cycle_steps
 from roofml.calibration.step_level.contexts import contexts, match
 from roofml.calibration.step_level.fit import StepData, first_share, fit_steps
 from roofml.engine.replay import Schedule, replay
-from roofml.latency.formula import scaled, step_times
-from roofml.latency.parameters import NAMES, PRIOR_SD, PRIOR_VALUES, split, to_coordinates
-from roofml.traces import ServerOverrides, read_run
-from roofml.traces.doctor import examine
+from roofml.latency.deployment import deploy, deployment_of
+from roofml.latency.formula import step_times
+from roofml.latency.parameters import NAMES, PRIOR_SD, PRIOR_VALUES, Parameters, to_coordinates
+from roofml.traces.doctor import clean
+from roofml.traces.read import read_raw
 from roofml.traces.run import Run
+from roofml.traces.server import ServerOverrides
 from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import cycles
 from roofml.traces.steps.sampling import IMPROBABLE, sampling
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import setting, setting_of
 from roofml.validation.demo import GPU, MODEL, TP, synthetic_run
 from roofml.validation.splits import part
 from roofml.validation.step_report import judge, predicted_us
@@ -31,7 +32,7 @@ from roofml.validation.step_report import judge, predicted_us
 
 @pytest.fixture(scope="module")
 def where():
-    return setting(MODEL, GPU, TP, budget=2048)
+    return deploy(MODEL, GPU, TP, budget=2048)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def run(where, truth) -> Run:
 
 @pytest.fixture(scope="module")
 def schedule(where, truth, run) -> Schedule:
-    return replay(run, where.tables, *split(truth)).schedule
+    return replay(run, where.tables, Parameters.of(truth)).schedule
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_fully_sampled_table_gives_back_the_steps_themselves(where, run, sched
     made = cycle_steps(everything, found, means, 2048)
     single = found.count == 1
     np.testing.assert_allclose(made.mean(np.ones(len(made.weight))), 1.0)  # a cycle's shares sum to one
-    predicted = made.mean(step_times(where.tables, made.steps, split(truth)[0]))
+    predicted = made.mean(step_times(where.tables, made.steps, Parameters.of(truth)[0]))
     # Where the server idles before a step its start is no step's end; contexts are means over neighbours: 0.1 %.
     busy = np.abs(schedule.step_start_us[1:] - (schedule.step_start_us + schedule.step_time_us)[:-1])[:-1] < 1
     row = found.first - 40
@@ -125,7 +126,7 @@ def test_the_replay_finds_when_a_table_began_and_what_its_requests_had(steps, ru
 def test_a_table_of_another_run_is_refused(steps, run, where, truth) -> None:
     short = replace(run, **{name: getattr(run, name)[:40] for name in ARRAYS})
     with pytest.raises(InputError, match="not a table of this run"):
-        match(steps, replay(short, where.tables, *split(truth)).schedule)
+        match(steps, replay(short, where.tables, Parameters.of(truth)).schedule)
 
 
 ARRAYS = (
@@ -154,7 +155,7 @@ def test_a_fit_to_cycles_alone_recovers_step_times_and_never_looks_at_a_latency(
     assert found.requests == 0
 
     def error_pct(values, pace: float = 1.0) -> float:
-        times = step_times(where.tables, schedule.steps, scaled(split(values)[0], pace))
+        times = step_times(where.tables, schedule.steps, scaled(Parameters.of(values)[0], pace))
         return 100 * float(np.median(np.abs(times / schedule.step_time_us - 1)))
 
     assert error_pct(found.values, found.paces[run.name]) < 1.0 < error_pct(PACKAGE.values)
@@ -212,9 +213,9 @@ def test_real_cycle_times_are_met_without_a_fit_and_closer_with_one(shared: Path
     path = shared / "steps" / f"{name}.parquet"
     if not path.is_file():
         pytest.skip(f"no {path}")
-    diagnosis = examine(read_run(shared / "groundtruth" / name, ServerOverrides(gpu="H100")))
+    diagnosis = clean(read_raw(shared / "groundtruth" / name, ServerOverrides(gpu="H100")))
     run = part(diagnosis).run
-    setting = setting_of([run])
+    setting = deployment_of([run])
     for source in ("replay", "mean"):
         data = StepData(read_steps(path), 0, source)
         assert judge(data, run, setting.tables, PACKAGE.values).median_abs_error_pct < 6

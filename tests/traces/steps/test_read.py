@@ -15,7 +15,7 @@ from sampled import columns_of, event, line, summaries, table, write_otlp, write
 from synthetic import run_of, tables
 
 from roofml.engine.replay import replay
-from roofml.latency.parameters import PRIOR_VALUES, split
+from roofml.latency.parameters import PRIOR_VALUES, Parameters
 from roofml.traces.steps import is_steps, read_steps
 from roofml.traces.steps.table import FIELDS
 from roofml.util.errors import InputError
@@ -26,7 +26,7 @@ def columns() -> dict[str, Any]:
     random = np.random.default_rng(3)
     arrivals = np.cumsum(random.exponential(60_000, 60))
     run = run_of([(float(t), int(random.integers(20, 900)), 40) for t in arrivals])
-    return columns_of(replay(run, tables(), *split(PRIOR_VALUES)).schedule, 0.2)
+    return columns_of(replay(run, tables(), Parameters.of(PRIOR_VALUES)).schedule, 0.2)
 
 
 def as_lists(steps: Any) -> dict[str, Any]:

@@ -13,15 +13,19 @@ import numpy as np
 import pytest
 from synthetic import BUDGET, PLENTY, run_of
 
+from roofml.blis.deployment import blis_deployment_of
 from roofml.blis.latency import BlisSteps, roofline_times_us, step_times_us
-from roofml.engine.replay import RequestParameters, replay_with
-from roofml.engine.step_law import StepLaw
-from roofml.latency.batch import StepTable
+from roofml.engine.replay import replay_with
+from roofml.engine.scheduler import serve
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, components
-from roofml.traces.run import Floats, Run
+from roofml.latency.deployment import Deployment, deploy
+from roofml.latency.parameters import RequestParameters
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
-from roofml.validation.as_blis import deployment_of
-from roofml.validation.baselines import BASELINES, Samples, Trained, serve
+from roofml.validation.baselines import BASELINES, Samples, Trained
 from roofml.validation.baselines.blackbox import betas
 from roofml.validation.baselines.blis_laws import BETAS, blis_steps, roofline, trained_physics
 from roofml.validation.baselines.boosted_trees import FEATURES, GROWING, features_of, forest_of, grow, predict
@@ -29,7 +33,6 @@ from roofml.validation.baselines.expressions import Join, Leaf, Node, evaluate
 from roofml.validation.baselines.physics import parts_of
 from roofml.validation.baselines.samples import sampled
 from roofml.validation.baselines.symbolic import knee, refitted, search
-from roofml.validation.cross_validation import Setting, setting
 
 MODEL = "llama-2-7b-hf"
 NEEDS = {
@@ -50,8 +53,8 @@ def named(name: str) -> str:
 
 
 @cache
-def where() -> Setting:
-    return setting(MODEL, "H100", 1, BUDGET)
+def where() -> Deployment:
+    return deploy(MODEL, "H100", 1, BUDGET)
 
 
 @cache
@@ -63,19 +66,19 @@ def requests() -> Run:
     return run_of(rows, replace(PLENTY, model=MODEL, gpu="H100", fresh=False))
 
 
-def measured(law: StepLaw) -> Run:
+def measured(law: StepTimes) -> Run:
     """The requests with the latencies that a server of this law would have shown."""
     run = requests()
     served = replay_with(run, law, RequestParameters(QUEUEING, 0.0, 0.0))
     return replace(run, ttft_us=served.ttft_us, e2e_us=served.e2e_us)
 
 
-def learned_from(law: StepLaw) -> list[Samples]:
+def learned_from(law: StepTimes) -> list[Samples]:
     run = measured(law)
     return [sampled(run, run.ok, where())]
 
 
-def physics(steps: StepTable) -> Floats:
+def physics(steps: StepSums) -> Floats:
     """About what a server takes."""
     return components(where().tables, steps).sum(axis=1) + 2000.0 + 10.0 * steps.requests
 
@@ -90,27 +93,27 @@ def trained(name: str) -> Trained:
     return BASELINES[name].train(samples(), 0)
 
 
-def any_steps() -> StepTable:
+def any_steps() -> StepSums:
     """Decodes alone, prompts alone and both, small and as large as the server allows."""
     decodes = [(1, 900, 300)]
     chunk = [(200, 0, 200)]
-    return StepTable.from_batches(
+    return StepSums.from_requests(
         [decodes, chunk, decodes + chunk, decodes * 128, decodes * 127 + chunk, [(BUDGET, 2000, 9000)], [(1, 0, 5)]]
         + [[(1, 4000, 20)] * n for n in (8, 64, 128)]
     )
 
 
-def row(steps: StepTable, index: int) -> StepTable:
-    return StepTable(*(getattr(steps, field.name)[index : index + 1] for field in fields(steps)))
+def row(steps: StepSums, index: int) -> StepSums:
+    return StepSums(*(getattr(steps, field.name)[index : index + 1] for field in fields(steps)))
 
 
-def blackbox_law(steps: StepTable) -> Floats:
+def blackbox_law(steps: StepSums) -> Floats:
     return 8000.0 + 12.0 * steps.prefill_tokens + 90.0 * steps.decode_tokens
 
 
 def test_a_request_waits_for_the_mean_of_its_steps() -> None:
     (s,) = learned_from(blackbox_law)
-    constant = s.request_means(np.ones((len(s.schedule.steps), 1)))
+    constant = s.request_means(np.ones((s.schedule.steps.length, 1)))
     assert np.allclose(constant, 1.0)
     assert len(s.pace_us) == len(requests())
     shown = s.step_us[np.isfinite(s.step_us)]
@@ -128,7 +131,7 @@ def test_a_request_that_failed_or_came_in_one_piece_teaches_no_pace() -> None:
 
 
 def test_the_naive_mean_is_the_mean_and_finds_the_queueing() -> None:
-    found = BASELINES["naive-mean"].train(learned_from(lambda steps: np.full(len(steps), 9000.0)), 0)
+    found = BASELINES["naive-mean"].train(learned_from(lambda steps: np.full(steps.length, 9000.0)), 0)
     times = found.law(requests(), where())(any_steps())
     assert times == pytest.approx(9000.0, rel=2e-3)  # the schedule is our physics' own, not the run's
     assert found.request.queueing_us == pytest.approx(QUEUEING, rel=0.05)
@@ -163,11 +166,11 @@ def test_a_law_is_finite_positive_and_pure(name: str) -> None:
     steps = any_steps()
     before = [getattr(steps, field.name).copy() for field in fields(steps)]
     times = law(steps)
-    assert times.shape == (len(steps),)
+    assert times.shape == (steps.length,)
     assert np.isfinite(times).all()
     assert (times > 0).all()
     assert all(np.array_equal(b, getattr(steps, field.name)) for b, field in zip(before, fields(steps), strict=True))
-    one_by_one = [law(row(steps, i))[0] for i in range(len(steps))]
+    one_by_one = [law(row(steps, i))[0] for i in range(steps.length)]
     assert one_by_one == pytest.approx(times, rel=1e-6, abs=1.0)
 
 
@@ -175,14 +178,14 @@ def test_a_law_is_finite_positive_and_pure(name: str) -> None:
 def test_the_same_samples_and_seed_teach_the_same(name: str) -> None:
     first, second = trained(named(name)), BASELINES[name].train(samples(), 0)
     assert replace(first, law=second.law) == second
-    laws: list[StepLaw] = [each.law(requests(), where()) for each in (first, second)]
+    laws: list[StepTimes] = [each.law(requests(), where()) for each in (first, second)]
     assert np.array_equal(laws[0](any_steps()), laws[1](any_steps()))
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_step_of_128_requests_takes_less_than_a_millisecond(name: str) -> None:
     law = trained(named(name)).law(requests(), where())
-    step = StepTable.from_batches([[(1, 900, 300)] * 128])
+    step = StepSums.from_requests([[(1, 900, 300)] * 128])
     law(step)  # compiles
 
     def timed() -> float:
@@ -195,7 +198,7 @@ def test_a_step_of_128_requests_takes_less_than_a_millisecond(name: str) -> None
 
 
 def test_blis_laws_are_those_of_blis() -> None:
-    deployment = deployment_of(requests())
+    deployment = blis_deployment_of(requests())
     # Requests of one step alike, and prompts in their last chunk: then nothing in BlisSteps is an approximation.
     batches = [
         [(1, 900, 300)],
@@ -203,7 +206,7 @@ def test_blis_laws_are_those_of_blis() -> None:
         [(64, 500, 564)] * 2 + [(1, 900, 300)] * 20,
         [(1, 4000, 20)] * 128,
     ]
-    steps = StepTable.from_batches(batches)
+    steps = StepSums.from_requests(batches)
     theirs = BlisSteps.from_batches([[(prompt, 10, context, new) for new, context, prompt in b] for b in batches])
     ours = blis_steps(steps)
     for field in fields(ours):
@@ -235,7 +238,7 @@ PLANTED: dict[str, Node] = {
 
 @pytest.mark.parametrize("planted", PLANTED)
 def test_the_search_finds_a_planted_expression(planted: str) -> None:
-    def law(steps: StepTable) -> Floats:
+    def law(steps: StepSums) -> Floats:
         return 1.3 * evaluate(PLANTED[planted], components(where().tables, steps))
 
     # The law's own schedule, so that nothing but the search can be wrong.
@@ -249,7 +252,7 @@ def test_the_search_finds_a_planted_expression(planted: str) -> None:
     found = refitted(knee(front), teaches)
     assert found.error_pct < 2.0, str(found)
     assert planted != "max" or any(way in str(found) for way in ("max", "norm")), str(found)
-    steps = StepTable.from_batches([[(1, 400, 300)] * n for n in (4, 8, 12, 20)])
+    steps = StepSums.from_requests([[(1, 400, 300)] * n for n in (4, 8, 12, 20)])
     assert found.times_us(components(where().tables, steps)) == pytest.approx(law(steps), rel=0.05)
 
 
@@ -262,7 +265,7 @@ def test_expressions_join_as_they_say() -> None:
 
 def test_one_step_has_the_components_of_many() -> None:
     steps, parts = any_steps(), parts_of(where().tables)
-    for i in range(len(steps)):
+    for i in range(steps.length):
         assert parts(row(steps, i)) == pytest.approx(parts(steps)[i : i + 1], rel=1e-12)
 
 

@@ -10,29 +10,30 @@ import pytest
 from roofml.calibration.fit import Fit
 from roofml.calibration.prior import PACKAGE
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.kernels import at_datasheet, load_efficiency
-from roofml.latency.batch import StepTable
+from roofml.hardware.kernels import at_datasheet
+from roofml.hardware.read_kernels import load_efficiency
+from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, component_tables, components
+from roofml.latency.deployment import deploy
 from roofml.latency.parameters import NAMES, PRIOR_VALUES
 from roofml.models.spec import load_model
 from roofml.traces.doctor import Diagnosis
-from roofml.validation.cross_validation import setting
 from roofml.validation.demo import GPU, MODEL, TP, synthetic_run
-from roofml.validation.leaderboard.variants import NINE, PRESETS, REQUEST, believed, hold, learn, seen
+from roofml.validation.leaderboard.variants import NINE, REQUEST, VARIANTS, believed, hold, learn, seen
 from roofml.validation.splits import Fold, Part
 
 
 @pytest.fixture(scope="module")
 def part() -> Part:
     """The first requests of a made-up run on CodeLlama."""
-    run = synthetic_run(np.random.default_rng(3), setting(MODEL, GPU, TP, budget=2048), PRIOR_VALUES)
+    run = synthetic_run(np.random.default_rng(3), deploy(MODEL, GPU, TP, budget=2048), PRIOR_VALUES)
     return Part(Diagnosis(replace(run, name="one"), (), False), np.arange(len(run)) < 500)
 
 
 def test_a_held_parameter_stays_where_it_is_held(part: Part) -> None:
     fold = Fold("one", (part,), (), (part,))
     for name in ("max", "global-9"):
-        preset = PRESETS[name]
+        preset = VARIANTS[name]
         found = learn(preset, fold, [], {})
         for parameter, value in preset.held.items():
             assert found.values[NAMES.index(parameter)] == pytest.approx(value, abs=1e-4)
@@ -44,23 +45,23 @@ def test_a_held_parameter_stays_where_it_is_held(part: Part) -> None:
 def test_nine_corrections_are_nine() -> None:
     assert len(NINE) == 9
     assert set(NINE) | set(REQUEST) <= set(NAMES)
-    sd = believed(PRESETS["per-model-9"]).sd / PACKAGE.sd
+    sd = believed(VARIANTS["per-model-9"]).sd / PACKAGE.sd
     assert [name for name, share in zip(NAMES, sd, strict=True) if share > 0.5] == [
         name for name in NAMES if name in NINE + REQUEST
     ]
 
 
 def test_a_wide_prior_is_the_package_s_with_less_to_say() -> None:
-    wide = believed(PRESETS["wide-prior"])
+    wide = believed(VARIANTS["wide-prior"])
     assert wide.mean.tolist() == PACKAGE.mean.tolist()
     np.testing.assert_allclose(wide.sd, 10 * PACKAGE.sd)
-    assert hold(PRESETS["roofml"], PACKAGE).covariance.tolist() == PACKAGE.covariance.tolist()
+    assert hold(VARIANTS["roofml"], PACKAGE).covariance.tolist() == PACKAGE.covariance.tolist()
 
 
 def test_kernels_at_the_datasheet_s_rates_are_never_slower_than_measured_ones() -> None:
     gpu = load_gpu("H100")
     measured = load_efficiency(gpu)
-    steps = StepTable.from_batches([[(1, 700, 500)] * n + [(m, 0, 2 * m)] for n in (1, 32, 127) for m in (1, 300)])
+    steps = StepSums.from_requests([[(1, 700, 500)] * n + [(m, 0, 2 * m)] for n in (1, 32, 127) for m in (1, 300)])
     for name, tp in (("llama-2-70b-hf", 4), ("mixtral-8x7b-v0.1", 2)):
         model = load_model(name)
         ideal, real = (
@@ -74,10 +75,10 @@ def test_kernels_at_the_datasheet_s_rates_are_never_slower_than_measured_ones() 
 def test_what_a_preset_is_blind_to_is_hidden_from_it(part: Part) -> None:
     run = part.run
     reported = run.output_tokens - 7
-    assert seen(PRESETS["roofml"], run, reported) is run
-    assert not seen(PRESETS["no-prefix-hits"], run, reported).server.prefix_caching
-    assert not seen(PRESETS["no-pipelining"], run, reported).server.async_scheduling
-    assert seen(PRESETS["reported-lengths"], run, reported).output_tokens.tolist() == reported.tolist()
+    assert seen(VARIANTS["roofml"], run, reported) is run
+    assert not seen(VARIANTS["no-prefix-hits"], run, reported).server.prefix_caching
+    assert not seen(VARIANTS["no-pipelining"], run, reported).server.async_scheduling
+    assert seen(VARIANTS["reported-lengths"], run, reported).output_tokens.tolist() == reported.tolist()
 
 
 def test_a_model_without_a_training_part_is_predicted_by_the_others(part: Part) -> None:
@@ -87,12 +88,12 @@ def test_a_model_without_a_training_part_is_predicted_by_the_others(part: Part) 
     unseen = replace(part.run, name="unseen", server=server, ttft_us=unknown, e2e_us=unknown)
     test = Part(Diagnosis(unseen, (), False), part.requests)
     known: dict[str, Fit] = {}
-    found = learn(PRESETS["roofml"], Fold("two", (part,), (), (test,)), [], known)
+    found = learn(VARIANTS["roofml"], Fold("two", (part,), (), (test,)), [], known)
     assert found.where.model.name == "llama-2-70b-hf"
     assert len(known) == 1
     assert found.paces == {}
 
 
 def test_a_fit_by_orders_of_a_norm_takes_one_of_them(part: Part) -> None:
-    preset = replace(PRESETS["p-norm"], norms=(2.0, 8.0), prior="package")
+    preset = replace(VARIANTS["p-norm"], norms=(2.0, 8.0), prior="package")
     assert learn(preset, Fold("one", (part,), (), (part,)), [], {}).where.tables.norm in (2.0, 8.0)

@@ -1,0 +1,197 @@
+"""The three ways to a `Calibration`: physics alone, a fit of runs, a coefficients file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from roofml.calibration.calibration import Calibration, FittedRun
+from roofml.calibration.coefficients import Coefficients, read_coefficients
+from roofml.calibration.fit import OnRound, fit_parameters
+from roofml.calibration.other_models import read_other_models
+from roofml.calibration.posterior import Posterior, posterior_of
+from roofml.calibration.prior import PACKAGE, Prior
+from roofml.calibration.step_level.fit import StepData, fit_steps
+from roofml.engine.replay import Replay
+from roofml.engine.replay import replay as serve
+from roofml.hardware.gpu import load_gpu
+from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
+from roofml.latency.parameters import Parameters
+from roofml.traces.run import Run, told_apart
+from roofml.traces.selection import Selection, first, trainable
+from roofml.util.errors import InputError
+
+
+def physics(model: str, gpu: str, tp: int = 1, *, budget: int = BUDGET, prior: Prior | None = None) -> Calibration:
+    """A model on GPUs that no trace was taken of: kernel measurements, and what other models' fits say of it.
+
+    Every prediction has an interval. `model` is a name in model_configs/, a Hub repository or a path, `gpu` a name in
+    hardware/ or a YAML file; `prior` replaces what the package believes. Raises InputError for what is not there.
+    """
+    return uncalibrated(deploy(model, gpu, tp, budget), prior)
+
+
+def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
+    """The calibration of a deployment by priors alone, widened where kernels were not measured."""
+    believed = (read_other_models().prior(deployment) if prior is None else prior).widened(deployment.table_sd)
+    return Calibration(deployment, posterior_of(believed))
+
+
+def fit(
+    runs: Sequence[Run],
+    *,
+    until: float = 1.0,
+    prior: Prior | None = None,
+    steps: Sequence[StepData] = (),
+    steps_only: bool = False,
+    on_round: OnRound | None = None,
+) -> Calibration:
+    """Fit the first share `until` of each run's requests: runs of one model, GPU and tensor parallel size.
+
+    Saturated runs are left out where others are there. `prior` is what is believed before, by default other models'
+    fits too; `steps` are tables of sampled steps, whose `run` is a place among the runs that are fitted (`trainable`),
+    with `steps_only` alone. Raises InputError for runs that differ in what they are of, or leave nothing to fit.
+    """
+    runs = told_apart(runs)
+    deployment = deployment_of(runs)
+    used = trainable(runs)
+    believed = read_other_models().prior(deployment) if prior is None else prior
+    selections = first(used, until)
+    if steps:
+        found = fit_steps(
+            steps, used, deployment.tables, until, requests=not steps_only, on_round=on_round, prior=believed
+        )
+    else:
+        found = fit_parameters(selections, deployment.tables, prior=believed, on_round=on_round)
+    return calibrated(deployment, found, used, until, tuple(Path(data.table.name).name for data in steps))
+
+
+def calibrated(
+    deployment: Deployment,
+    posterior: Posterior,
+    runs: Sequence[Run],
+    until: float = 1.0,
+    step_tables: tuple[str, ...] = (),
+) -> Calibration:
+    """The calibration of a fit of `runs`, with its errors on the first share `until` of their requests."""
+    seen: list[FittedRun] = []
+    for run in runs:
+        judged = Selection.between(run, 0.0, until)
+        pace = posterior.paces.get(run.identity)
+        served = serve(run, deployment.tables, Parameters.of(posterior.values).paced(pace or 1.0))
+        seen.append(FittedRun(run.name, run.identity, pace, mean_errors_pct(judged, served), len(judged)))
+    return Calibration(deployment, posterior, tuple(seen), until, step_tables)
+
+
+def mean_errors_pct(judged: Selection, served: Replay) -> dict[str, float]:
+    """100·(predicted/measured - 1) of mean E2E, TTFT and TPOT over the selected requests; without what is 0."""
+    run, chosen = judged.run, judged.requests
+    several = chosen & (run.output_tokens > 1)
+    gaps = np.maximum(run.output_tokens - 1, 1)
+    pairs = {
+        "e2e_mean": (run.e2e_us[chosen], served.e2e_us[chosen]),
+        "ttft_mean": (run.ttft_us[chosen], served.ttft_us[chosen]),
+        "tpot_mean": (
+            ((run.e2e_us - run.ttft_us) / gaps)[several],
+            ((served.e2e_us - served.ttft_us) / gaps)[several],
+        ),
+    }
+    return {
+        name: 100 * (float(np.mean(predicted)) / float(np.mean(measured)) - 1)
+        for name, (measured, predicted) in pairs.items()
+        if len(measured) and np.mean(measured) > 0
+    }
+
+
+def load(path: str | Path, *, model: str | None = None, gpu: str | None = None) -> Calibration:
+    """The calibration in a coefficients file. `model` and `gpu` say where its config and datasheet are, if elsewhere.
+
+    Raises InputError naming file and field for one that cannot be read, and where the config, the datasheet or the
+    kernel tables are others than those it was fitted over, whatever they are called.
+    """
+    path = Path(path)
+    read = read_coefficients(path)
+    return calibration_of(read, path, deploy(model or read.model.hf_repo, gpu or read.gpu, read.tensor_parallel))
+
+
+def load_for(path: Path, model: str, gpu: str, tp: int) -> Calibration:
+    """The calibration in a coefficients file, for this deployment. Raises InputError where it is of another."""
+    read = read_coefficients(path)
+    deployment = deploy(model, gpu, tp)
+    pairs = {"model": (deployment.model.name, read.model.name), "GPU": (deployment.gpu.name, read.gpu)}
+    for name, (ours, theirs) in {**pairs, "tensor parallel size": (tp, read.tensor_parallel)}.items():
+        if ours != theirs:
+            raise InputError(f"{path}: {name} is {theirs}, not {ours}")
+    return calibration_of(read, path, deployment)
+
+
+def load_for_runs(path: Path, runs: Sequence[Run]) -> tuple[Calibration, list[Run]]:
+    """The calibration in a coefficients file, and the runs, each with a GPU: the file's, where none was said.
+
+    The config and the datasheet are those of the runs. Raises InputError for a run of another model, GPU or tensor
+    parallel size.
+    """
+    read = read_coefficients(path)
+    runs = [run.on(read.gpu) for run in runs]
+    for run in runs:
+        server = run.server
+        pairs = {
+            "model": (server.model.rsplit("/", 1)[-1].lower(), read.model.hf_repo.rsplit("/", 1)[-1].lower()),
+            "tensor parallel size": (server.tensor_parallel, read.tensor_parallel),
+            "GPU": (load_gpu(server.gpu).name if server.gpu else read.gpu, read.gpu),
+        }
+        for name, (ours, theirs) in pairs.items():
+            if ours != theirs:
+                raise InputError(f"{run.name}: {name} {ours} is not that of {path}: {theirs}")
+    return calibration_of(read, path, deployment_of(runs)), runs
+
+
+def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Calibration:
+    """The calibration of coefficients from `path`. Raises InputError for a deployment they were not fitted over."""
+    command = "refit with `roofml fit`, or give what it was fitted with"
+    digests = {"config.json": (deployment.model.config_sha256, read.model.config_sha256, read.model.name)}
+    if read.physics is not None:
+        sheet, kernels = read.physics.gpu_sheet_sha256, read.physics.kernel_tables_sha256
+        digests["datasheet"] = (deployment.gpu.sheet_sha256, sheet, read.gpu)
+        digests["kernel tables"] = (deployment.kernels_sha256, kernels, read.gpu)
+    for name, (ours, theirs, whose) in digests.items():
+        if ours != theirs:
+            raise InputError(
+                f"{path}: was fitted over another {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}"
+            )
+    identities = read.fit.run_sha256 or {}
+    runs = tuple(
+        FittedRun(
+            name,
+            identities.get(name, ""),
+            read.fit.paces.get(name),
+            dict(read.fit.error_pct[name]) if name in read.fit.error_pct else {},
+        )
+        for name in read.fit.runs
+    )
+    values = read.values
+    posterior = Posterior(
+        values=values,
+        covariance=read.covariance,
+        prior=Prior(PACKAGE.mean, PACKAGE.covariance, read.fit.prior),
+        requests=read.fit.requests,
+        rounds=read.fit.rounds,
+        converged=read.fit.converged,
+        loss=float("nan"),
+        paces={run.identity: run.pace for run in runs if run.identity and run.pace is not None},
+        valid={str(name): ends for name, ends in read.fit.valid.items()},
+    )
+    engine = replace(deployment.engine, **read.engine.model_dump())
+    return Calibration(
+        deployment=replace(deployment, engine=engine, hf_repo=read.model.hf_repo),
+        posterior=posterior,
+        runs=runs,
+        train_fraction=read.fit.train_fraction,
+        step_tables=tuple(read.fit.step_tables or ()),
+        blis=read.blis,
+        path=path,
+        said=tuple(read.fit.not_identified),
+    )

@@ -1,0 +1,336 @@
+"""Calibration: a deployment with values for all that its physics leaves open. Made by `physics`, `fit` or `load`.
+
+It is the one thing that replay, evaluate, predict and export take, whether a trace was fitted or not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofml import __version__
+from roofml.calibration.coefficients import (
+    SCHEMA,
+    BlisSection,
+    Coefficients,
+    coefficients_text,
+    rounded,
+    write_coefficients,
+)
+from roofml.calibration.posterior import Posterior
+from roofml.calibration.prior import Prior
+from roofml.calibration.step_breakdown import StepBreakdown, break_down
+from roofml.engine.replay import Replay
+from roofml.engine.replay import replay as serve
+from roofml.engine.step_time import StepTimes
+from roofml.latency.batch import Batch, StepSums
+from roofml.latency.deployment import Deployment, deployment_of
+from roofml.latency.formula import step_times
+from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats, Ints
+from roofml.util.display import Shown, Table, digits, pct
+from roofml.util.errors import InputError
+
+DRAWS = 60
+"""Replays behind an interval."""
+STEP_DRAWS = 1000
+"""Step times behind an interval."""
+RARELY_PCT = 0.1
+"""A prediction may leave the fitted range in so many of its steps before it warns: the fit's own run does, replayed."""
+FITTED_METRICS = ("e2e_mean", "ttft_mean", "tpot_mean")
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A run that was learned from."""
+
+    name: str
+    identity: str
+    """Digest of what was measured; empty in a file of 0.1.0."""
+    pace: float | None
+    """Its server's step times over those of the parameters; None where none was found."""
+    error_pct: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Signed errors of the means on the requests fitted, %; empty where they were not."""
+    requests: int = 0
+    """Requests behind the errors."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Shown):
+    """A deployment, values for its parameters, how sure they are, and how fast the servers were that were seen."""
+
+    deployment: Deployment
+    posterior: Posterior
+    runs: tuple[FittedRun, ...] = ()
+    """What was learned from; nothing for physics alone."""
+    train_fraction: float = 1.0
+    step_tables: tuple[str, ...] = ()
+    """Files of sampled steps that were fitted too."""
+    blis: BlisSection | None = None
+    """What BLIS's own form needs of the same deployment."""
+    path: Path | None = None
+    """The file it was read from."""
+    said: tuple[str, ...] | None = None
+    """What the file says was not identified; None where the posterior says it."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether any trace of the model was used."""
+        return bool(self.runs)
+
+    @property
+    def values(self) -> Floats:
+        """(parameters,) in the order of `parameters.PARAMETERS`."""
+        return self.posterior.values
+
+    @property
+    def parameters(self) -> Parameters:
+        """The same, as the replay takes them."""
+        return Parameters.of(self.values)
+
+    @property
+    def converged(self) -> bool:
+        """False: the schedule still moved in the last round; more requests or a smaller load settle it."""
+        return self.posterior.converged
+
+    @property
+    def not_identified(self) -> tuple[str, ...]:
+        """Parameters that the prior decides more than the data."""
+        return self.posterior.not_identified if self.said is None else self.said
+
+    def pace_of(self, run: Run) -> float:
+        """How much longer the run's server takes for a step than these parameters say: 1 of one not seen.
+
+        A server is known by what was measured of it. A file of 0.1.0 has names alone: they are taken where they are
+        unique, and `warnings_for` says so.
+        """
+        by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
+        if by_identity:
+            return by_identity[0]
+        by_name = [seen.pace for seen in self.runs if not seen.identity and seen.name == run.name]
+        return by_name[0] if len(by_name) == 1 and by_name[0] is not None else 1.0
+
+    def warnings_for(self, run: Run) -> list[str]:
+        """What is taken on trust when this run is predicted."""
+        if any(not seen.identity and seen.name == run.name and seen.pace is not None for seen in self.runs):
+            text = (
+                f"{run.name}: its pace is that of a run of this name in {self.path}, which does not say which that was"
+            )
+            return [f"{text}: refit to be sure"]
+        return []
+
+    def parameters_for(self, run: Run) -> Parameters:
+        """The parameters at the pace of the run's server."""
+        return self.parameters.paced(self.pace_of(run))
+
+    def step_time(self, batch: Batch) -> StepBreakdown:
+        """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
+        draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
+        outside = tuple(self.outside(batch.sums()))
+        return break_down(self.deployment, batch, self.parameters, draws, self.source if self.fitted else "", outside)
+
+    def step_times(self, run: Run) -> StepTimes:
+        """How long steps take on the server of `run`."""
+        tables, step = self.deployment.tables, self.parameters_for(run).step
+        return lambda steps: step_times(tables, steps, step)
+
+    def replay(self, run: Run, progress: Ints | None = None) -> Replay:
+        """Serve the run's requests again, as vLLM would at this calibration's step times.
+
+        `progress` as in `engine.replay.replay`. Raises InputError for a run of another model, GPU or tensor parallel
+        size, and for a request that can never run.
+        """
+        self.check(run)
+        return serve(run, self._tables_for(run), self.parameters_for(run), progress)
+
+    def replays(self, run: Run, count: int = DRAWS) -> list[Replay]:
+        """A replay for every draw of parameters as uncertain as they are; none of a calibration that was fitted.
+
+        On all cores: the compiled loop drops the GIL.
+        """
+        if self.fitted:
+            return []
+        tables = self._tables_for(run)
+
+        def serve_draw(values: Floats) -> Replay:
+            return serve(run, tables, Parameters.of(values))
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(serve_draw, self.draws(count)))
+
+    def draws(self, count: int) -> Floats:
+        """`count` sets of parameter values, (count, parameters), as uncertain as they are; the same every time."""
+        posterior = self.posterior
+        if not self.fitted:
+            return posterior.prior.draws(count)
+        return Prior(to_coordinates(posterior.values), posterior.covariance, "").draws(count)
+
+    def outside(self, steps: StepSums) -> list[str]:
+        """One sentence for each way in which `steps` leave the range of batches and contexts the fit has seen."""
+        decodes = steps.decode_tokens > 0
+        context = steps.decode_context[decodes] / steps.decode_tokens[decodes]
+        asked = {"batch": steps.requests, "context": context, "new_tokens": steps.new_tokens}
+        warnings: list[str] = []
+        for name, (low, high) in self.posterior.valid.items():
+            values = asked[name]
+            beyond = 100 * float(np.mean((values < low) | (values > high))) if len(values) else 0.0
+            if beyond > RARELY_PCT:
+                word = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}[name]
+                warnings.append(
+                    f"{word} {int(values.min())} to {int(values.max())}: the fit has seen {low} to {high} "
+                    f"({beyond:.3g} % of steps lie outside)"
+                )
+        return warnings
+
+    def check(self, run: Run) -> None:
+        """Raise InputError unless the run is of this calibration's model, GPU and tensor parallel size.
+
+        By what they are: a config, a datasheet and kernel tables are compared by digest, whatever they are called.
+        """
+        if run.server.gpu is None:
+            run = run.on(self.deployment.gpu.name)
+        theirs, ours = deployment_of([run]), self.deployment
+        pairs = {
+            "model": (theirs.model.config_sha256, ours.model.config_sha256, theirs.model.name, ours.model.name),
+            "GPU": (theirs.gpu.sheet_sha256, ours.gpu.sheet_sha256, theirs.gpu.name, ours.gpu.name),
+            "tensor parallel size": (theirs.tp, ours.tp, theirs.tp, ours.tp),
+        }
+        for name, (one, other, this, that) in pairs.items():
+            if one != other:
+                if this == that:
+                    raise InputError(f"{run.name}: {name} {this} is another than that of {self.source}, by its digest")
+                raise InputError(f"{run.name}: {name} {this} is not that of {self.source}: {that}")
+
+    @property
+    def source(self) -> str:
+        """Where the parameters come from, for people to read."""
+        return str(self.path) if self.path is not None else "a fit" if self.fitted else self.posterior.prior.source
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Each parameter with its 95 % interval, prior, and whether the data identified it."""
+        low, high = self.posterior.interval()
+        return [
+            {
+                "name": parameter.name,
+                "group": parameter.group,
+                "unit": parameter.unit,
+                "value": float(self.values[i]),
+                "low": float(low[i]),
+                "high": float(high[i]),
+                "prior": parameter.prior,
+                "identified": self.fitted and parameter.name not in self.not_identified,
+            }
+            for i, parameter in enumerate(PARAMETERS)
+        ]
+
+    def tables(self) -> list[Table]:
+        """The parameters, and the errors in sample."""
+        rows = [
+            [
+                row["name"],
+                f"{digits(row['value'], 4)} {row['unit']}".strip(),
+                f"{digits(row['low'])} to {digits(row['high'])}",
+                digits(row["prior"]),
+                "data" if row["identified"] else "prior",
+            ]
+            for row in self.rows()
+        ]
+        shown = [Table(self.deployment.title, ["parameter", "value", "95 % interval", "prior", "decided by"], rows)]
+        judged = [run for run in self.runs if run.error_pct]
+        if judged:
+            columns = ["run", "requests", "E2E %", "TTFT %", "TPOT %", "pace %"]
+            text = (
+                "pace: how much longer this server takes for a step than others of its kind; the errors are at its pace"
+            )
+            errors = [
+                [
+                    run.name,
+                    str(run.requests) if run.requests else "-",
+                    *(pct(run.error_pct[name]) if name in run.error_pct else "-" for name in FITTED_METRICS),
+                    pct(100 * ((run.pace or 1.0) - 1)),
+                ]
+                for run in judged
+            ]
+            shown.append(Table("errors of means, in sample", columns, errors, text))
+        return shown
+
+    def coefficients(self) -> Coefficients:
+        """The file's content. Raises InputError for physics alone, which no file has to carry."""
+        if not self.fitted:
+            raise InputError("nothing was fitted: physics and what other models taught need no file")
+        deployment, posterior = self.deployment, self.posterior
+        groups: dict[str, dict[str, float]] = {}
+        for parameter, value in zip(PARAMETERS, self.values, strict=True):
+            groups.setdefault(parameter.group, {})[parameter.name] = rounded(value)
+        names = [parameter.name for parameter in PARAMETERS]
+        request = groups.pop("request")
+        return Coefficients.model_validate(
+            {
+                "schema": SCHEMA,
+                "model": {
+                    "name": deployment.model.name,
+                    "hf_repo": deployment.hf_repo,
+                    "config_sha256": deployment.model.config_sha256,
+                },
+                "gpu": deployment.gpu.name,
+                "tensor_parallel": deployment.tp,
+                "engine": vars(deployment.engine),
+                "physics": {
+                    "gpu_sheet_sha256": deployment.gpu.sheet_sha256,
+                    "kernel_tables_sha256": deployment.kernels_sha256,
+                },
+                "step": groups,
+                "request": request,
+                "fit": {
+                    "runs": [run.name for run in self.runs],
+                    "run_sha256": {run.name: run.identity for run in self.runs},
+                    "requests": posterior.requests,
+                    "step_tables": list(self.step_tables) or None,
+                    "train_fraction": self.train_fraction,
+                    "prior": posterior.prior.source,
+                    "rounds": posterior.rounds,
+                    "converged": posterior.converged,
+                    "error_pct": {
+                        run.name: {name: rounded(run.error_pct.get(name, 0.0), 3) for name in FITTED_METRICS}
+                        for run in self.runs
+                        if run.error_pct
+                    },
+                    "sd": {name: rounded(sd, 3) for name, sd in zip(names, posterior.sd, strict=True)},
+                    "not_identified": list(self.not_identified),
+                    "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
+                    "valid": dict(posterior.valid),
+                    "covariance": [
+                        [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
+                    ],
+                    "roofml": __version__,
+                },
+                "blis": self.blis,
+            }
+        )
+
+    def to_yaml(self) -> str:
+        """The text of the coefficients file."""
+        return coefficients_text(self.coefficients())
+
+    def save(self, path: str | Path) -> None:
+        """Write the coefficients file in one piece. Raises InputError where its folder does not exist."""
+        write_coefficients(Path(path), self.coefficients())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The coefficients file's content as one JSON-able mapping, without what it does not have."""
+        mapping = self.coefficients().model_dump(by_alias=True, mode="json")
+        if mapping["blis"] is None:
+            del mapping["blis"]
+        if mapping["fit"]["step_tables"] is None:
+            del mapping["fit"]["step_tables"]
+        return mapping
+
+    def _tables_for(self, run: Run) -> Any:
+        return self.deployment.reaching(run.server.max_num_batched_tokens).tables

@@ -1,0 +1,172 @@
+"""The objective of a request-level fit: latencies as smooth functions of the parameters, for a frozen schedule.
+
+- Residuals are relative to the prediction, so that a 10 ms and a 100 s request weigh alike and the mean is unbiased;
+  outliers are weighted down.
+- Requests of one run share what the formula gets wrong about it, so their number is not their information: the mean of
+  a run is never trusted further than `DECODE_DISCREPANCY` and `TTFT_DISCREPANCY`.
+- Requests that a cold start touches (`engine.cold_start`) count by their mean E2E alone: who falls into which stall is
+  chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from roofml.engine.replay import Schedule
+from roofml.latency.batch import StepSums
+from roofml.latency.components import ComponentTables, StepComponents, components
+from roofml.latency.formula import step_time
+from roofml.latency.parameters import STEP_COUNT, StepParameters
+from roofml.util.arrays import Bools, Floats, Ints
+
+DECODE_DISCREPANCY = 0.003
+"""Relative error of a run's mean decode time that no number of requests removes: servers on one host, clocks, heat."""
+TTFT_DISCREPANCY = 0.015
+"""The same for TTFT."""
+COLD_DISCREPANCY = 0.15
+"""The same for what stalls add to the E2E of the requests that a cold start touches: who meets which is chance."""
+COLD_REST = 0.03
+"""The same for the rest of their E2E: a first second has more that is slow than stalls."""
+OUTLIER = 8.0
+"""Past this many robust standard deviations a residual loses weight, in the end all: a pause of the host is no step."""
+STEP_PADDING = 65536
+"""Steps are padded to multiples of this, so that JAX compiles once and not for every schedule."""
+COLD = 2
+"""Parameters of a cold start, the last ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The schedule of one run as the fit sees it. Steps are padded; requests are those fitted."""
+
+    steps: tuple[Floats, ...]
+    """Components, new tokens, requests and whether mixed, each (padded steps,)."""
+    tables: ComponentTables
+    first: Ints
+    """(requests,) step of the first token."""
+    last: Ints
+    """(requests,) step of the last token."""
+    entered: Ints
+    """(requests,) first step that started after the request was queued."""
+    in_flight: Floats
+    """(requests,) fraction of the step in flight on arrival that was still to run: half of it, on average. When in a
+    step a request arrived the replay cannot know, and its guess in place of the mean would bias the fit: residuals
+    relative to a guess weigh the short guesses."""
+    running: Floats
+    """(requests,) requests running on arrival."""
+    cold: Floats
+    """(2, padded steps) of `Schedule`."""
+
+
+def step_columns(steps: StepSums, tables: ComponentTables) -> tuple[Floats, ...]:
+    """Components, new tokens, requests and whether mixed, each (padded steps,): what `times_and_gradients` takes."""
+    count = steps.length
+    padded = -(-count // STEP_PADDING) * STEP_PADDING
+    columns = [*components(tables, steps), steps.new_tokens, steps.requests, steps.mixed]
+    return tuple(np.concatenate((column, np.zeros(padded - count)), dtype=np.float64) for column in columns)
+
+
+def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen:
+    """What stays fixed in a round: which steps each of the `fitted` requests waits for and takes."""
+    queued = schedule.queued_us[fitted]
+    entered = np.searchsorted(schedule.step_start_us, queued - 1e-6)
+    before = np.maximum(entered - 1, 0)
+    left = schedule.step_start_us[before] + schedule.step_time_us[before] - queued
+    # How much of a stall of a second was left the replay does know.
+    stalled = schedule.cold[:, before].any(axis=0)
+    share = np.where(stalled, left / schedule.step_time_us[before], 0.5)
+    steps = step_columns(schedule.steps, tables)
+    return Frozen(
+        steps=steps,
+        tables=tables,
+        first=schedule.first_step[fitted],
+        last=schedule.last_step[fitted],
+        entered=entered,
+        in_flight=np.where((entered > 0) & (left > 0), share, 0.0),
+        running=schedule.running_at_arrival[fitted].astype(np.float64),
+        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))),
+    )
+
+
+@cache
+def _compiled(norm: float | None) -> Callable[..., Any]:
+    """JAX function: step columns, layers and step parameters -> step times and their derivatives by each parameter."""
+    import jax
+
+    def times(values: Any, columns: Any, layers: Any) -> Any:
+        *parts, new_tokens, requests, mixed = columns
+        return step_time(StepComponents(*parts), new_tokens, requests, mixed, layers, StepParameters(*values), norm)
+
+    def both(values: Any, columns: Any, layers: Any) -> Any:
+        def along(tangent: Any) -> Any:
+            return jax.jvp(lambda v: times(v, columns, layers), (values,), (tuple(tangent),))  # pyright: ignore
+
+        return [along(tangent) for tangent in np.eye(STEP_COUNT)]
+
+    return jax.jit(both)
+
+
+def times_and_gradients(values: Floats, columns: Sequence[Floats], tables: ComponentTables) -> tuple[Floats, Floats]:
+    """Step times (steps,) and their derivatives (step parameters, steps) by the parameters themselves, in float64."""
+    import jax
+
+    with jax.enable_x64(True):
+        pairs = _compiled(tables.norm)(tuple(map(float, values)), tuple(columns), tables.layers)
+        return np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
+
+
+def latencies_and_gradients(values: Floats, frozen: Frozen) -> tuple[Floats, Floats, Floats, Floats]:
+    """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
+    times, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
+    queueing, per_running, delay = values[STEP_COUNT:-COLD]
+    rows = np.vstack((times + values[-COLD:] @ frozen.cold, gradients, frozen.cold))
+    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
+    decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
+    wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
+    ttft = total[:, frozen.first + 1] - total[:, frozen.entered] + wait
+    ttft[0] += queueing + per_running * frozen.running + delay
+    outside = np.stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
+    by_steps = slice(1, STEP_COUNT + 1)
+    return (
+        decode[0],
+        ttft[0],
+        np.vstack((decode[by_steps], np.zeros_like(outside), decode[STEP_COUNT + 1 :])).T,
+        np.vstack((ttft[by_steps], outside, ttft[STEP_COUNT + 1 :])).T,
+    )
+
+
+def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:
+    """Weight of each residual (µs): relative, outliers down, and no run's mean surer than `discrepancy`."""
+    relative = measured / predicted - 1
+    sd = 1.4826 * float(np.median(np.abs(relative))) + 1e-9
+    mean_variance = max(discrepancy**2, sd**2 / len(relative))
+    outliers = 1 / np.maximum(1, np.abs(relative) / (OUTLIER * sd)) ** 2
+    return np.sqrt(outliers / (mean_variance * len(relative))) / predicted
+
+
+def latency_weights(values: Floats, frozen: Frozen, measured: tuple[Floats, Floats]) -> tuple[Floats, Floats, Floats]:
+    """Weights (requests,) of the residuals (µs) of decode times, TTFTs and E2Es: the first two, or the last of a
+    request that a cold start touched."""
+    decode, ttft = measured
+    decode_now, ttft_now, decode_by, ttft_by = latencies_and_gradients(values, frozen)
+    stalls = (decode_by + ttft_by)[:, -COLD:]
+    cold = stalls.any(axis=1)
+    several = ~cold & (decode_now > 0) & (decode > 0)  # an answer of one token, or of one chunk, has no decode time
+    of_decode, of_ttft, of_e2e = np.zeros((3, len(decode)))
+    for weights, which, truth, now, discrepancy in (
+        (of_decode, several, decode, decode_now, DECODE_DISCREPANCY),
+        (of_ttft, ~cold, ttft, ttft_now, TTFT_DISCREPANCY),
+    ):
+        if which.any():
+            weights[which] = residual_weights(truth[which], now[which], discrepancy)
+    if cold.any():
+        stall_us = float((stalls @ values[-COLD:])[cold].mean())
+        rest_us = float((decode_now + ttft_now)[cold].mean()) - stall_us
+        sd_us = float(np.hypot(COLD_DISCREPANCY * stall_us, COLD_REST * rest_us))
+        of_e2e[cold] = 1 / (sd_us * cold.sum() ** 0.5)
+    return of_decode, of_ttft, of_e2e

@@ -1,0 +1,103 @@
+"""One step's time, component by component: what physics says, what the parameters make of it, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roofml.calibration.prediction import Prediction
+from roofml.latency.batch import Batch
+from roofml.latency.components import components
+from roofml.latency.deployment import Deployment
+from roofml.latency.formula import corrected, overheads, step_times
+from roofml.latency.parameters import Parameters
+from roofml.util.arrays import Floats
+from roofml.util.display import Shown, Table, us
+
+
+@dataclass(frozen=True)
+class ComponentTime:
+    """The time of one physical resource, µs."""
+
+    physics_us: float
+    """By datasheet and measured kernels."""
+    corrected_us: float
+    """Times the parameters' correction."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StepBreakdown(Shown):
+    """The time of one step. Compute and memory of a kernel overlap, so the parts sum to more than the step."""
+
+    deployment: Deployment
+    source: str
+    """Where the parameters come from; empty where no trace of the model was used."""
+    total: Prediction
+    """µs"""
+    components: Mapping[str, ComponentTime]
+    overheads_us: Mapping[str, float]
+    outside: tuple[str, ...] = ()
+    """Ways in which the step leaves what the fit has seen."""
+
+    @property
+    def total_us(self) -> float:
+        """The step's time, µs."""
+        return self.total.value
+
+    @property
+    def interval_us(self) -> tuple[float, float] | None:
+        """Where it lies with 90 % probability, µs; None where it was fitted."""
+        return self.total.interval_90
+
+    def tables(self) -> list[Table]:
+        """Component by component."""
+        rows = [[name, us(part.physics_us), us(part.corrected_us)] for name, part in self.components.items()]
+        rows += [[f"overhead: {name}", "", us(value)] for name, value in self.overheads_us.items()]
+        rows.append(["step", "", us(self.total_us)])
+        if self.interval_us is not None:
+            rows.append(["90 % interval", *map(us, self.interval_us)])
+        how = f"with {self.source}" if self.source else "not calibrated to any trace of this model"
+        caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
+        return [Table(self.deployment.title, ["component", "physics", "corrected"], rows, caption)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `roofml predict --json` prints."""
+        return {
+            "model": self.deployment.model.name,
+            "gpu": self.deployment.gpu.name,
+            "tp": self.deployment.tp,
+            "calibrated": bool(self.source),
+            "step_time_us": self.total_us,
+            "interval_90_us": None if self.interval_us is None else list(self.interval_us),
+            "components_us": {
+                name: {"physics": part.physics_us, "corrected": part.corrected_us}
+                for name, part in self.components.items()
+            },
+            "overheads_us": dict(self.overheads_us),
+        }
+
+
+def break_down(
+    deployment: Deployment, batch: Batch, parameters: Parameters, draws: Floats, source: str, outside: tuple[str, ...]
+) -> StepBreakdown:
+    """The step that computes `batch`; `draws` (draws, parameters) of the parameters give it an interval."""
+    deployment = deployment.reaching(batch.new_tokens)
+    sums, tables, step = batch.sums(), deployment.tables, parameters.step
+    drawn = [float(step_times(tables, sums, Parameters.of(values).step)[0]) for values in draws]
+    ideal = components(tables, sums)
+    real = corrected(ideal, sums.new_tokens, step)
+    return StepBreakdown(
+        deployment=deployment,
+        source=source,
+        total=Prediction.of_draws(float(step_times(tables, sums, step)[0]), drawn),
+        components={
+            name: ComponentTime(float(physics[0]), float(fitted[0]))
+            for name, physics, fitted in zip(ideal._fields, ideal, real, strict=True)
+        },
+        overheads_us={
+            name: float(value[0])
+            for name, value in overheads(sums.requests, sums.mixed, tables.layers, step)._asdict().items()
+        },
+        outside=outside,
+    )

@@ -1,0 +1,104 @@
+"""Deployment: a model on GPUs and the engine that serves it, with the physics of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from roofml.hardware.gpu import Gpu, load_gpu
+from roofml.hardware.read_kernels import load_efficiency, tables_sha256
+from roofml.latency.components import ComponentTables, component_sd, component_tables
+from roofml.models.spec import ModelSpec, load_model
+from roofml.traces.run import Run
+from roofml.util.errors import InputError
+
+BUDGET = 2048
+"""New tokens of a step that the tables of a deployment reach to, unless a run's server allows more: vLLM's default."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What serves the model. The version is None where nobody said it."""
+
+    name: str
+    version: str | None
+    dtype: str
+    kv_dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """A model on GPUs: what the physics of its steps needs."""
+
+    model: ModelSpec
+    gpu: Gpu
+    tp: int
+    engine: Engine
+    tables: ComponentTables
+    """For steps of up to `budget` new tokens."""
+    table_sd: Mapping[str, float]
+    """Component -> relative standard deviation for shapes that were not measured; what was not has none."""
+    hf_repo: str
+    """How the model was asked for: the Hub repository or local name that its server was started with."""
+    kernels_sha256: str
+    """Digest of the kernel tables."""
+
+    @property
+    def budget(self) -> int:
+        """Most new tokens of a step that `tables` have."""
+        return len(self.tables.gemm) - 1
+
+    @property
+    def title(self) -> str:
+        """For a heading."""
+        return f"{self.model.name} on {self.gpu.name}, TP {self.tp}"
+
+    @property
+    def identity(self) -> tuple[str, str, str, int]:
+        """What it is whatever it is called: digests of config, datasheet and kernel tables, and the GPUs."""
+        return self.model.config_sha256, self.gpu.sheet_sha256, self.kernels_sha256, self.tp
+
+    def reaching(self, budget: int) -> Deployment:
+        """The same with tables of at least `budget` new tokens; other values are the same to the bit."""
+        if budget <= self.budget:
+            return self
+        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu))
+        return replace(self, tables=tables._replace(norm=self.tables.norm))
+
+
+def deploy(model: str, gpu: str, tp: int, budget: int = BUDGET) -> Deployment:
+    """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
+
+    `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file. Raises
+    InputError for what is not there or cannot be split over `tp` GPUs.
+    """
+    spec, device = load_model(model), load_gpu(gpu)
+    efficiency = load_efficiency(device)
+    return Deployment(
+        model=spec,
+        gpu=device,
+        tp=tp,
+        engine=Engine("vllm", None, spec.dtype, spec.dtype),
+        tables=component_tables(spec, device, tp, budget, efficiency),
+        table_sd=component_sd(spec, device, tp, efficiency),
+        hf_repo=model,
+        kernels_sha256=tables_sha256(device),
+    )
+
+
+def deployment_of(runs: Sequence[Run]) -> Deployment:
+    """The deployment that `runs` share. Raises InputError where they differ or one does not name its GPU."""
+    first = runs[0].server
+    for run in runs:
+        if run.server.gpu is None:
+            raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")
+        for field in ("model", "tensor_parallel", "gpu"):
+            ours, theirs = getattr(first, field), getattr(run.server, field)
+            if ours != theirs:
+                raise InputError(
+                    f"{run.name}: {field} {theirs!r} differs from {ours!r} of {runs[0].name}: one fit is of one model, "
+                    "GPU and tensor parallel size"
+                )
+    budget = max(run.server.max_num_batched_tokens for run in runs)
+    assert first.gpu is not None
+    return deploy(first.model, first.gpu, first.tensor_parallel, budget)

@@ -1,0 +1,191 @@
+"""Evaluation: how far predictions are off on held-out requests, by a protocol or with a calibration as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from roofml.calibration.calibration import Calibration
+from roofml.calibration.step_level.fit import StepData
+from roofml.engine.replay import Replay
+from roofml.traces.run import Run, told_apart
+from roofml.traces.selection import Selection
+from roofml.util.display import Shown, Table, digits, pct, us, us_range
+from roofml.validation.report import RunReport, report, summary
+from roofml.validation.step_report import JudgedCycles, cycle_table, judge_cycles
+
+HEADINGS = {
+    "e2e_mean": "E2E",
+    "ttft_mean": "TTFT",
+    "tpot_mean": "TPOT",
+    "e2e_p99": "p99 E2E",
+    "ttft_p99": "p99 TTFT",
+    "tpot_p99": "p99 TPOT",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Shown):
+    """Errors by run, and their summary. Saturated runs stand apart."""
+
+    protocol: str
+    train_fraction: float
+    caption: str
+    """How it was judged, for people to read."""
+    runs: Sequence[RunReport]
+    cycles: Sequence[JudgedCycles] = ()
+    """Cycle times of sampled steps."""
+    warnings: Sequence[str] = ()
+    """Where predictions leave what a fit has seen, and what was taken on trust."""
+    converged: bool = True
+    """Whether every fit behind it settled."""
+
+    def tables(self) -> list[Table]:
+        """Errors by run, of normal runs with their summary, then of those at overload; then cycle times."""
+        columns = ["run", "requests", *HEADINGS.values(), "request |E2E|"]
+        uncertain = any(metric.interval_us for run in self.runs for metric in run.metrics.values())
+        if uncertain:
+            columns.append("E2E, 90 %")
+        normal = [run for run in self.runs if not run.saturated]
+        saturated = [run for run in self.runs if run.saturated]
+        shown: list[Table] = []
+        caption = self.caption
+        if normal:
+            overall = summary(normal)
+            rows = [_row(run, uncertain) for run in normal]
+            for title, key in (("mean |error|", "mean_abs_error_pct"), ("worst", "max_abs_error_pct")):
+                figures = [f"{overall[name][key]:.2f}" if name in overall else "-" for name in HEADINGS]
+                single = f"{overall['request_e2e_mape'][key]:.2f}"
+                rows.append([title, "", *figures, single, *([""] if uncertain else [])])
+            if uncertain:
+                covered = [run.metrics["e2e_mean"].covered for run in normal]
+                caption += f"; measured E2E inside its interval in {sum(covered)} of {len(covered)} runs"
+            shown.append(Table("", columns, rows, caption))
+        if saturated:
+            rows = [_row(run, uncertain) for run in saturated]
+            shown.append(Table("saturated runs, never fitted where others are", columns, rows))
+        return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document of `roofml evaluate`. `summary` is over runs that are not saturated; those stand apart."""
+        return {
+            "protocol": self.protocol,
+            "train_fraction": self.train_fraction,
+            "runs": [run.to_dict() for run in self.runs],
+            "summary": summary([run for run in self.runs if not run.saturated]),
+            "summary_saturated": summary([run for run in self.runs if run.saturated]),
+            **({"steps": [cycle.to_dict() for cycle in self.cycles]} if self.cycles else {}),
+        }
+
+
+def _row(run: RunReport, uncertain: bool) -> list[str]:
+    errors = [pct(run.metrics[name].error_pct) if name in run.metrics else "-" for name in HEADINGS]
+    interval = run.metrics["e2e_mean"].interval_us
+    last = [us_range(*interval) if interval else ""] if uncertain else []
+    return [run.run, str(run.requests), *errors, f"{run.request_e2e_mape_pct:.2f}", *last]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReplayedRun(Shown):
+    """One run served again, beside what was measured."""
+
+    run: Run
+    predicted: Replay
+    report: RunReport
+    warnings: Sequence[str]
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """What the schedule was like."""
+        schedule = self.predicted.schedule
+        steps = schedule.steps
+        return {
+            "steps": steps.length,
+            "mean_batch": float(steps.requests.mean()),
+            "largest_batch": float(steps.requests.max()),
+            "cached_share_of_prompts": float(schedule.cached_tokens.sum() / self.run.prompt_tokens.sum()),
+            "preemptions": float(schedule.preemptions.sum()),
+        }
+
+    def tables(self) -> list[Table]:
+        """Latencies measured and predicted."""
+        uncertain = any(metric.interval_us for metric in self.report.metrics.values())
+        rows = [
+            [
+                name,
+                us(metric.measured_us),
+                us(metric.predicted_us),
+                pct(metric.error_pct),
+                *([us_range(*metric.interval_us)] if metric.interval_us else []),
+            ]
+            for name, metric in self.report.metrics.items()
+        ]
+        caption = ", ".join(
+            f"{key.replace('_', ' ')} {f'{value:,.0f}' if value == int(value) else digits(value, 4)}"
+            for key, value in self.facts.items()
+        )
+        columns = ["latency", "measured", "predicted", "error %", *(["90 % interval"] if uncertain else [])]
+        return [Table(self.run.name, columns, rows, caption)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `roofml replay --json` prints it."""
+        return {**self.report.to_dict(), "schedule": dict(self.facts)}
+
+    def columns(self) -> dict[str, Any]:
+        """Predicted requests, column by column; times in µs."""
+        schedule = self.predicted.schedule
+        return {
+            "request_id": self.run.request_id,
+            "arrival_us": self.run.arrival_us,
+            "ttft_us": self.predicted.ttft_us,
+            "e2e_us": self.predicted.e2e_us,
+            "first_step": schedule.first_step,
+            "last_step": schedule.last_step,
+            "cached_tokens": schedule.cached_tokens,
+            "preemptions": schedule.preemptions,
+        }
+
+
+def replay_run(calibration: Calibration, judged: Selection, progress: Any = None) -> ReplayedRun:
+    """Serve a run again, and judge the selected requests; with intervals where nothing was fitted."""
+    run = judged.run
+    predicted = calibration.replay(run, progress)
+    outside = calibration.outside(predicted.schedule.steps)
+    warnings = [*calibration.warnings_for(run), *outside]
+    return ReplayedRun(run, predicted, report(judged, predicted, calibration.replays(run)), warnings)
+
+
+def evaluate(
+    calibration: Calibration,
+    runs: Sequence[Run],
+    *,
+    after: float = 0.0,
+    until: float = 1.0,
+    steps: Sequence[StepData] = (),
+) -> Evaluation:
+    """Judge a calibration as it is on the requests between the shares `after` and `until` of each run.
+
+    The replay always starts at the run's beginning. `steps` are tables of sampled steps of the runs, to judge cycle
+    times after the same share as well. Raises InputError for a run of another model, GPU or tensor parallel size, and
+    where no successful request is left to judge.
+    """
+    runs = [run.on(calibration.deployment.gpu.name) for run in told_apart(runs)]
+    judged = [Selection.between(run, after, until) for run in runs]
+    for run in runs:
+        calibration.check(run)
+    replayed = [replay_run(calibration, selection) for selection in judged]
+    name = f"coefficients {calibration.path}" if calibration.path is not None else f"with {calibration.source}"
+    rest = f"judged on requests after the first {after:.0%}" if after else "judged on all requests"
+    return Evaluation(
+        protocol="coeffs",
+        train_fraction=after,
+        caption=f"{name}, {rest}; errors in %, + is too slow",
+        runs=[served.report for served in replayed],
+        cycles=[judge_cycles(data, runs[data.run], calibration, after) for data in steps],
+        warnings=[
+            text if text.startswith(f"{served.run.name}: ") else f"{served.run.name}: {text}"
+            for served in replayed
+            for text in served.warnings
+        ],
+    )

@@ -1,0 +1,117 @@
+"""Making a leaderboard: from what was asked for to the files that carry it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roofml.util.errors import InputError
+from roofml.util.files import check_writable, write_atomically
+from roofml.validation.leaderboard.board import board
+from roofml.validation.leaderboard.cells import Inputs, cells, folds_of, load
+from roofml.validation.leaderboard.page import markdown, picture
+from roofml.validation.leaderboard.predictors import PREDICTORS, check_installed
+
+ELSEWHERE = ("roofml", "global-9", "extended", "per-model-9", "package-prior", "wide-prior", "no-cold-start")
+"""Variants that also run by the protocols that leave out a model or a workload; the others are about the trace."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    runs: tuple[Path, ...]
+    gpu: str | None
+    steps: tuple[Path, ...]
+    protocols: tuple[str, ...]
+    predictors: tuple[str, ...]
+    """Only these; all of them where none is named."""
+    seed: int
+    all_protocols: bool
+    """Whether none was named."""
+
+    def selected(self) -> dict[str, list[str]]:
+        """Protocol -> predictors. Raises InputError for a name that is none."""
+        for name in self.predictors:
+            if name not in PREDICTORS:
+                raise InputError(f"--method {name!r}: expected one of {', '.join(PREDICTORS)}")
+        return {
+            protocol: [
+                name
+                for name, predictor in PREDICTORS.items()
+                if (
+                    name in self.predictors
+                    if self.predictors
+                    else protocol == "temporal" or predictor.kind == "baseline" or name in ELSEWHERE
+                )
+            ]
+            for protocol in self.protocols
+        }
+
+    def command(self, output: Path) -> str:
+        """The command line that makes the same board."""
+        given = [*(f"--steps {shlex.quote(str(path))}" for path in self.steps)]
+        given += [] if self.all_protocols else [f"--protocol {protocol}" for protocol in self.protocols]
+        given += [f"--method {name}" for name in self.predictors]
+        given += [f"--seed {self.seed}"] if self.seed else []
+        flags = " ".join([*([f"--gpu {self.gpu}"] if self.gpu else []), *given])
+        places = (f"{path.parent}/*" if len(self.runs) > 1 else str(path) for path in self.runs)
+        return f"roofml leaderboard {' '.join(dict.fromkeys(places))} {flags} -o {output}".replace("  ", " ")
+
+
+def written_files(output: Path | None) -> list[Path]:
+    """The Markdown file and what is put beside it. Raises InputError for a name that they would share, or cannot be."""
+    if output is None:
+        return []
+    files = [output, output.with_suffix(".json"), output.with_suffix(".png")]
+    if len(set(files)) < len(files):
+        raise InputError(f"{output}: expected a name that does not end in .json or .png, which are written beside it")
+    for file in files:
+        check_writable(file)
+    return files
+
+
+def make(
+    request: Request,
+    output: Path | None,
+    folder: Path,
+    jobs: int,
+    on_cell: Callable[[int, int, str], None],
+) -> dict[str, Any]:
+    """The board as one JSON document, written to `output` and beside it where that is given.
+
+    Cells are kept in `folder`. `on_cell(done, total, what)` is called as each is there. Raises InputError before
+    anything is computed, where the request cannot be met.
+    """
+    selected, files = request.selected(), written_files(output)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder")
+    check_installed([name for names in selected.values() for name in names], picture=output is not None)
+    steps = tuple(path.resolve() for path in request.steps)
+    inputs = Inputs(tuple(path.resolve() for path in request.runs), request.gpu, steps, request.seed)
+    runs = load(inputs).runs
+    for protocol in request.protocols:
+        folds_of(protocol, runs)
+    total, done = sum(map(len, selected.values())), 0
+
+    def computed(protocol: str, name: str, known: bool) -> None:
+        nonlocal done
+        done += 1
+        on_cell(done, total, f"{protocol} {name}{' (known)' if known else ''}")
+
+    on_cell(0, total, f"{total} cells")
+    found = board(inputs, cells(inputs, selected, folder, jobs, computed))
+    if output is not None:
+        write_atomically(output, markdown(found, request.command(output)))
+        write_atomically(files[1], as_text(found))
+        picture(found, files[2])
+    return found
+
+
+def as_text(document: object) -> str:
+    """JSON with two spaces, as it is written to files."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,141 @@
+"""Report: how far a prediction of one run is from what was measured, and the summary over runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from roofml.calibration.prediction import Prediction
+from roofml.engine.latency_model import Latencies
+from roofml.traces.selection import Selection
+from roofml.util.arrays import Floats
+
+METRICS = ("e2e_mean", "ttft_mean", "tpot_mean", "e2e_p99", "ttft_p99", "tpot_p99")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a run, measured and predicted, µs."""
+
+    measured_us: float
+    prediction: Prediction
+    """Without an interval where it was fitted."""
+
+    @property
+    def predicted_us(self) -> float:
+        """The predicted value."""
+        return self.prediction.value
+
+    @property
+    def interval_us(self) -> tuple[float, float] | None:
+        """Where the prediction says the measurement lies with 90 % probability."""
+        return self.prediction.interval_90
+
+    @property
+    def covered(self) -> bool:
+        """Whether the interval contains the measurement; False without one."""
+        interval = self.interval_us
+        return interval is not None and interval[0] <= self.measured_us <= interval[1]
+
+    @property
+    def error_pct(self) -> float:
+        """Signed: 100·(predicted/measured - 1)."""
+        return 100 * (self.predicted_us / self.measured_us - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        interval = self.interval_us
+        return {
+            "measured_us": self.measured_us,
+            "predicted_us": self.predicted_us,
+            "error_pct": self.error_pct,
+            **({} if interval is None else {"interval_90_us": list(interval)}),
+        }
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Errors of one run on the requests judged."""
+
+    run: str
+    model: str
+    gpu: str
+    tp: int
+    requests: int
+    """Requests judged."""
+    saturated: bool
+    metrics: Mapping[str, Metric]
+    request_e2e_mape_pct: float
+    """Mean over requests of |predicted/measured - 1| of E2E, %."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        return {
+            "run": self.run,
+            "model": self.model,
+            "gpu": self.gpu,
+            "tp": self.tp,
+            "requests": self.requests,
+            "saturated": self.saturated,
+            "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
+            "request_e2e_mape_pct": self.request_e2e_mape_pct,
+        }
+
+
+def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] = ()) -> RunReport:
+    """Compare a replay with its run over the selected requests.
+
+    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval.
+    """
+    run, chosen = judged.run, judged.requests
+
+    def latency(of: Latencies, kind: str) -> Floats:
+        if kind == "tpot":
+            tpot = (of.e2e_us - of.ttft_us) / np.maximum(run.output_tokens - 1, 1)
+            return tpot[chosen & (run.output_tokens > 1)]
+        return (of.e2e_us if kind == "e2e" else of.ttft_us)[chosen]
+
+    metrics: dict[str, Metric] = {}
+    for name in METRICS:
+        kind, statistic = name.split("_")
+        of: Callable[[Floats], Any] = np.mean if statistic == "mean" else _p99
+        truth = latency(run, kind)
+        if len(truth) == 0 or of(truth) <= 0:
+            continue  # TPOT is 0 where answers came in one piece: nothing to compare with
+        drawn = [float(of(latency(draw, kind))) for draw in draws]
+        metrics[name] = Metric(float(of(truth)), Prediction.of_draws(float(of(latency(predicted, kind))), drawn))
+    measured, simulated = latency(run, "e2e"), latency(predicted, "e2e")
+    return RunReport(
+        run=run.name,
+        model=run.server.model,
+        gpu=run.server.gpu or "",
+        tp=run.server.tensor_parallel,
+        requests=len(judged),
+        saturated=run.saturated,
+        metrics=metrics,
+        request_e2e_mape_pct=100 * float(np.mean(np.abs(simulated / measured - 1))),
+    )
+
+
+def _p99(values: Floats) -> float:
+    return float(np.percentile(values, 99))
+
+
+def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
+    """Mean and largest absolute error over runs, by metric, %; empty without runs."""
+    if not reports:
+        return {}
+    result: dict[str, Any] = {}
+    for name in METRICS:
+        metrics = [r.metrics[name] for r in reports if name in r.metrics]
+        if metrics:
+            errors = [abs(metric.error_pct) for metric in metrics]
+            result[name] = {"mean_abs_error_pct": float(np.mean(errors)), "max_abs_error_pct": max(errors)}
+            if all(metric.interval_us for metric in metrics):
+                result[name]["inside_interval_90_pct"] = 100 * float(np.mean([metric.covered for metric in metrics]))
+    single = [r.request_e2e_mape_pct for r in reports]
+    result["request_e2e_mape"] = {"mean_abs_error_pct": float(np.mean(single)), "max_abs_error_pct": max(single)}
+    return result
