@@ -13,7 +13,7 @@ setup:
 
 # Before every commit, under two minutes on two cores: linters, and all tests that are not marked slow.
 quick: lint
-    {{ python }} -m pytest -m "not slow" -n 2
+    {{ python }} -m pytest -m "not slow"
 
 # Everything: linters, the whole test suite, the documentation, the package.
 all: lint test docs package

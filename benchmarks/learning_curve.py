@@ -14,15 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from roofml.calibration.fit import fit
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.latency.deployment import deployment_of
-from roofml.traces.doctor import clean
-from roofml.traces.read import read_raw
+from roofml.traces.read import read_runs
+from roofml.traces.selection import Selection
 from roofml.traces.server import ServerOverrides
-from roofml.validation.cross_validation import judge
-from roofml.validation.report import summary
+from roofml.validation.cross_validation import fit_selections, judge, of_selections
+from roofml.validation.report import RunReport, summary
 from roofml.validation.splits import temporal
 
 SIZES = (50, 200, 1000, None)
@@ -32,23 +31,25 @@ BEYOND = "TPOT, saturated run with 2.5 times the context"
 METRICS = {"e2e_mean": "E2E", "tpot_mean": "TPOT", "ttft_mean": "TTFT"}
 
 
+def some_of(part: Selection, wanted: int | None) -> Selection:
+    """So many of the requests, drawn evenly; all of them for None."""
+    places = np.flatnonzero(part.requests)
+    count = len(places) if wanted is None else min(wanted, len(places))
+    chosen = np.zeros(len(part.run), np.bool_)
+    chosen[places[np.linspace(0, len(places) - 1, count).astype(int)]] = True
+    return Selection(part.run, chosen)
+
+
 def errors(folders: list[Path], size: int | None, kind: str) -> dict[str, float]:
     """Mean absolute error, %, of METRICS over the runs that are not saturated, and of TPOT over the others."""
-    diagnoses = [clean(read_raw(folder, ServerOverrides(gpu="H100"))) for folder in folders]
-    reports = []
-    for fold in temporal(diagnoses, 0.6):
-        where = deployment_of([part.run for part in fold.test])
-        masks = []
-        for part in fold.train:
-            places = np.flatnonzero(part.requests)
-            wanted = len(places) if size is None else max(1, size // len(fold.train))
-            mask = np.zeros(len(part.run), np.bool_)
-            mask[places[np.linspace(0, len(places) - 1, min(wanted, len(places))).astype(int)]] = True
-            masks.append(mask)
-        pooled = read_other_models().prior(where.model.name, where.gpu.name)
-        prior = {"pooled": pooled, "package": PACKAGE, "wide": WIDE}[kind]
-        found = fit([part.run for part in fold.train], where.tables, chosen=masks, prior=prior)
-        reports += [judge(part, where, found.values, pace=found.paces.get(part.run.name, 1.0)) for part in fold.test]
+    runs = read_runs(folders, ServerOverrides(gpu="H100"), strict=False)
+    reports: list[RunReport] = []
+    for fold in temporal(runs, 0.6):
+        deployment = deployment_of([part.run for part in fold.test])
+        drawn = [some_of(part, None if size is None else max(1, size // len(fold.train))) for part in fold.train]
+        prior = {"pooled": read_other_models().prior(deployment), "package": PACKAGE, "wide": WIDE}[kind]
+        calibration = of_selections(deployment, fit_selections(drawn, deployment, prior), drawn)
+        reports += [judge(part, calibration) for part in fold.test]
     overall = summary([r for r in reports if not r.saturated])
     found = {name: overall[name]["mean_abs_error_pct"] for name in METRICS}
     beyond = summary([r for r in reports if r.saturated])

@@ -71,7 +71,7 @@ def mixed_batches(steps: int) -> StepSums:
     rng = np.random.default_rng(0)
     decodes = rng.integers(1, 129, steps).astype(np.float64)
     chunk = rng.integers(1, 600, steps) * (np.arange(steps) % 2.0)
-    context = rng.integers(0, 1000, steps) * (chunk > 0.0)
+    context = rng.integers(0, 1000, steps).astype(np.float64) * (chunk > 0.0)
     pairs = chunk * (context + (chunk + 1) / 2)
     return StepSums(chunk, decodes, decodes + (chunk > 0), pairs, context, 700 * decodes, 0 * decodes)
 
@@ -96,11 +96,11 @@ def main() -> None:
 
     gpu = load_gpu(GPU)
     tables = component_tables(load_model(MODEL), gpu, TP, BUDGET, load_efficiency(gpu))
-    step, request = Parameters.of(PRIOR_VALUES)
+    parameters = Parameters.of(PRIOR_VALUES)
     run = made_up_run(options.requests)
-    schedule = replay(run, tables, step, request).schedule
+    schedule = replay(run, tables, parameters).schedule
     steps = schedule.steps.length
-    seconds = fastest(lambda: replay(run, tables, step, request), options.repeats)
+    seconds = fastest(lambda: replay(run, tables, parameters), options.repeats)
     blis_seconds = BLIS_SECONDS * options.requests / BLIS_REQUESTS
     print(
         f"replay      {options.requests:,} requests, {steps:,} steps, {schedule.steps.requests.mean():.0f} requests a"
@@ -111,14 +111,14 @@ def main() -> None:
     print(f"ratio       {blis_seconds / seconds:,.0f}")
 
     batches = mixed_batches(1_000_000)
-    seconds = fastest(lambda: step_times(tables, batches, step), options.repeats)
+    seconds = fastest(lambda: step_times(tables, batches, parameters.step), options.repeats)
     print(f"step_times  {batches.length:,} mixed batches: {seconds:.3f} s, {batches.length / seconds:,.0f} steps/s")
 
     requests_of_one = [(1, 400 + 5 * i, 400) for i in range(127)] + [(100, 200, 400)]
 
     def a_thousand_single_steps() -> None:
         for _ in range(1000):
-            step_times(tables, StepSums.from_requests([requests_of_one]), step)
+            step_times(tables, StepSums.from_requests([requests_of_one]), parameters.step)
 
     print(f"            one step from its list of 128 requests: {1e3 * fastest(a_thousand_single_steps, 3):.0f} µs")
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
+from roofml.traces.selection import Selection
 from roofml.traces.steps.cycles import cycles
 from roofml.traces.steps.table import SampledSteps
 from roofml.validation.leaderboard.cells import Inputs, folds_of, load
 from roofml.validation.leaderboard.predictors import PREDICTORS
-from roofml.validation.leaderboard.variants import Variant, part_as_seen
+from roofml.validation.leaderboard.variants import FitCache, Variant, seen
 from roofml.validation.report import report
 
 BASELINES = ("blackbox", "direct-calibration", "boosted-trees", "two-regime-ridge")
@@ -33,17 +33,20 @@ VIEWS = {
 METRICS = {"E2E": "e2e_mean", "TPOT": "tpot_mean", "TTFT": "ttft_mean"}
 
 
+def altered(view: Variant, part: Selection) -> Selection:
+    """The same requests of the run as the view takes it."""
+    return Selection(seen(view, part.run), part.requests)
+
+
 def errors(inputs: Inputs, name: str, view: Variant, protocol: str) -> list[float]:
     """Mean absolute errors of mean E2E, TPOT (by the tokens that were made) and TTFT over the normal runs, %."""
-    loaded = load(inputs)
-    altered = partial(part_as_seen, view, reported=loaded.reported)
     found: list[list[float]] = []
-    for fold in folds_of(protocol, loaded.diagnoses):
-        ours = replace(fold, train=tuple(map(altered, fold.train)), test=tuple(map(altered, fold.test)))
-        learned = PREDICTORS[name].learn(ours, [], loaded.reported, {}, 0)
+    for fold in folds_of(protocol, load(inputs).runs):
+        ours = replace(fold, train=tuple(altered(view, part) for part in fold.train))
+        learned = PREDICTORS[name].learn(ours, [], FitCache(), 0)
         for part in fold.test:
-            if not part.diagnosis.saturated:
-                judged = report(part.run, learned.serve(altered(part).run), part.requests, saturated=False)
+            if not part.run.saturated:
+                judged = report(part, learned.model.replay(seen(view, part.run)))
                 found.append([abs(judged.metrics[metric].error_pct) for metric in METRICS.values()])
     return np.mean(found, axis=0).tolist()
 

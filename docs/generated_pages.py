@@ -137,21 +137,11 @@ def python_page(root: Path) -> str:
     path = root / "roofml" / "__init__.py"
     session = re.compile(r"^ *>>> .*(?:\n *\S.*)*", re.MULTILINE)  # Markdown would take >>> for a quotation
     about = session.sub(lambda found: f"```pycon\n{textwrap.dedent(found[0])}\n```", doc_of(path))
-    homes = assigned(ast.parse(path.read_text("utf-8")), "_HOMES") or UNTIL_THERE_IS_A_TABLE
+    homes = assigned(ast.parse(path.read_text("utf-8")), "_HOMES")
     lines = ["# The Python interface", "", about, ""]
     for name, module in homes.items():
         lines += block(f"{module}.{name}", show_root_full_path="false")
     return "\n".join(lines)
-
-
-UNTIL_THERE_IS_A_TABLE = {
-    "StepTable": "roofml.latency.batch",
-    "load_model": "roofml.models.spec",
-    "load_gpu": "roofml.hardware.gpu",
-    "Run": "roofml.traces.run",
-    "InputError": "roofml.util.errors",
-}
-"""What the page shows of a package without `_HOMES`."""
 
 
 def room_page(root: Path, room: str) -> str:

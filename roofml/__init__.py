@@ -1,8 +1,8 @@
 """roofml: how long does a vLLM engine step take for this batch, model and GPU?
 
-Physics computes it from a Hugging Face config, a GPU datasheet and measured kernel efficiencies. A fit of serving traces
-decides what physics leaves open. A compiled replay of vLLM's scheduler turns step times into TTFT, TPOT and E2E. With
-the folders of two runs in `paths`:
+Physics computes it from a Hugging Face config, a GPU datasheet and measured kernel efficiencies. A fit of serving
+traces decides what physics leaves open. A compiled replay of vLLM's scheduler turns step times into TTFT, TPOT and E2E.
+With the folders of two runs in `paths`:
 
 >>> import roofml as rf
 >>> runs = [rf.read_run(path, gpu="H100") for path in paths]
@@ -38,6 +38,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from roofml.util.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from roofml.calibration.calibrate import fit as fit
     from roofml.calibration.calibrate import load as load
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from roofml.traces.selection import Selection as Selection
     from roofml.util.errors import InputError as InputError
     from roofml.validation.evaluation import evaluate as evaluate
-
-__version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {
     "read_run": "roofml.traces.read",

@@ -30,7 +30,13 @@ def small_run(
 ) -> Run:
     """A run without latencies on a small server, whose limits can be given."""
     n = len(arrivals)
-    limits = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "num_gpu_blocks": 100, "max_model_len": 1000, **server}
+    limits: dict[str, Any] = {
+        "max_num_seqs": 4,
+        "max_num_batched_tokens": 64,
+        "num_gpu_blocks": 100,
+        "max_model_len": 1000,
+        **server,
+    }
     return Run(
         name="small",
         server=Server(model="llama", tensor_parallel=1, block_size=16, **limits),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from ruamel.yaml import YAML
 from runfolder import Row, RunFolder, exp_config, header, row
 
 from roofml.cli.main import run
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,14 @@ def fails(*arguments: object) -> Result:
     assert result.out == ""
     assert result.err.count("\n") == 1
     return result
+
+
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+def read_yaml(text: str) -> Any:
+    return YAML(typ="safe").load(text)

@@ -28,7 +28,7 @@ def a_run(requests: int = 30) -> Run:
         name="made up",
         server=Server(MODEL, 1, 64, 2048, 16, 5000, 4096, gpu="H100"),
         request_id=counts,
-        arrival_us=1e5 * counts,
+        arrival_us=1e5 * counts.astype(np.float64),
         prompt_tokens=100 + 7 * counts,
         output_tokens=20 + counts % 5,
         prefix_group=np.full(requests, -1),

@@ -58,7 +58,6 @@ ROUND = Efficiency(
     latent_decode_rows=None,
     allreduce_bytes=np.array([1000.0, 2_000_000.0]),
     allreduce_us={2: np.array([4.0, 24.0]), 4: np.array([5.0, 35.0]), 8: np.array([6.0, 46.0])},
-    allreduce_sd=0.0,
     source="round numbers for hand-computed cases",
 )
 """So that a case can be computed by hand, and a new measurement changes none."""

@@ -1,4 +1,4 @@
-"""BlisDeployment: the model, GPU and parallelism that a BLIS step time is about, and what BLIS refuses of it.
+"""The model, GPU and parallelism that BLIS computes step times for, and the inputs that BLIS refuses.
 
 Source: sim/latency/{config,latency,trained_physics_model,moe_comm_backend}.go of inference-sim.
 """
@@ -24,7 +24,7 @@ MIN_ALPHAS, MIN_BETAS, MAX_BETAS = 3, 7, 11
 
 @dataclass(frozen=True)
 class Hardware:
-    """One entry of `hardware_config.json`. Rates in TFLOP/s and TB/s, dense; the MFUs are used by `roofline` alone."""
+    """One entry of `hardware_config.json`: dense rates in TFLOP/s, bandwidth in TB/s. Only `roofline` uses the MFUs."""
 
     tflops_peak: float
     bandwidth_tb_per_s: float
@@ -40,11 +40,11 @@ SHIPPED_HARDWARE = {
     "A100-SXM": Hardware(312.0, 2.039, 0.0, 0.38, 0.18, 80.0),
     "L40S": Hardware(362.05, 0.864, 1466.0, 0.32, 0.08, 48.0),
 }
-"""The entries BLIS ships: betas for these GPUs are fitted on its numbers, not on ours, for it will multiply its own."""
+"""The entries that BLIS ships. BLIS multiplies these numbers, so betas for these GPUs are fitted on them."""
 
 
 def hardware_of(gpu: Gpu) -> Hardware:
-    """The entry BLIS ships for `gpu`, else one from its datasheet."""
+    """Return the entry that BLIS ships for `gpu`, or one made from its datasheet."""
     shipped = SHIPPED_HARDWARE.get(gpu.name)
     if shipped is not None:
         return shipped
@@ -59,7 +59,7 @@ def hardware_of(gpu: Gpu) -> Hardware:
 
 @dataclass(frozen=True)
 class BlisDeployment:
-    """What BLIS is told by `--model`, `--hardware`, `--tp`, `--dp` and `--moe-comm-backend`."""
+    """A deployment as `--model`, `--hardware`, `--tp`, `--dp` and `--moe-comm-backend` describe it to BLIS."""
 
     model: BlisModel
     hardware: Hardware
@@ -69,12 +69,12 @@ class BlisDeployment:
 
     @property
     def expert_group(self) -> int:
-        """GPUs that the routed experts are spread over: TP·DP of a mixture, TP of a dense model."""
+        """GPUs that share the routed experts: TP·DP for a mixture of experts, TP for a dense model."""
         return self.tp * self.dp if self.model.is_moe else self.tp
 
     @property
     def flops_per_us(self) -> float:
-        """Peak matrix rate BLIS divides by, FLOP/µs: FP8 for weights of exactly one byte where the GPU has it."""
+        """Peak matrix rate that BLIS divides by, FLOP/µs: FP8 if a weight has exactly one byte and the GPU has FP8."""
         fp8 = self.model.weight_bytes == 1.0 and self.hardware.tflops_fp8 > 0
         return (self.hardware.tflops_fp8 if fp8 else self.hardware.tflops_peak) * 1e6
 
@@ -85,7 +85,7 @@ class BlisDeployment:
 
 
 def check_deployment(deployment: BlisDeployment, backend: str = "trained-physics") -> None:
-    """Raise InputError for what BLIS would refuse, or panic on, naming the field of the config or the flag."""
+    """Raise InputError for a deployment that BLIS would refuse or panic on. The message names the field or the flag."""
     model, tp, name = deployment.model, deployment.tp, deployment.model.name
     if backend not in BACKENDS:
         raise InputError(f"latency model {backend!r}: expected one of {', '.join(BACKENDS)}")
@@ -119,58 +119,62 @@ def check_deployment(deployment: BlisDeployment, backend: str = "trained-physics
     for field, size in sizes.items():
         if size % tp:
             raise InputError(f"{name}: {field} {size} does not divide by tensor parallel size {tp}, as BLIS requires")
-    known = (*ALL_GATHER, *ALL_TO_ALL)
-    if deployment.moe_comm_backend not in known:
-        raise InputError(f"moe comm backend {deployment.moe_comm_backend!r}: expected one of {', '.join(known)}")
+    backends = (*ALL_GATHER, *ALL_TO_ALL)
+    if deployment.moe_comm_backend not in backends:
+        raise InputError(f"moe comm backend {deployment.moe_comm_backend!r}: expected one of {', '.join(backends)}")
 
 
 def validate_coefficients(
-    alphas: Sequence[float], betas: Sequence[float], backend: str = "trained-physics", where: str = "coefficients"
+    alphas: Sequence[float], betas: Sequence[float], backend: str = "trained-physics", source: str = "coefficients"
 ) -> None:
-    """Raise InputError, beginning with `where`, for a set that BLIS would refuse: too few, NaN, infinite or negative.
+    """Raise InputError for coefficients that BLIS would refuse: too few, NaN, infinite or negative.
 
-    More than 3 alphas or 11 betas are ignored by BLIS but must still be valid; -0 is; `roofline` has no betas.
+    The message begins with `source`. BLIS ignores alphas after the third and betas after the eleventh, but refuses them
+    too if they are invalid. It accepts -0. `roofline` has no betas.
     """
     lists = {"alpha_coeffs": (alphas, MIN_ALPHAS)}
     if backend == "trained-physics":
         lists["beta_coeffs"] = (betas, MIN_BETAS)
     for field, (values, least) in lists.items():
         if len(values) < least:
-            raise InputError(f"{where}: {field}: expected at least {least} numbers, found {len(values)}")
+            raise InputError(f"{source}: {field}: expected at least {least} numbers, found {len(values)}")
         for index, value in enumerate(values):
             if not math.isfinite(value) or value < 0:
-                raise InputError(f"{where}: {field}[{index}]: expected a finite number >= 0, found {value:g}")
+                raise InputError(f"{source}: {field}[{index}]: expected a finite number >= 0, found {value:g}")
 
 
 @dataclass(frozen=True)
 class BlisCoefficients:
-    """A set in the one form we write: 3 alphas and 11 betas, all valid to BLIS. Made by `BlisCoefficients.of`."""
+    """Coefficients in the form that we write: 3 alphas and 11 betas, all valid to BLIS. `of` accepts other counts."""
 
     alphas: tuple[float, float, float]
-    """α0 arrival to queue, α1 at completion, α2 per output token; µs. BLIS truncates each to an integer."""
+    """α0 from arrival to the queue, α1 at completion, α2 per output token; µs. BLIS truncates each to an integer."""
     betas: tuple[float, ...]
-    """β1 .. β11 in the order of `steptime.BETA_NAMES`."""
+    """β1 .. β11 in the order of `latency.BETA_NAMES`."""
 
     def __post_init__(self) -> None:
-        """Refuse what BLIS would not take."""
+        """Raise InputError for coefficients that BLIS would refuse, and for other counts than 3 and 11."""
         validate_coefficients(self.alphas, self.betas)
         counts = (len(self.alphas), len(self.betas))
         if counts != (MIN_ALPHAS, MAX_BETAS):
             raise InputError(f"coefficients: expected 3 alphas and 11 betas, found {counts[0]} and {counts[1]}")
 
     @classmethod
-    def of(cls, alphas: Sequence[float], betas: Sequence[float], where: str = "coefficients") -> BlisCoefficients:
-        """From a set as BLIS accepts it. With fewer than 10 betas it is another formula, which 11 cannot say."""
-        validate_coefficients(alphas, betas, where=where)
+    def of(cls, alphas: Sequence[float], betas: Sequence[float], source: str = "coefficients") -> BlisCoefficients:
+        """Make 3 alphas and 11 betas from coefficients that BLIS accepts. `source` begins an error's message.
+
+        Raises InputError for fewer than 10 betas: BLIS then computes another formula, which 11 betas cannot express.
+        """
+        validate_coefficients(alphas, betas, source=source)
         if len(betas) < 10:
-            raise InputError(f"{where}: beta_coeffs: expected 10 or 11 numbers, found {len(betas)}")
-        eleven = [*betas, betas[3]] if len(betas) == 10 else betas
-        first, second, third = (abs(float(value)) for value in alphas[:3])
-        return cls((first, second, third), tuple(abs(float(value)) for value in eleven[:MAX_BETAS]))
+            raise InputError(f"{source}: beta_coeffs: expected 10 or 11 numbers, found {len(betas)}")
+        all_betas = [*betas, betas[3]] if len(betas) == 10 else betas
+        queueing, completion, per_token = (abs(float(alpha)) for alpha in alphas[:3])
+        return cls((queueing, completion, per_token), tuple(abs(float(beta)) for beta in all_betas[:MAX_BETAS]))
 
 
 def blis_deployment_of(run: Run) -> BlisDeployment:
-    """The run's model, GPU and tensor parallel size as BLIS sees them. Raises InputError without a GPU."""
+    """Return the run's model, GPU and tensor parallel size as BLIS sees them. Raises InputError without a GPU."""
     server = run.server
     if server.gpu is None:
         raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")

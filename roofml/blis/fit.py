@@ -1,9 +1,10 @@
 """The alphas and betas with which BLIS itself is most accurate on measured runs.
 
-Replay the runs in BLIS's way, freeze which requests were in which steps, and the latencies become linear in the
-coefficients (`equations`). Solve for non-negative ones with residuals relative to what was measured and weak priors,
-replay again, and so on while it gets better. The first schedule is seen in the measured latencies, so that no guess of
-ours can overload the replay. One model on one GPU, or several: BLIS ships one set for all it knows.
+A replay in BLIS's way says which requests were in which steps. With these steps fixed, the latencies are linear in the
+coefficients (`equations`). A round solves for non-negative coefficients, with residuals relative to the measured values
+and with weak priors, and replays again; a round that is worse than the best one so far is followed by half its change.
+The measured latencies give the first steps, so no guess of ours can overload the replay. The runs may be of one model
+on one GPU or of several: BLIS ships one set of coefficients for everything it knows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableTy
 from roofml.blis.deployment import BlisCoefficients, BlisDeployment
 from roofml.blis.equations import RUN_SPREAD, Equations, from_measurement, from_replay, misfit
 from roofml.blis.latency import BETA_NAMES
-from roofml.blis.replay import for_blis
+from roofml.blis.replay import BlisReplay, for_blis
 from roofml.blis.replay import replay as replay_blis
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
@@ -31,13 +32,13 @@ NAMES = (*ALPHA_NAMES, *BETA_NAMES)
 
 @dataclass(frozen=True)
 class Prior:
-    """Where a coefficient is believed to be before any run is seen, in its own unit (µs or a factor)."""
+    """What is believed of a coefficient before any run is read, in the coefficient's unit (µs or a factor)."""
 
     mean: float
     spread: float
     because: str
     least: float = 0.0
-    """The lowest value that physics allows: 1 for a read at the full bandwidth."""
+    """Lowest value that physics allows: 1 for a read at the full bandwidth."""
 
 
 PRIORS = {
@@ -56,12 +57,12 @@ PRIORS = {
     "decode_kv": Prior(1.7, 0.3, "paged attention at half to nine tenths of the bandwidth", least=1),
     "ep_communication": Prior(1, 1, "as tp_communication"),
 }
-"""Weak: what a run determines it determines; the rest stays at what kernels of this kind are known to do."""
+"""The priors are weak. A run decides what it shows; other coefficients stay at what is usual of such kernels."""
 
 
 @dataclass(frozen=True)
 class RunErrors:
-    """100·(predicted/measured - 1) of means over the fitted requests of a run, replayed with the result."""
+    """Errors 100·(predicted/measured - 1) of means over a run's fitted requests, replayed with the result."""
 
     run: str
     requests: int
@@ -72,21 +73,21 @@ class RunErrors:
 
 @dataclass(frozen=True)
 class BlisFit:
-    """Coefficients, what they reach on the data they were fitted to, and how far that data determines them."""
+    """Fitted coefficients, their errors on the data of the fit, and how well that data determines them."""
 
     coefficients: BlisCoefficients
     errors: tuple[RunErrors, ...]
     rounds: int
     moved_pct: float
-    """Largest change of a run's mean E2E between the best round and the last one tried, per cent."""
+    """Largest change of a run's mean E2E between the best round and the last round, %."""
     spread: dict[str, float]
-    """Standard deviation left to each coefficient by data and priors, at the solution, bounds ignored."""
+    """Standard deviation that data and priors leave to each coefficient at the solution. Bounds are ignored."""
     not_identified: tuple[str, ...]
-    """Coefficients of which the data says less than the prior."""
+    """Coefficients about which the data says less than the prior."""
 
     @property
     def settled(self) -> bool:
-        """Whether the rounds came to rest; if not, try more: near capacity every round moves the queue."""
+        """Whether the rounds came to rest. If not, more may help: near capacity every round moves the queue."""
         return self.moved_pct < 0.5
 
 
@@ -96,68 +97,93 @@ def fit(
     rounds: int = 8,
     priors: dict[str, Prior] | None = None,
 ) -> BlisFit:
-    """One set of coefficients for the selected requests, each run given with the deployment that served it.
+    """Fit one set of coefficients to the selected requests, each run given with the deployment that served it.
 
-    Of a run nothing after its last selected request is used, arrivals included. Raises InputError for runs without
-    usable latencies.
+    Nothing of a run after its last selected request is used, arrivals included. Raises InputError for no runs, and for
+    a run without usable latencies.
     """
     if not selections:
         raise InputError("no runs to fit")
-    believed = {**PRIORS, **(priors or {})}
-    centre = np.array([believed[name].mean for name in NAMES])
-    pull = 1 / np.array([believed[name].spread for name in NAMES])
-    floor = np.array([believed[name].least for name in NAMES])
-    taken = [(for_blis(_until_last(selection)), deployment) for selection, deployment in selections]
-    usable = [_usable(run) for run, _ in taken]
-    for (run, _), rows in zip(taken, usable, strict=True):
-        if not rows.any():
-            raise InputError(f"{run.name}: none of the first {len(run)} requests has latencies that a fit can use")
-
-    together = list(zip(taken, usable, strict=True))
-    equations = [from_measurement(run, deployment, rows) for (run, deployment), rows in together]
-    known = _Beliefs(centre, pull, floor)
-    solution, paces = _solve(equations, known)
+    prior_of = {**PRIORS, **(priors or {})}
+    beliefs = _Beliefs(
+        centre=np.array([prior_of[name].mean for name in NAMES]),
+        pull=1 / np.array([prior_of[name].spread for name in NAMES]),
+        floor=np.array([prior_of[name].least for name in NAMES]),
+    )
+    parts = [_part(selection, deployment) for selection, deployment in selections]
+    equations = [from_measurement(part.run, part.deployment, part.rows) for part in parts]
+    solution, paces = _solve(equations, beliefs)
     best, best_paces, least, moved, done = solution, paces, np.inf, np.inf, 0
-    best_means = np.full(len(taken), np.nan)
+    best_means = np.full(len(parts), np.nan)
     while done < rounds:
         done += 1
-        replayed = [replay_blis(run, on, solution[:3].tolist(), solution[3:].tolist()) for run, on in taken]
-        loss = float(np.sum((pull * (solution - centre)) ** 2) + np.sum((paces / RUN_SPREAD) ** 2))
-        for ((run, _), rows), found, pace in zip(together, replayed, paces, strict=True):
-            loss += misfit(run, found, rows, float(pace))
-        means = np.array([found.e2e_us[rows].mean() for found, rows in zip(replayed, usable, strict=True)])
+        replays = [part.replay(solution[:3].tolist(), solution[3:].tolist()) for part in parts]
+        loss = _loss(parts, replays, solution, paces, beliefs)
+        means = np.array([replay.e2e_us[part.rows].mean() for part, replay in zip(parts, replays, strict=True)])
         moved = float(100 * np.max(np.abs(means / best_means - 1)))
         if loss < least:
             best, best_paces, best_means, least = solution, paces, means, loss
             equations = [
-                from_replay(run, on, found, int(solution[0]), rows)
-                for ((run, on), rows), found in zip(together, replayed, strict=True)
+                from_replay(part.run, part.deployment, replay, int(solution[0]), part.rows)
+                for part, replay in zip(parts, replays, strict=True)
             ]
-            proposal, paces = _solve(equations, known)
+            proposal, paces = _solve(equations, beliefs)
         else:
             proposal, paces = (best + solution) / 2, (best_paces + paces) / 2
-        if np.max(pull * np.abs(proposal - best)) < 1e-3:
+        if np.max(beliefs.pull * np.abs(proposal - best)) < 1e-3:
             break
         solution = proposal
     coefficients = BlisCoefficients.of(best[:3].tolist(), best[3:].tolist())
-    errors: list[RunErrors] = []
-    for (run, on), rows in together:
-        found = replay_blis(run, on, coefficients.alphas, coefficients.betas)
-        errors.append(errors_of(run, found.ttft_us, found.e2e_us, rows))
-    precision, _ = _normal(equations, best, best_paces, known)
+    precision, _ = _normal(equations, best, best_paces, beliefs)
     spread = np.sqrt(np.diag(np.linalg.inv(precision)))[: len(NAMES)]
+    left = spread * beliefs.pull
     return BlisFit(
         coefficients=coefficients,
-        errors=tuple(errors),
+        errors=tuple(part.errors(coefficients) for part in parts),
         rounds=done,
         moved_pct=moved,
         spread=dict(zip(NAMES, map(float, spread), strict=True)),
-        not_identified=tuple(name for name, s, p in zip(NAMES, spread, pull, strict=True) if s * p > np.sqrt(0.5)),
+        not_identified=tuple(name for name, share in zip(NAMES, left, strict=True) if share > np.sqrt(0.5)),
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A run up to its last selected request, the deployment that served it, and the requests (rows) that are fitted."""
+
+    run: Run
+    deployment: BlisDeployment
+    rows: Bools
+
+    def replay(self, alphas: Sequence[float], betas: Sequence[float]) -> BlisReplay:
+        return replay_blis(self.run, self.deployment, alphas, betas)
+
+    def errors(self, coefficients: BlisCoefficients) -> RunErrors:
+        replay = self.replay(coefficients.alphas, coefficients.betas)
+        return errors_of(self.run, replay.ttft_us, replay.e2e_us, self.rows)
+
+
+def _part(selection: Selection, deployment: BlisDeployment) -> _Part:
+    """Prepare a run for the fit. Raises InputError if none of its requests can be fitted."""
+    run = for_blis(_until_last(selection))
+    rows = _usable(run)
+    if not rows.any():
+        raise InputError(f"{run.name}: none of the first {len(run)} requests has latencies that a fit can use")
+    return _Part(run, deployment, rows)
+
+
+def _loss(
+    parts: Sequence[_Part], replays: Sequence[BlisReplay], solution: Floats, paces: Floats, beliefs: _Beliefs
+) -> float:
+    """Return the loss of replayed coefficients: their distance from the priors, the paces, and the replays' misfits."""
+    loss = float(np.sum((beliefs.pull * (solution - beliefs.centre)) ** 2) + np.sum((paces / RUN_SPREAD) ** 2))
+    for part, replay, pace in zip(parts, replays, paces, strict=True):
+        loss += misfit(part.run, replay, part.rows, float(pace))
+    return loss
+
+
 def _until_last(selection: Selection) -> Run:
-    """The run up to its last selected request."""
+    """Return the run up to its last selected request. Raises InputError if none is selected."""
     chosen = np.flatnonzero(selection.requests)
     if not len(chosen):
         raise InputError(f"{selection.run.name}: no successful request to fit")
@@ -165,7 +191,10 @@ def _until_last(selection: Selection) -> Run:
 
 
 def errors_of(run: Run, ttft_us: Floats, e2e_us: Floats, rows: Bools | None = None) -> RunErrors:
-    """Signed errors of predicted means over `rows`, or over every request that was measured and that BLIS finishes."""
+    """Return the signed errors, %, of predicted means over the measured requests that BLIS finishes, and only `rows`.
+
+    Raises InputError if there is no such request.
+    """
     chosen = run.ok & np.isfinite(e2e_us)
     if rows is not None:
         chosen &= rows
@@ -173,9 +202,9 @@ def errors_of(run: Run, ttft_us: Floats, e2e_us: Floats, rows: Bools | None = No
         raise InputError(f"{run.name}: BLIS finishes none of the requests that were measured")
     tpot = (e2e_us - ttft_us) / np.where(run.output_tokens > 1, run.output_tokens - 1, np.nan)
 
-    def error(ours: Floats, measured: Floats) -> float:
-        both = chosen & np.isfinite(ours) & np.isfinite(measured)
-        return float(100 * (ours[both].mean() / measured[both].mean() - 1)) if both.any() else float("nan")
+    def error(predicted: Floats, measured: Floats) -> float:
+        both = chosen & np.isfinite(predicted) & np.isfinite(measured)
+        return float(100 * (predicted[both].mean() / measured[both].mean() - 1)) if both.any() else float("nan")
 
     return RunErrors(
         run.name,
@@ -187,48 +216,56 @@ def errors_of(run: Run, ttft_us: Floats, e2e_us: Floats, rows: Bools | None = No
 
 
 def _usable(run: Run) -> Bools:
-    """Requests with latencies that ended before the last arrival: after it the load that slowed others is cut off."""
+    """Return the requests with latencies that ended before the last arrival, or all with latencies if none did.
+
+    After the last arrival the run lacks the load that slowed the requests.
+    """
     with np.errstate(invalid="ignore"):
         sound = run.ok & (run.ttft_us > 0) & (run.e2e_us >= run.ttft_us)
         ended = run.arrival_us + run.e2e_us <= run.arrival_us[-1]
     return sound & ended if (sound & ended).any() else sound
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Beliefs:
-    """The priors as arrays: mean, 1/spread and lowest value of each coefficient."""
+    """The priors as arrays (coefficients,): mean, 1/spread and lowest value."""
 
     centre: Floats
     pull: Floats
     floor: Floats
 
 
-def _normal(equations: Sequence[Equations], solution: Floats, paces: Floats, known: _Beliefs) -> tuple[Floats, Floats]:
-    """Normal equations of coefficients and the runs' paces, priors included. Paces are around 0 and sum to it."""
-    count, runs = len(known.pull), len(equations)
+def _normal(
+    equations: Sequence[Equations], solution: Floats, paces: Floats, beliefs: _Beliefs
+) -> tuple[Floats, Floats]:
+    """Return the Gram matrix and right-hand side for the coefficients and the runs' paces, priors included.
+
+    The paces are believed to be near 0 and, much more strongly, to sum to 0.
+    """
+    count, runs = len(beliefs.pull), len(equations)
     gram, right = np.zeros((count + runs, count + runs)), np.zeros(count + runs)
-    for number, (part, pace) in enumerate(zip(equations, paces, strict=True)):
-        at = np.append(np.arange(count), count + number)
+    for index, (part, pace) in enumerate(zip(equations, paces, strict=True)):
+        unknowns = np.append(np.arange(count), count + index)
         part_gram, part_right = part.normal(solution, float(pace))
-        gram[np.ix_(at, at)] += part_gram
-        right[at] += part_right
-    gram[:count, :count] += np.diag(known.pull**2)
-    right[:count] += known.pull**2 * known.centre
+        gram[np.ix_(unknowns, unknowns)] += part_gram
+        right[unknowns] += part_right
+    gram[:count, :count] += np.diag(beliefs.pull**2)
+    right[:count] += beliefs.pull**2 * beliefs.centre
     gram[count:, count:] += (np.eye(runs) + 1e6) / RUN_SPREAD**2
     return gram, right
 
 
-def _solve(equations: Sequence[Equations], known: _Beliefs) -> tuple[Floats, Floats]:
-    """Coefficients within their bounds and the runs' paces: least squares with priors, outliers held down."""
+def _solve(equations: Sequence[Equations], beliefs: _Beliefs) -> tuple[Floats, Floats]:
+    """Solve for coefficients within their bounds and the runs' paces: least squares with priors and damped outliers."""
     runs = len(equations)
-    solution, paces = known.centre, np.zeros(runs)
-    unit = np.concatenate((1 / known.pull, np.full(runs, RUN_SPREAD)))
-    lowest = np.concatenate((known.floor, np.full(runs, -np.inf))) / unit
+    solution, paces = beliefs.centre, np.zeros(runs)
+    unit = np.concatenate((1 / beliefs.pull, np.full(runs, RUN_SPREAD)))
+    lowest = np.concatenate((beliefs.floor, np.full(runs, -np.inf))) / unit
     for _ in range(4):
-        gram, right = _normal(equations, solution, paces, known)
+        gram, right = _normal(equations, solution, paces, beliefs)
         triangle = np.linalg.cholesky(gram * np.outer(unit, unit))
         scaled = np.linalg.solve(triangle, right * unit)
         result = cast("Any", lsq_linear(triangle.T, scaled, bounds=(lowest, np.inf), method="bvls"))
-        found = cast("Floats", result.x) * unit
-        solution, paces = np.maximum(found[:-runs], known.floor), found[-runs:]
+        values = cast("Floats", result.x) * unit
+        solution, paces = np.maximum(values[:-runs], beliefs.floor), values[-runs:]
     return solution, paces

@@ -1,10 +1,10 @@
-"""What an engine step takes in BLIS: `trained-physics`, a basis of times weighted by betas, and `roofline`.
+"""How long an engine step takes in BLIS: `trained-physics`, a basis of times weighted by betas, and `roofline`.
 
     T = β1·T_pf_c + β9·T_pf_kv + β2·T_dc_c + β10·T_dc_kv + β3·T_weight + β4·T_tp + β11·T_ep + β5·L + β6·B + β7 + β8·nM
 
 With fewer than 9 betas the prefill terms are β1·max(T_pf_c, T_pf_kv), with fewer than 10 the decode terms likewise.
-T is linear in the betas: `basis` is its derivative. The basis is plain arithmetic on numbers or arrays; the replay
-compiles the same function. Source: sim/latency/{trained_physics_model,roofline}.go of inference-sim.
+T is linear in the betas, and `basis` is its derivative. The basis is plain arithmetic on numbers or arrays, so that the
+replay compiles the same function. Source: sim/latency/{trained_physics_model,roofline}.go of inference-sim.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ BETA_NAMES = (
     "decode_kv",
     "ep_communication",
 )
-"""What β1 .. β11 multiply. Dimensionless corrections, but for the overheads, which are µs."""
+"""The terms that β1 .. β11 multiply. Betas of overheads are µs; the others are factors without a unit."""
 
 INT64_MAX = 2**63 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlisSteps:
-    """Steps reduced to the sums that BLIS's formulas need; every array has shape (steps,).
+    """Steps reduced to the sums that BLIS's formulas need. Every array has shape (steps,).
 
-    A request is a prefill while its context is shorter than its prompt, else a decode if it has output tokens at all;
-    one without output counts in `requests` and nothing else.
+    A request is a prefill while its context is shorter than its prompt. After that it is a decode if it has output
+    tokens; a request without output tokens counts in `requests` alone.
     """
 
     requests: Floats
@@ -53,7 +53,7 @@ class BlisSteps:
     prefill_pairs: Floats
     """Σ over prefills of new·(prompt + new/2): `trained-physics` counts the whole prompt, not the context."""
     prefill_causal_pairs: Floats
-    """Σ over prefills of new·(context + (new-1)/2), new·context for one new token: what `roofline` counts."""
+    """Σ over prefills of new·(context + (new-1)/2), or new·context if new is 1: the pairs that `roofline` counts."""
     prefill_context: Floats
     """Σ context tokens of prefills."""
     decodes: Floats
@@ -65,7 +65,7 @@ class BlisSteps:
 
     @classmethod
     def from_batches(cls, batches: Iterable[Sequence[tuple[int, int, int, int]]]) -> BlisSteps:
-        """From steps given as lists of requests (prompt tokens, output tokens, context, new tokens)."""
+        """Make steps from lists of requests, each (prompt tokens, output tokens, context, new tokens)."""
         rows: list[list[float]] = []
         for batch in batches:
             row = [0.0] * 8
@@ -85,7 +85,7 @@ class BlisSteps:
 
 
 class Rates(NamedTuple):
-    """The constants of a deployment in `trained-physics`; µs per unit of the sums they multiply."""
+    """The constants of a deployment in `trained-physics`, in µs per unit of the sums that they multiply."""
 
     prefill_flops: float
     """Projections and MLP, per new token."""
@@ -110,10 +110,10 @@ class Rates(NamedTuple):
 
 
 def rates(deployment: BlisDeployment) -> Rates:
-    """The constants of `trained-physics` for one deployment. Raises InputError for one that BLIS refuses.
+    """Return the constants of `trained-physics` for one deployment.
 
-    With L layers, hidden size d, dkv = KV heads·(d div heads), k experts per token, N experts spread over G GPUs, a and
-    w bytes of an activation and a weight: the products of BLIS's formula, each divided by peak or bandwidth.
+    Each is the FLOP or the bytes of a term of BLIS's formula, divided by the peak rate or by the bandwidth. A head has
+    hidden size // heads elements. Raises InputError for a deployment that BLIS refuses.
     """
     check_deployment(deployment)
     model, tp, dp = deployment.model, float(deployment.tp), float(deployment.dp)
@@ -155,7 +155,7 @@ def rates(deployment: BlisDeployment) -> Rates:
 
 
 def basis_times(
-    r: Any,
+    rate: Any,
     prefill_split: bool,
     decode_split: bool,
     prefill_tokens: Any,
@@ -164,11 +164,11 @@ def basis_times(
     decode_context: Any,
     requests: Any,
 ) -> tuple[Any, ...]:
-    """What β1 .. β11 multiply in one step, or in many: arithmetic on numbers or on arrays alike."""
-    prefill_compute = r.prefill_flops * prefill_tokens + r.prefill_attention * prefill_pairs
-    prefill_kv = r.prefill_kv * prefill_tokens
-    decode_compute = r.decode_flops * decodes + r.decode_attention * decode_context
-    decode_kv = r.decode_kv * (decode_context + decodes)
+    """Return what β1 .. β11 multiply, for the sums of one step (numbers) or of many (arrays)."""
+    prefill_compute = rate.prefill_flops * prefill_tokens + rate.prefill_attention * prefill_pairs
+    prefill_kv = rate.prefill_kv * prefill_tokens
+    decode_compute = rate.decode_flops * decodes + rate.decode_attention * decode_context
+    decode_kv = rate.decode_kv * (decode_context + decodes)
     if not prefill_split:
         prefill_compute = np.maximum(prefill_compute, prefill_kv)
         prefill_kv = 0.0 * prefill_kv
@@ -176,24 +176,24 @@ def basis_times(
         decode_compute = np.maximum(decode_compute, decode_kv)
         decode_kv = 0.0 * decode_kv
     tokens = prefill_tokens + decodes
-    one = 0.0 * requests + 1.0
+    unit = 0.0 * requests + 1.0
     return (
         prefill_compute,
         decode_compute,
-        r.weights * one,
-        r.tp_communication * tokens,
-        r.layers * one,
+        rate.weights * unit,
+        rate.tp_communication * tokens,
+        rate.layers * unit,
         requests,
-        one,
-        r.interleaved_moe_layers * one,
+        unit,
+        rate.interleaved_moe_layers * unit,
         prefill_kv,
         decode_kv,
-        r.ep_communication * tokens,
+        rate.ep_communication * tokens,
     )
 
 
 def weighted_sum(t: tuple[Any, ...], betas: Any) -> Any:
-    """Σ β·t in BLIS's order of summation, so that the last bit agrees."""
+    """Return Σ β·t, added in BLIS's order so that the last bit agrees."""
     total = betas[0] * t[0] + betas[8] * t[8]
     total = total + (betas[1] * t[1] + betas[9] * t[9])
     total = total + betas[2] * t[2]
@@ -206,22 +206,22 @@ def weighted_sum(t: tuple[Any, ...], betas: Any) -> Any:
 
 
 def complete(betas: Sequence[float]) -> Floats:
-    """β1 .. β11 of a set of 7 or more: β8 to β10 are 0 and β11 is β4 where not given."""
-    eleven = np.zeros(MAX_BETAS)
-    eleven[: len(betas[:MAX_BETAS])] = betas[:MAX_BETAS]
+    """Return β1 .. β11 of a set of 7 or more betas. Missing β8 to β10 are 0, and a missing β11 is β4."""
+    filled = np.zeros(MAX_BETAS)
+    filled[: len(betas[:MAX_BETAS])] = betas[:MAX_BETAS]
     if len(betas) < MAX_BETAS:
-        eleven[10] = eleven[3]
-    return eleven
+        filled[10] = filled[3]
+    return filled
 
 
 def basis(deployment: BlisDeployment, steps: BlisSteps, betas: int = MAX_BETAS) -> Floats:
-    """(steps, 11): the derivative of the step time in β1 .. β11, µs, for a set of that many betas."""
+    """Return the derivative of the step time by β1 .. β11, shape (steps, 11), µs, for a set of `betas` betas."""
     sums = (steps.prefill_tokens, steps.prefill_pairs, steps.decodes, steps.decode_context, steps.requests)
     return np.stack(basis_times(rates(deployment), betas >= 9, betas >= 10, *sums), axis=1)
 
 
 def step_times_us(deployment: BlisDeployment, steps: BlisSteps, betas: Sequence[float]) -> Ints:
-    """`trained-physics` step times as BLIS returns them, µs: truncated, at least 1, at most the largest int64.
+    """Return `trained-physics` step times as BLIS does: µs, truncated, at least 1 and at most the largest int64.
 
     Raises InputError for betas or a deployment that BLIS refuses.
     """
@@ -233,13 +233,13 @@ def step_times_us(deployment: BlisDeployment, steps: BlisSteps, betas: Sequence[
 
 
 def clamp(times: Floats) -> Ints:
-    """BLIS's conversion to integer µs: truncated, at least 1; NaN and overflow become the largest int64."""
+    """Convert times to integer µs as BLIS does: truncated, at least 1. NaN and overflow become the largest int64."""
     overflow = ~(times < 2.0**63)
     return np.maximum(np.where(overflow, INT64_MAX, np.where(overflow, 0.0, times).astype(np.int64)), 1)
 
 
 def roofline_times_us(deployment: BlisDeployment, steps: BlisSteps) -> Ints:
-    """`roofline` step times as BLIS returns them, µs: max(compute, memory), no communication, no overhead.
+    """Return `roofline` step times as BLIS does: µs, max(compute, memory) without communication or overhead.
 
     Raises InputError for a deployment that BLIS refuses.
     """
@@ -281,17 +281,17 @@ def betas_from_step_times(
     prior: Floats | None = None,
     prior_weight: Floats | float = 0.0,
 ) -> Floats:
-    """Non-negative β1 .. β11 whose step times are nearest to `times_us`, relative to them.
+    """Return the non-negative β1 .. β11 (11,) whose step times are nearest to `times_us` (steps,), relative to them.
 
-    Minimizes Σ weights·((basis·β - T)/T)² + Σ (prior_weight·(β - prior))². Raises InputError for shapes that do not fit
-    or times that are not positive.
+    They minimize Σ weights·((basis·β - T)/T)² + Σ (prior_weight·(β - prior))². Raises InputError for shapes that do not
+    fit, and for times that are not positive.
     """
     steps, columns = basis_matrix.shape
     if times_us.shape != (steps,) or not np.all(times_us > 0):
         raise InputError(f"step times: expected {steps} positive numbers, found shape {times_us.shape}")
-    row = np.sqrt(np.ones(steps) if weights is None else weights)
+    root_weight = np.sqrt(np.ones(steps) if weights is None else weights)
     centre = np.zeros(columns) if prior is None else prior
     pull = np.broadcast_to(np.asarray(prior_weight, float), (columns,))
-    matrix = np.vstack((basis_matrix * (row / times_us)[:, None], np.diag(pull)))
-    solution, _ = cast("tuple[Floats, float]", nnls(matrix, np.concatenate((row, pull * centre))))
+    matrix = np.vstack((basis_matrix * (root_weight / times_us)[:, None], np.diag(pull)))
+    solution, _ = cast("tuple[Floats, float]", nnls(matrix, np.concatenate((root_weight, pull * centre))))
     return solution

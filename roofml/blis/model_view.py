@@ -1,6 +1,6 @@
-"""BlisModel: what BLIS sees in a Hugging Face `config.json`.
+"""What BLIS reads in a Hugging Face `config.json`.
 
-BLIS's simplifications are its own (a head is hidden size / heads, a field that is missing is 0), so this reads the raw
+BLIS has its own simplifications: a head is hidden size / heads, and a missing field is 0. So this module reads the raw
 config and not a ModelSpec. Source: sim/latency/config.go of inference-sim.
 """
 
@@ -21,7 +21,7 @@ DTYPE_BYTES = {
     "int4": 1.0,
     "nf4": 1.0,
 }
-"""Bytes of one element as BLIS has it; another name counts as 0, which its step time refuses."""
+"""Bytes of one element in BLIS. Any other name counts as 0, which its step time refuses."""
 
 _BITS_IN_NAME = re.compile(r"(?:^|[.\-_/])w(\d+)a\d+(?:$|[.\-_])", re.IGNORECASE)
 _FP8_IN_NAME = re.compile(r"(?:^|[.\-_/])fp8(?:$|[.\-_])", re.IGNORECASE)
@@ -29,7 +29,7 @@ _FP8_IN_NAME = re.compile(r"(?:^|[.\-_/])fp8(?:$|[.\-_])", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class BlisModel:
-    """The fields of BLIS's ModelConfig. Sizes in elements; 0 where the config says nothing."""
+    """The fields of BLIS's ModelConfig. Sizes are in elements; a field that the config lacks is 0."""
 
     name: str
     layers: int
@@ -47,17 +47,17 @@ class BlisModel:
     shared_expert_width: int
     """Width of all shared experts together."""
     interleave_step: int
-    """Every (step + 1)-th layer is a mixture, the others dense; 0 where all layers are alike."""
+    """Every (step + 1)-th layer is a mixture of experts and the others are dense; 0 if all layers are alike."""
     dense_width: int
     """Width of the dense layers of an interleaved model."""
     first_dense_layers: int
-    """`first_k_dense_replace`: read, and not used in its step time."""
+    """`first_k_dense_replace`: BLIS reads it and does not use it in its step time."""
     kv_lora_rank: int
     rope_head_dim: int
     dtype_bytes: float
     """Bytes of one activation or KV element."""
     quantized_bytes: float
-    """Bytes of one quantized weight; 0 where weights have the activations' type."""
+    """Bytes of one quantized weight; 0 if weights have the type of activations."""
     max_position_embeddings: int
 
     @property
@@ -67,43 +67,44 @@ class BlisModel:
 
     @property
     def is_moe(self) -> bool:
-        """A mixture to BLIS; one expert counts as dense."""
+        """Whether BLIS takes the model for a mixture of experts. A model with one expert counts as dense."""
         return self.experts >= 2
 
     @property
     def is_mla(self) -> bool:
-        """KV is kept as one compressed latent per token."""
+        """Whether the KV cache holds one compressed latent per token."""
         return self.kv_lora_rank > 0
 
     @property
     def effective_head_dim(self) -> int:
-        """Head size of BLIS's KV capacity (not of its step time)."""
+        """Head size that BLIS uses for KV capacity, in elements. Its step time does not use it."""
         return self.head_dim if self.head_dim > 0 else self.hidden_size // self.heads
 
     @property
     def moe_layers(self) -> int:
-        """Layers that are mixtures; BLIS takes all of them for one where nothing is interleaved."""
+        """Number of layers with experts. Without interleaving BLIS takes all layers of a mixture for such layers."""
         if not self.is_moe:
             return 0
         return self.layers // (self.interleave_step + 1) if self.interleave_step > 0 else self.layers
 
     def kv_bytes_per_token(self, tp: int) -> float:
-        """Bytes of one token of context on one GPU: 2·Hkv·head size/TP a layer, or one latent, unsplit."""
+        """Bytes of one token of context on one GPU: 2·KV heads·head size/TP a layer, or one unsplit latent."""
         if self.is_mla:
             return self.layers * (self.kv_lora_rank + self.rope_head_dim) * self.dtype_bytes
         return self.layers * 2 * self.kv_heads * self.effective_head_dim * self.dtype_bytes / tp
 
 
 def blis_model(config: Mapping[str, Any], name: str) -> BlisModel:
-    """`config` (a parsed `config.json`) as BLIS parses it. A multimodal config is read through its `text_config`.
+    """Return `config`, a parsed `config.json`, as BLIS parses it. A multimodal config is read through `text_config`.
 
-    Never raises: BLIS takes what is missing or of another type for 0 and refuses later (`steptime.check_deployment`).
+    It raises nothing: BLIS takes a field that is missing or has another type for 0, and refuses the model later
+    (`deployment.check_deployment`).
     """
     text = config.get("text_config")
     raw: dict[str, Any] = {**config, **cast("dict[str, Any]", text)} if isinstance(text, dict) else dict(config)
 
     def number(*keys: str) -> int:
-        """The first of `keys` that holds a number other than 0."""
+        """Return the first of `keys` that holds a number other than 0, as an integer; 0 if none does."""
         for key in keys:
             value = raw.get(key)
             if isinstance(value, int | float) and not isinstance(value, bool) and int(value) != 0:
@@ -148,19 +149,19 @@ def blis_model(config: Mapping[str, Any], name: str) -> BlisModel:
 
 
 def _quantized_bytes(quantization: object) -> float:
-    """Bytes of one weight by `quantization_config`: `bits`, fp8, the first group of compressed-tensors; else 0."""
+    """Return the bytes of one weight by `bits`, fp8 or the first group of compressed-tensors; 0 if none says it."""
     if not isinstance(quantization, dict):
         return 0.0
-    said = cast("dict[str, Any]", quantization)
-    bits = said.get("bits")
+    fields = cast("dict[str, Any]", quantization)
+    bits = fields.get("bits")
     if isinstance(bits, str):
         bits = int(bits) if re.fullmatch(r"[+-]?\d+", bits) else 0
     if isinstance(bits, int | float) and not isinstance(bits, bool) and int(bits) > 0:
         return int(bits) / 8
-    method = str(said.get("quant_method", "")).lower()
+    method = str(fields.get("quant_method", "")).lower()
     if method == "fp8":
         return 1.0
-    groups = said.get("config_groups")
+    groups = fields.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict):
         by_name = cast("dict[str, Any]", groups)
         for key in sorted(by_name):
@@ -173,7 +174,7 @@ def _quantized_bytes(quantization: object) -> float:
 
 
 def _bytes_from_name(name: str) -> float:
-    """Bytes of one weight by the model's name (w4a16: 0.5, fp8: 1), 0 where it does not say."""
+    """Return the bytes of one weight by the model's name (w4a16: 0.5, fp8: 1); 0 if the name does not say."""
     match = _BITS_IN_NAME.search(name)
     if match and int(match.group(1)) > 0:
         return int(match.group(1)) / 8

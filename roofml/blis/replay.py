@@ -1,8 +1,8 @@
-"""BLIS's way of running requests through steps, compiled: what `blis replay` would print, without BLIS.
+"""A compiled replay of BLIS's way of running requests through steps: it computes what `blis replay` prints.
 
-Where it differs from vLLM (and from roofml's native replay): a step begins when the one before it ends, times are
-whole µs, a block is found in the cache from the moment it is handed out, a prompt may be cached to its last token, a
-preempted request starts over, and the last step of a batch that empties does not hold up the next arrival.
+BLIS differs from vLLM, and from roofml's native replay: a step begins when the step before it ends, times are whole µs,
+a block is in the cache from the moment it is handed out, a prompt may be cached to its last token, a preempted request
+starts over, and the last step of a batch that empties does not hold up the next arrival.
 Source: sim/{simulator,event,batch_formation}.go and sim/kv/cache.go of inference-sim.
 """
 
@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from roofml.blis.deployment import BlisDeployment, validate_coefficients
 from roofml.blis.latency import BlisSteps, basis_times, complete, rates, weighted_sum
@@ -30,7 +29,7 @@ from roofml.engine.kv_cache import (
     take_free,
 )
 from roofml.traces.run import Run
-from roofml.util.arrays import Floats, Ints
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.jit_cache import digest_argument
 
@@ -40,28 +39,28 @@ _basis_times = njit(cache=True)(basis_times)
 _weighted_sum = njit(cache=True)(weighted_sum)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlisSchedule:
-    """Which steps BLIS took and where in them each request was; NOTHING (-1) for a request it did not finish."""
+    """The steps that BLIS ran, and which of them each request was in: NOTHING (-1) for a request it did not finish."""
 
     steps: BlisSteps
     start_us: Ints
-    """(steps,)"""
+    """(steps,) start of the step."""
     time_us: Ints
-    """(steps,)"""
+    """(steps,) duration of the step."""
     admitted_step: Ints
-    """(requests,) the step in which it began, for the last time if it was preempted."""
+    """(requests,) the step in which the request began, for the last time if it was preempted."""
     first_step: Ints
-    """(requests,) the step that made its first output token."""
+    """(requests,) the step that made the first output token."""
     last_step: Ints
-    """(requests,) the step that made its last output token."""
+    """(requests,) the step that made the last output token."""
     preemptions: Ints
-    """(requests,)"""
+    """(requests,) how often the request was preempted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BlisReplay:
-    """What BLIS predicts for every request of a run, µs; NaN for one it drops or does not finish by the horizon."""
+    """BLIS's predictions (requests,), µs: NaN for a request that it drops or does not finish by the horizon."""
 
     ttft_us: Floats
     e2e_us: Floats
@@ -69,7 +68,7 @@ class BlisReplay:
 
 
 class _Requests(NamedTuple):
-    """What the compiled loop needs of the requests, in order of arrival."""
+    """The requests as the compiled loop needs them, in order of arrival."""
 
     queued_us: Ints
     prompt: Ints
@@ -78,6 +77,8 @@ class _Requests(NamedTuple):
 
 
 class _Limits(NamedTuple):
+    """The server's settings, and the time after which no step begins."""
+
     max_num_seqs: int
     budget: int
     block_size: int
@@ -88,10 +89,10 @@ class _Limits(NamedTuple):
 
 
 def for_blis(run: Run) -> Run:
-    """`run` with prefixes as BLIS must be given them: one length for a group, and one token of each prompt its own.
+    """Return `run` with prefixes that make BLIS do what vLLM does.
 
-    BLIS computes nothing for a prompt that is cached to its last block, where vLLM computes that block again; and the
-    first row of a prefix group sets its length for all.
+    A prefix is one token shorter than the prompt at most: vLLM computes the last block of a cached prompt again, and
+    BLIS does not. All prefixes of a group have one length, because BLIS takes the group's length from its first row.
     """
     shared = np.minimum(run.prefix_tokens, run.prompt_tokens - 1)
     groups, group = np.unique(run.prefix_group, return_inverse=True)
@@ -104,24 +105,14 @@ def for_blis(run: Run) -> Run:
 def replay(run: Run, deployment: BlisDeployment, alphas: Any, betas: Any, horizon_us: int | None = None) -> BlisReplay:
     """Serve the run's requests as BLIS would with `--latency-model trained-physics` and these coefficients.
 
-    Prefixes are taken as they stand (`for_blis` makes them what vLLM does). No step begins after `horizon_us`; None is
-    no horizon, unlike BLIS's own default of twice the last arrival. Raises InputError for what BLIS would refuse, and
-    for a request that it would preempt for ever.
+    Prefixes are used as they are; `for_blis` adapts them. No step begins after `horizon_us`. None means no horizon,
+    unlike BLIS's own default of twice the last arrival. Raises InputError for input that BLIS would refuse, for no
+    requests, and for a request that it would preempt for ever.
     """
     validate_coefficients(alphas, betas)
     server = run.server
     queueing, completion, per_token = (int(alpha) for alpha in alphas[:3])
-    tokens = run.prompt_tokens + run.output_tokens
-    needs = -(-tokens // server.block_size)
-    served = (tokens <= server.max_model_len) & (run.prompt_tokens < server.max_model_len)
-    if len(run) == 0:
-        raise InputError(f"{run.name}: no requests to replay")
-    if np.any(needs[served] > server.num_gpu_blocks):
-        worst = int(np.argmax(np.where(served, needs, 0)))
-        raise InputError(
-            f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
-            f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
-        )
+    served = _served(run)
     limits = _Limits(
         server.max_num_seqs,
         server.max_num_batched_tokens,
@@ -148,29 +139,49 @@ def replay(run: Run, deployment: BlisDeployment, alphas: Any, betas: Any, horizo
     produced = run.output_tokens[served][done]
     e2e[done] = ttft[done] + decoding[done] + per_token * np.maximum(produced - 1, 0) + completion * (produced > 0)
 
-    def spread(values: Any, missing: float) -> Any:
-        everyone = np.full(len(run), missing, values.dtype)
-        everyone[served] = values
-        return everyone
+    def for_all(values: Any, missing: float) -> Any:
+        column = np.full(len(run), missing, values.dtype)
+        column[served] = values
+        return column
 
     zeros = np.zeros(len(start))
     return BlisReplay(
-        spread(ttft, np.nan),
-        spread(e2e, np.nan),
+        for_all(ttft, np.nan),
+        for_all(e2e, np.nan),
         BlisSchedule(
             BlisSteps(columns[:, 4], zeros, columns[:, 0], columns[:, 1], zeros, zeros, columns[:, 2], columns[:, 3]),
             start,
             time,
-            spread(admitted, NOTHING),
-            spread(first, NOTHING),
-            spread(last, NOTHING),
-            spread(preemptions, 0),
+            for_all(admitted, NOTHING),
+            for_all(first, NOTHING),
+            for_all(last, NOTHING),
+            for_all(preemptions, 0),
         ),
     )
 
 
-def _requests(run: Run, served: NDArray[np.bool_], queued_us: Ints, block_size: int) -> _Requests:
-    """The requests that are served, and keys for the full blocks of their prompts."""
+def _served(run: Run) -> Bools:
+    """Return the requests within `max_model_len`; BLIS drops the others.
+
+    Raises InputError for no requests, and for a request that is larger than the whole KV cache.
+    """
+    server = run.server
+    tokens = run.prompt_tokens + run.output_tokens
+    blocks = -(-tokens // server.block_size)
+    served = (tokens <= server.max_model_len) & (run.prompt_tokens < server.max_model_len)
+    if len(run) == 0:
+        raise InputError(f"{run.name}: no requests to replay")
+    if np.any(blocks[served] > server.num_gpu_blocks):
+        largest = int(np.argmax(np.where(served, blocks, 0)))
+        raise InputError(
+            f"{run.name}: request {run.request_id[largest]}: {tokens[largest]} tokens do not fit in "
+            f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
+        )
+    return served
+
+
+def _requests(run: Run, served: Bools, queued_us: Ints, block_size: int) -> _Requests:
+    """Return the served requests, with keys for the full blocks of their prompts."""
     prompt, group = run.prompt_tokens[served], run.prefix_group[served]
     shared = np.where(group >= 0, np.minimum(run.prefix_tokens[served], prompt) // block_size, 0)
     keys = block_keys(group, shared, prompt // block_size)
@@ -178,11 +189,12 @@ def _requests(run: Run, served: NDArray[np.bool_], queued_us: Ints, block_size: 
 
 
 @njit(cache=True)
-def _step_us(r: Any, betas: Floats, prefill_split: bool, decode_split: bool, row: Floats) -> int:
-    """Step time of one row of columns, truncated to whole µs and at least 1."""
+def _step_us(constants: Any, betas: Floats, prefill_split: bool, decode_split: bool, row: Floats) -> int:
+    """Return the time of the step with these columns, truncated to whole µs and at least 1."""
     if row[4] == 0:
         return 1
-    time = _weighted_sum(_basis_times(r, prefill_split, decode_split, row[0], row[1], row[2], row[3], row[4]), betas)
+    basis = _basis_times(constants, prefill_split, decode_split, row[0], row[1], row[2], row[3], row[4])
+    time = _weighted_sum(basis, betas)
     return max(1, int(time)) if time < 2.0**62 else 2**62
 
 
@@ -190,7 +202,11 @@ def _step_us(r: Any, betas: Floats, prefill_split: bool, decode_split: bool, row
 def _run(
     requests: Any, limits: Any, constants: Any, betas: Floats, prefill_split: bool, decode_split: bool, sources: Any
 ) -> Any:
-    """The loop. Returns the step columns (P, A, D, S, B), start and time, and per request what BlisSchedule holds."""
+    """Run all requests through steps.
+
+    Returns, for each step, its columns (prefill tokens, prefill pairs, decodes, decode context, requests), start and
+    time, µs; for each request its admitted, first and last step, the time of its decode steps, µs, and its preemptions.
+    """
     n = len(requests.prompt)
     block_size = limits.block_size
     cache = empty_cache(limits.blocks + 1, requests.keys.total)
@@ -199,8 +215,8 @@ def _run(
     computed = np.zeros(n, np.int64)  # tokens known by the end of the step being formed (BLIS: ComputedTokens)
     progress = np.zeros(n, np.int64)  # tokens known when the step began (BLIS: ProgressIndex)
     stored = np.zeros(n, np.int64)  # tokens in its blocks
-    held: Any = np.zeros(n, np.int64)  # blocks
-    known = np.zeros(n, np.int64)  # of them full and with a key
+    held: Any = np.zeros(n, np.int64)  # blocks it has
+    keyed = np.zeros(n, np.int64)  # blocks that are full and have a key
     new_tokens = np.zeros(n, np.int64)
     admitted_step = np.full(n, NOTHING, np.int64)
     first_step = np.full(n, NOTHING, np.int64)
@@ -248,7 +264,7 @@ def _run(
                 release(cache, blocks[slot[victim]], held[victim])
                 free_slots[limits.max_num_seqs - running_count - 1] = slot[victim]
                 slot[victim], first_step[victim] = NOTHING, NOTHING
-                held[victim], known[victim], stored[victim] = 0, 0, 0
+                held[victim], keyed[victim], stored[victim] = 0, 0, 0
                 computed[victim], progress[victim], decoding[victim] = 0, 0, 0
                 preemptions[victim] += 1
                 preempted[preempted_count] = victim
@@ -256,7 +272,7 @@ def _run(
             if slot[r] == NOTHING:
                 break
             budget -= new
-            _extend(cache, requests, limits, blocks, r, slot[r], new, held, known, stored)
+            _extend(cache, requests, limits, r, blocks[slot[r]], new, held, keyed, stored)
             new_tokens[r] = new
             computed[r] += new
             index += 1
@@ -271,13 +287,7 @@ def _run(
                 break
             hits, idle_hits = 0, 0
             if limits.prefix_caching:
-                while hits < requests.prompt[r] // block_size:
-                    block = cache.block_of_key[key_of(requests.keys, r, hits)]
-                    if block == NOTHING:
-                        break
-                    if cache.users[block] == 0:
-                        idle_hits += 1
-                    hits += 1
+                hits, idle_hits = _cached_prefix(cache, requests, r, requests.prompt[r] // block_size)
             new = min(requests.prompt[r] - hits * block_size, budget)
             if (new + block_size - 1) // block_size + idle_hits > cache.free[0]:
                 break
@@ -293,8 +303,8 @@ def _run(
                     block = cache.block_of_key[key_of(requests.keys, r, j)]
                     take_cached(cache, block)
                     blocks[slot[r], j] = block
-                held[r], known[r], stored[r] = hits, hits, hits * block_size
-                _extend(cache, requests, limits, blocks, r, slot[r], new, held, known, stored)
+                held[r], keyed[r], stored[r] = hits, hits, hits * block_size
+                _extend(cache, requests, limits, r, blocks[slot[r]], new, held, keyed, stored)
             new_tokens[r] = new
             computed[r] = hits * block_size + new
             admitted_step[r] = step
@@ -304,21 +314,9 @@ def _run(
             columns = np.concatenate((columns, np.empty_like(columns)))
             start = np.concatenate((start, np.empty_like(start)))
             times = np.concatenate((times, np.empty_like(times)))
-        row = columns[step]
-        row[:] = 0.0
-        for i in range(running_count):
-            r = running[i]
-            if new_tokens[r] == 0:
-                continue
-            row[4] += 1
-            if progress[r] < requests.prompt[r]:
-                row[0] += new_tokens[r]
-                row[1] += new_tokens[r] * (requests.prompt[r] + new_tokens[r] / 2)
-            else:
-                row[2] += 1
-                row[3] += progress[r]
+        _fill_columns(columns[step], requests, running[:running_count], new_tokens, progress)
         start[step] = now
-        times[step] = _step_us(constants, betas, prefill_split, decode_split, row)
+        times[step] = _step_us(constants, betas, prefill_split, decode_split, columns[step])
 
         kept = 0
         for i in range(running_count):
@@ -346,38 +344,51 @@ def _run(
             now = requests.queued_us[arrived]
         else:
             break
-    return (
-        columns[:step].copy(),
-        start[:step].copy(),
-        times[:step].copy(),
-        admitted_step,
-        first_step,
-        last_step,
-        decoding,
-        preemptions,
-    )
+    columns, start, times = columns[:step].copy(), start[:step].copy(), times[:step].copy()
+    return columns, start, times, admitted_step, first_step, last_step, decoding, preemptions
+
+
+@njit(cache=True)
+def _cached_prefix(cache: Any, requests: Any, r: int, blocks: int) -> tuple[int, int]:
+    """Count the leading blocks of the prompt, of `blocks`, that are in the cache, and how many of those nobody uses."""
+    hits, idle_hits = 0, 0
+    while hits < blocks:
+        block = cache.block_of_key[key_of(requests.keys, r, hits)]
+        if block == NOTHING:
+            break
+        if cache.users[block] == 0:
+            idle_hits += 1
+        hits += 1
+    return hits, idle_hits
+
+
+@njit(cache=True)
+def _fill_columns(row: Floats, requests: Any, running: Ints, new_tokens: Ints, progress: Ints) -> None:
+    """Sum the step's columns over the running requests into `row` (5,)."""
+    row[:] = 0.0
+    for r in running:
+        if new_tokens[r] == 0:
+            continue
+        row[4] += 1
+        if progress[r] < requests.prompt[r]:
+            row[0] += new_tokens[r]
+            row[1] += new_tokens[r] * (requests.prompt[r] + new_tokens[r] / 2)
+        else:
+            row[2] += 1
+            row[3] += progress[r]
 
 
 @njit(cache=True)
 def _extend(
-    cache: Any,
-    requests: Any,
-    limits: Any,
-    blocks: Any,
-    r: int,
-    slot: int,
-    new: int,
-    held: Ints,
-    known: Ints,
-    stored: Ints,
+    cache: Any, requests: Any, limits: Any, r: int, blocks: Ints, new: int, held: Ints, keyed: Ints, stored: Ints
 ) -> None:
-    """Give request r blocks for `new` more tokens; the full blocks of its prompt can be found from now on."""
+    """Add blocks for `new` more tokens to those of request r, and enter the full blocks of its prompt in the cache."""
     block_size = limits.block_size
     stored[r] += new
     while held[r] * block_size < stored[r]:
-        blocks[slot, held[r]] = take_free(cache)
+        blocks[held[r]] = take_free(cache)
         held[r] += 1
     if limits.prefix_caching:
-        while (known[r] + 1) * block_size <= min(stored[r], requests.prompt[r]):
-            remember(cache, blocks[slot, known[r]], key_of(requests.keys, r, known[r]))
-            known[r] += 1
+        while (keyed[r] + 1) * block_size <= min(stored[r], requests.prompt[r]):
+            remember(cache, blocks[keyed[r]], key_of(requests.keys, r, keyed[r]))
+            keyed[r] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.fit import StepData, fit_steps
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
-from roofml.hardware.gpu import load_gpu
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
 from roofml.latency.parameters import Parameters
 from roofml.traces.run import Run, told_apart
@@ -51,22 +50,22 @@ def fit(
 ) -> Calibration:
     """Fit the first share `until` of each run's requests: runs of one model, GPU and tensor parallel size.
 
-    Saturated runs are left out where others are there. `prior` is what is believed before, by default other models'
-    fits too; `steps` are tables of sampled steps, whose `run` is a place among the runs that are fitted (`trainable`),
-    with `steps_only` alone. Raises InputError for runs that differ in what they are of, or leave nothing to fit.
+    The fit leaves saturated runs out if there are others. `prior` is what is believed before; by default it includes
+    what fits of other models say. `steps` are tables of sampled steps to fit as well, or alone with `steps_only`; their
+    `run` is a place among the runs that are fitted (`trainable`). Raises InputError for runs of different deployments,
+    and when nothing is left to fit.
     """
     runs = told_apart(runs)
     deployment = deployment_of(runs)
-    used = trainable(runs)
-    believed = read_other_models().prior(deployment) if prior is None else prior
-    selections = first(used, until)
+    learned = trainable(runs)
+    prior = read_other_models().prior(deployment) if prior is None else prior
+    tables, selections = deployment.tables, first(learned, until)
     if steps:
-        found = fit_steps(
-            steps, used, deployment.tables, until, requests=not steps_only, on_round=on_round, prior=believed
-        )
+        requests = not steps_only
+        posterior = fit_steps(steps, learned, tables, until, requests=requests, on_round=on_round, prior=prior)
     else:
-        found = fit_parameters(selections, deployment.tables, prior=believed, on_round=on_round)
-    return calibrated(deployment, found, used, until, tuple(Path(data.table.name).name for data in steps))
+        posterior = fit_parameters(selections, tables, prior=prior, on_round=on_round)
+    return calibrated(deployment, posterior, learned, until, tuple(Path(data.table.name).name for data in steps))
 
 
 def calibrated(
@@ -77,13 +76,13 @@ def calibrated(
     step_tables: tuple[str, ...] = (),
 ) -> Calibration:
     """The calibration of a fit of `runs`, with its errors on the first share `until` of their requests."""
-    seen: list[FittedRun] = []
+    fitted_runs: list[FittedRun] = []
     for run in runs:
         judged = Selection.between(run, 0.0, until)
         pace = posterior.paces.get(run.identity)
         served = serve(run, deployment.tables, Parameters.of(posterior.values).paced(pace or 1.0))
-        seen.append(FittedRun(run.name, run.identity, pace, mean_errors_pct(judged, served), len(judged)))
-    return Calibration(deployment, posterior, tuple(seen), until, step_tables)
+        fitted_runs.append(FittedRun(run.name, run.identity, pace, mean_errors_pct(judged, served), len(judged)))
+    return Calibration(deployment, posterior, tuple(fitted_runs), until, step_tables)
 
 
 def mean_errors_pct(judged: Selection, served: Replay) -> dict[str, float]:
@@ -121,10 +120,8 @@ def load_for(path: Path, model: str, gpu: str, tp: int) -> Calibration:
     """The calibration in a coefficients file, for this deployment. Raises InputError where it is of another."""
     read = read_coefficients(path)
     deployment = deploy(model, gpu, tp)
-    pairs = {"model": (deployment.model.name, read.model.name), "GPU": (deployment.gpu.name, read.gpu)}
-    for name, (ours, theirs) in {**pairs, "tensor parallel size": (tp, read.tensor_parallel)}.items():
-        if ours != theirs:
-            raise InputError(f"{path}: {name} is {theirs}, not {ours}")
+    for what, ours, theirs in _differences(read, deployment):
+        raise InputError(f"{path}: {what} is {theirs}, not {ours}")
     return calibration_of(read, path, deployment)
 
 
@@ -137,16 +134,23 @@ def load_for_runs(path: Path, runs: Sequence[Run]) -> tuple[Calibration, list[Ru
     read = read_coefficients(path)
     runs = [run.on(read.gpu) for run in runs]
     for run in runs:
-        server = run.server
-        pairs = {
-            "model": (server.model.rsplit("/", 1)[-1].lower(), read.model.hf_repo.rsplit("/", 1)[-1].lower()),
-            "tensor parallel size": (server.tensor_parallel, read.tensor_parallel),
-            "GPU": (load_gpu(server.gpu).name if server.gpu else read.gpu, read.gpu),
-        }
-        for name, (ours, theirs) in pairs.items():
-            if ours != theirs:
-                raise InputError(f"{run.name}: {name} {ours} is not that of {path}: {theirs}")
+        for what, ours, theirs in _differences(read, deployment_of([run])):
+            raise InputError(f"{run.name}: {what} {ours} is not that of {path}: {theirs}")
     return calibration_of(read, path, deployment_of(runs)), runs
+
+
+def _differences(read: Coefficients, deployment: Deployment) -> Iterator[tuple[str, str, str]]:
+    """What a file was fitted for and a deployment is not: what, the deployment's, the file's.
+
+    A model is known by its config: the same one under another name is the same model.
+    """
+    model = deployment.model
+    if model.name.lower() != read.model.name.lower() and model.config_sha256 != read.model.config_sha256:
+        yield "model", model.name, read.model.name
+    if deployment.tp != read.tensor_parallel:
+        yield "tensor parallel size", str(deployment.tp), str(read.tensor_parallel)
+    if deployment.gpu.name != read.gpu:
+        yield "GPU", deployment.gpu.name, read.gpu
 
 
 def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Calibration:

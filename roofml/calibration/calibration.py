@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from roofml import __version__
 from roofml.calibration.coefficients import (
     SCHEMA,
     BlisSection,
@@ -29,14 +28,17 @@ from roofml.calibration.step_breakdown import StepBreakdown, break_down
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.engine.step_time import StepTimes
+from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import Batch, StepSums
-from roofml.latency.deployment import Deployment, deployment_of
+from roofml.latency.deployment import Deployment
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
+from roofml.models.spec import load_model
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.display import Shown, Table, digits, pct
 from roofml.util.errors import InputError
+from roofml.util.version import __version__
 
 DRAWS = 60
 """Replays behind an interval."""
@@ -192,21 +194,25 @@ class Calibration(Shown):
     def check(self, run: Run) -> None:
         """Raise InputError unless the run is of this calibration's model, GPU and tensor parallel size.
 
-        By what they are: a config, a datasheet and kernel tables are compared by digest, whatever they are called.
+        By what they are: a config and a datasheet are compared by digest, whatever they are called.
         """
-        if run.server.gpu is None:
-            run = run.on(self.deployment.gpu.name)
-        theirs, ours = deployment_of([run]), self.deployment
+        server, ours = run.server, self.deployment
+        if (server.model, server.gpu or ours.gpu.name, server.tensor_parallel) == (
+            ours.hf_repo,
+            ours.gpu.name,
+            ours.tp,
+        ):
+            return
+        model, gpu = load_model(server.model), load_gpu(server.gpu or ours.gpu.name)
         pairs = {
-            "model": (theirs.model.config_sha256, ours.model.config_sha256, theirs.model.name, ours.model.name),
-            "GPU": (theirs.gpu.sheet_sha256, ours.gpu.sheet_sha256, theirs.gpu.name, ours.gpu.name),
-            "tensor parallel size": (theirs.tp, ours.tp, theirs.tp, ours.tp),
+            "model": (model.name, model.config_sha256, ours.model.name, ours.model.config_sha256),
+            "GPU": (gpu.name, gpu.sheet_sha256, ours.gpu.name, ours.gpu.sheet_sha256),
+            "tensor parallel size": (str(server.tensor_parallel), "", str(ours.tp), ""),
         }
-        for name, (one, other, this, that) in pairs.items():
-            if one != other:
-                if this == that:
-                    raise InputError(f"{run.name}: {name} {this} is another than that of {self.source}, by its digest")
-                raise InputError(f"{run.name}: {name} {this} is not that of {self.source}: {that}")
+        for what, (name, digest, our_name, our_digest) in pairs.items():
+            if digest != our_digest or (not digest and name != our_name):
+                other = f"{our_name}, which has another digest" if name == our_name else our_name
+                raise InputError(f"{run.name}: {what} {name} is not that of {self.source}: {other}")
 
     @property
     def source(self) -> str:

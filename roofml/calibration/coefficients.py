@@ -103,11 +103,11 @@ class BlisSection(Strict):
 
     alpha_coeffs: list[Finite]
     beta_coeffs: list[Finite]
-    total_kv_blocks: int
-    block_size: int = 16
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
-    max_model_len: int | None = None
+    total_kv_blocks: int = Field(ge=1)
+    block_size: int = Field(16, ge=1)
+    max_num_seqs: int | None = Field(None, ge=1)
+    max_num_batched_tokens: int | None = Field(None, ge=1)
+    max_model_len: int | None = Field(None, ge=1)
 
 
 class Coefficients(Strict):
@@ -219,7 +219,7 @@ def read_coefficients(path: Path) -> Coefficients:
             if name not in expected:
                 raise InputError(f"{path}: {section}.{name}: unknown parameter, expected {', '.join(expected)}")
             bounds = BY_NAME[name]
-            if not bounds.lower <= value <= bounds.upper:
+            if not bounds.lower <= value <= bounds.upper and value != bounds.neutral:
                 raise InputError(
                     f"{path}: {section}.{name}: {value}, expected between {bounds.lower:g} and {bounds.upper:g}"
                 )

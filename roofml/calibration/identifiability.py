@@ -29,7 +29,7 @@ from roofml.util.arrays import Floats
 CHI2 = 3.84
 """Rise of chi² at the ends of a 95 % interval (one degree of freedom)."""
 WIDER = 10.0
-"""A parameter's prior made so many times wider is as good as none: what is left are the data."""
+"""Factor that makes a parameter's prior so wide that only the data decide."""
 PARTNER = 0.1
 """Smallest correlation that makes another parameter a partner."""
 AT_BOUND = 1e-3
@@ -61,11 +61,11 @@ def parameters(fit: Posterior) -> tuple[Knowledge, ...]:
     correlation = fit.covariance / np.outer(sd, sd)
     np.fill_diagonal(correlation, 0.0)
     partners = [int(i) for i in np.argmax(np.abs(correlation), axis=1)]
-    found: list[Knowledge] = []
+    knowledge: list[Knowledge] = []
     for i, name in enumerate(NAMES):
         strongest = float(correlation[i, partners[i]])
         low, high = (abs(x[i] - end[i]) < AT_BOUND * before[i] for end in (LOWER, UPPER))
-        found.append(
+        knowledge.append(
             Knowledge(
                 name=name,
                 value=float(fit.values[i]),
@@ -77,7 +77,7 @@ def parameters(fit: Posterior) -> tuple[Knowledge, ...]:
                 bound="lower" if low else "upper" if high else None,
             )
         )
-    return tuple(found)
+    return tuple(knowledge)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,18 +105,18 @@ def directions(fit: Posterior) -> tuple[Direction, ...]:
     whitening = fit.prior.whitening()
     left = whitening @ fit.covariance @ whitening.T
     shares, vectors = np.linalg.eigh(0.5 * (left + left.T))
-    found: list[Direction] = []
+    ordered: list[Direction] = []
     for share, vector in zip(shares, vectors.T, strict=True):
         weights = (half @ vector) / fit.prior.sd
         weights = weights / np.linalg.norm(weights)
         sign = np.sign(weights[np.argmax(np.abs(weights))])
-        found.append(Direction(float(np.clip(1 - share, 0, 1)), sign * weights))
-    return tuple(found)
+        ordered.append(Direction(float(np.clip(1 - share, 0, 1)), sign * weights))
+    return tuple(ordered)
 
 
-def effective_parameters(found: Sequence[Direction]) -> float:
+def effective_parameters(of_fit: Sequence[Direction]) -> float:
     """How many parameters the data decide: the sum of the directions' shares."""
-    return sum(direction.variance_removed for direction in found)
+    return sum(direction.variance_removed for direction in of_fit)
 
 
 # Profile intervals
@@ -160,8 +160,8 @@ class _Point:
         step: Floats = np.asarray(np.linalg.lstsq(jacobian[:, others], -held, rcond=None)[0], np.float64)
         low, high = LOWER[others] - self.x[others], UPPER[others] - self.x[others]
         if np.any((step < low) | (step > high)):
-            found = cast("Any", lsq_linear(jacobian[:, others], -held, bounds=(low - 1e-12, high + 1e-12)))
-            step = np.asarray(found.x, np.float64)
+            solution = cast("Any", lsq_linear(jacobian[:, others], -held, bounds=(low - 1e-12, high + 1e-12)))
+            step = np.asarray(solution.x, np.float64)
         x = self.x.copy()
         x[others] = np.clip(x[others] + step, LOWER[others], UPPER[others])
         x[index] = value
@@ -187,9 +187,9 @@ def problem_of(fit: Posterior, selections: Sequence[Selection], tables: Componen
     return Problem.of(selections, schedules, [tables] * len(schedules), to_coordinates(fit.values), fit.prior)
 
 
-def unsure(found: Sequence[Knowledge]) -> tuple[str, ...]:
+def unsure(knowledge: Sequence[Knowledge]) -> tuple[str, ...]:
     """Parameters whose covariance is a poor guide: half or more is the prior's, or a bound is active."""
-    return tuple(one.name for one in found if one.variance_removed < 0.5 or one.bound is not None)
+    return tuple(of.name for of in knowledge if of.variance_removed < 0.5 or of.bound is not None)
 
 
 def profiles(
@@ -204,7 +204,7 @@ def profiles(
     Moolgavkar 1988). `on_profile(i, n)` is called before each.
     """
     start = _Point.at(problem, solve(problem, x)[0])
-    found: list[Profile] = []
+    intervals: list[Profile] = []
     for number, name in enumerate(names):
         if on_profile is not None:
             on_profile(number, len(names))
@@ -212,8 +212,8 @@ def profiles(
         wide = replace(problem, prior=_wider(problem.prior, index))
         alone = _Point.at(wide, solve(wide, start.x)[0])
         ends = [_end(p, best, index, side) for p, best in ((problem, start), (wide, alone)) for side in (LOWER, UPPER)]
-        found.append(Profile(name, *(end for end, _ in ends), settled=all(settled for _, settled in ends)))
-    return tuple(found)
+        intervals.append(Profile(name, *(end for end, _ in ends), settled=all(settled for _, settled in ends)))
+    return tuple(intervals)
 
 
 def _wider(prior: Prior, index: int) -> Prior:

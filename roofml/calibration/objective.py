@@ -33,7 +33,7 @@ COLD_DISCREPANCY = 0.15
 COLD_REST = 0.03
 """The same for the rest of their E2E: a first second has more that is slow than stalls."""
 OUTLIER = 8.0
-"""Past this many robust standard deviations a residual loses weight, in the end all: a pause of the host is no step."""
+"""A residual beyond this many robust standard deviations loses weight: a pause of the host is no step."""
 STEP_PADDING = 65536
 """Steps are padded to multiples of this, so that JAX compiles once and not for every schedule."""
 COLD = 2

@@ -28,7 +28,7 @@ from roofml.util.yaml_io import read_mapping
 
 SCHEMA = "roofml-global/1"
 OTHER_GPU = 2.0
-"""Standard deviations are so many times wider on a GPU that no fit was made on."""
+"""Factor by which standard deviations grow on a GPU that no fit was made on."""
 
 
 class SavedPosterior(Strict):
@@ -81,7 +81,10 @@ def _is_of(member: SavedPosterior, deployment: Deployment) -> bool:
 
 
 def saved(fitted: Posterior, deployment: Deployment, runs: Sequence[str]) -> SavedPosterior:
-    """A fit, made with the package's own prior, as it is written: in so many digits as any machine finds alike."""
+    """A fit that was made with the package's own prior, as the file has it.
+
+    Values are rounded to digits that every machine computes alike.
+    """
     return SavedPosterior(
         model=deployment.model.name,
         config_sha256=deployment.model.config_sha256,

@@ -51,12 +51,16 @@ class Posterior:
         return tuple(name for name, share in zip(NAMES, left, strict=True) if share > UNDECIDED)
 
     def interval(self, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Lower and upper ends of each parameter's interval, shape (parameters,), cut at its bounds."""
+        """Lower and upper ends of each parameter's interval, shape (parameters,), cut at its bounds.
+
+        Of what is known without doubt, a parameter that a file lacks, both are its value.
+        """
         from scipy.stats import norm
 
         reach = float(norm.ppf(0.5 + level / 2)) * self.sd
         x = to_coordinates(self.values)
-        return from_coordinates(np.maximum(x - reach, LOWER)), from_coordinates(np.minimum(x + reach, UPPER))
+        low, high = from_coordinates(np.maximum(x - reach, LOWER)), from_coordinates(np.minimum(x + reach, UPPER))
+        return np.where(reach > 0, low, self.values), np.where(reach > 0, high, self.values)
 
 
 def posterior_of(prior: Prior) -> Posterior:

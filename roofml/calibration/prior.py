@@ -25,7 +25,7 @@ from roofml.latency.parameters import (
 from roofml.util.arrays import Floats
 
 MODELS_IMAGINED = 4.0
-"""`between_sd` of params counts as so many models against the scatter of those fitted."""
+"""Weight of `between_sd`, in models, against the scatter of the models that were fitted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +65,10 @@ class Prior:
         """
         normal = np.random.default_rng(seed).standard_normal((count - count // 2, len(self.mean)))
         normal = np.vstack((normal, -normal))[:count]
-        x = self.mean + normal @ np.linalg.cholesky(self.covariance).T
-        return from_coordinates(np.clip(x, LOWER, UPPER))
+        unsure = self.sd > 0  # what is known without doubt, a parameter that a file lacks, stays as it is
+        x = np.tile(self.mean, (count, 1))
+        x[:, unsure] += normal[:, unsure] @ np.linalg.cholesky(self.covariance[np.ix_(unsure, unsure)]).T
+        return from_coordinates(np.where(unsure, np.clip(x, LOWER, UPPER), x))
 
 
 PACKAGE = Prior(to_coordinates(PRIOR_VALUES), np.diag(PRIOR_SD**2), "package")

@@ -67,7 +67,7 @@ class Problem:
         place = [i for i, selection in enumerate(selections) if len(selection)]
         frozen = [freeze(schedules[i], tables[i], selections[i].requests) for i in place]
         measured = [_measured(selections[i]) for i in place]
-        weights = [latency_weights(from_coordinates(x), *one) for one in zip(frozen, measured, strict=True)]
+        weights = [latency_weights(from_coordinates(x), *of_run) for of_run in zip(frozen, measured, strict=True)]
         return cls(frozen, measured, weights, place, len(selections), prior, blocks)
 
     def qr_factor(self, x: Floats) -> Floats:

@@ -44,11 +44,11 @@ def import_(
 
     sheet = load_gpu(gpu)
     if listing:
-        found = package_versions(sheet, package_data()[0])
+        versions_of = package_versions(sheet, package_data()[0])
         if as_json:
-            print_json({"gpu": sheet.name, "versions": found})
+            print_json({"gpu": sheet.name, "versions": versions_of})
         else:
-            rows = [[kernel, ", ".join(versions)] for kernel, versions in found.items()]
+            rows = [[kernel, ", ".join(versions)] for kernel, versions in versions_of.items()]
             show([Table(f"aiconfigurator-core on {sheet.name}", ["kernel", "vLLM versions"], rows)])
         return
     if folder is not None and engine is not None:
@@ -59,14 +59,14 @@ def import_(
         if folder is None
         else import_folder(folder, source or folder.resolve().name, licence)
     )
-    where = data_folder("bench_data") / sheet.name.lower() if output is None else output
-    rows_of = write_tables(measured, sheet, {**about, "date": day}, where)
+    folder_of_tables = data_folder("bench_data") / sheet.name.lower() if output is None else output
+    rows_of = write_tables(measured, sheet, {**about, "date": day}, folder_of_tables)
     if as_json:
-        print_json({"gpu": sheet.name, **about, "date": day, "folder": str(where), "rows": rows_of})
+        print_json({"gpu": sheet.name, **about, "date": day, "folder": str(folder_of_tables), "rows": rows_of})
     elif not quiet:
         title = f"{sheet.name}: {', '.join(about.values())}"
         show([Table(title, ["table", "rows"], [[name, str(rows)] for name, rows in rows_of.items()])])
-        OUT.print(f"written: {where}", markup=False)
+        OUT.print(f"written: {folder_of_tables}", markup=False)
 
 
 @app.command("measure", epilog="Example: roofml bench measure codellama-34b-instruct-hf --gpu H100 --tp 2 -o kernels")
@@ -82,13 +82,10 @@ def measure(
     quiet: o.Quiet = False,
 ) -> None:
     """Time the shapes a model needs on this machine's GPU, and derive its tables. Needs torch."""
-    import dataclasses
-
     from roofml.hardware.gpu import load_gpu
-    from roofml.microbench import measure as m
-    from roofml.microbench.importer import import_folder, write_tables
+    from roofml.microbench.campaign import run_campaign
     from roofml.models.spec import load_model
-    from roofml.util.files import check_writable, write_atomically
+    from roofml.util.files import check_writable
 
     if device not in {"cuda", "cpu"}:
         raise InputError(f"--device {device!r}: expected cuda or cpu")
@@ -97,40 +94,22 @@ def measure(
     check_writable(output)
     spec = load_model(model)
     sheet = None if gpu is None else load_gpu(gpu)
-    spec.check_tensor_parallel(tp)
-    clock = m.Clock(device, dataclasses.replace(m.Sweep(), seconds=seconds) if device == "cuda" else m.toy())
-    said = m.environment(clock)
-    parts = {
-        "gemm": m.gemms(clock, spec, tp),
-        "moe": m.mixtures(clock, spec, tp),
-        "context_attention": m.prefill_attention(clock, spec, tp),
-        "generation_attention": m.decode_attention(clock, spec, tp),
-        "decoder_steps": m.decoder_steps(clock, spec, tp),
-        "custom_allreduce": m.allreduces(clock),
-    }
-    counts: dict[str, int] = {}
-    raw = output / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
     with progress(quiet or as_json) as shown:
-        task = shown.add_task("measuring", total=len(parts))
-        for kernel, rows in parts.items():
-            shown.update(task, description=f"measuring {kernel}", advance=1)
-            found = list(rows)
-            if found:
-                lines = [",".join(found[0]), *(",".join(map(str, row.values())) for row in found)]
-                write_atomically(raw / f"{kernel}_perf.csv", "\n".join(lines) + "\n")
-                counts[kernel] = len(found)
-    tables: dict[str, int] = {}
-    if device == "cuda" and sheet is not None:
-        about = {"source": "measured by roofml bench measure", "licence": "yours", "date": date or _today(), **said}
-        measured, _ = import_folder(raw, "", "", needed=())
-        tables = write_tables(measured, sheet, {**about, "engine": f"torch {said['torch']}"}, output)
+        task = shown.add_task("measuring", total=1)
+        campaign = run_campaign(
+            spec,
+            sheet if device == "cuda" else None,
+            tp,
+            output,
+            date=date or _today(),
+            seconds=seconds,
+            on_kernel=lambda i, n, name: shown.update(task, description=f"measuring {name}", completed=i, total=n),
+        )
     if as_json:
-        print_json({"model": spec.name, "environment": said, "folder": str(output), "raw": counts, "tables": tables})
+        print_json(campaign.to_dict())
     elif not quiet:
-        title = ", ".join(f"{key} {value}" for key, value in said.items())
-        show([Table(title, ["kernel", "times"], [[name, str(count)] for name, count in counts.items()])])
-        if clock.over:
+        show(campaign)
+        if not campaign.complete:
             OUT.print("the time was up before every shape was measured: --seconds gives it more")
         OUT.print(f"written: {output}", markup=False)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from roofml.util.display import WIDE, Shown, Table
 
@@ -53,10 +53,17 @@ def warn_of(runs: Sequence[Run]) -> None:
 
 
 def note_left_out(runs: Sequence[Run], used: Sequence[Run], quiet: bool) -> None:
-    """Say which runs a fit leaves out."""
+    """Say the doctor's warnings, and which runs a fit leaves out."""
+    warn_of(runs)
     for run in runs:
         if run not in used and not quiet:
             note(f"{run.name}: saturated, left out of the fit")
+
+
+def warn_not_converged(converged: bool) -> None:
+    """Say that a fit had not settled."""
+    if not converged:
+        warn("the schedule still moved in the last round: fit more requests, or a run at lower load")
 
 
 def print_findings(findings: Sequence[Finding], quiet: bool) -> None:
@@ -84,3 +91,8 @@ def progress(quiet: bool) -> Generator[Progress]:
         disable=quiet or not ERR.is_terminal,
     ) as shown:
         yield shown
+
+
+def show_round(shown: Progress, task: TaskID, number: int, rounds: int) -> None:
+    """Show that a fit begins this round."""
+    shown.update(task, completed=number - 1, total=rounds)

@@ -18,7 +18,7 @@ def doctor(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Say what traces, or sampled steps, really contain: traps found, what was corrected, what could not be."""
+    """Say what traces, or sampled steps, really contain: traps report, what was corrected, what could not be."""
     from roofml.traces.read import read_runs
     from roofml.traces.steps import is_steps
     from roofml.traces.steps.sampling import sampling_reports
@@ -27,7 +27,7 @@ def doctor(
     read = read_runs([path for path in runs if path not in tables], overrides, strict=False)
     samplings = sampling_reports(tables)
     if as_json:
-        print_json({"runs": [run.to_dict() for run in read], "steps": [found.to_dict() for found in samplings]})
+        print_json({"runs": [run.to_dict() for run in read], "steps": [report.to_dict() for report in samplings]})
         return
     for run in read:
         server = run.server
@@ -38,7 +38,7 @@ def doctor(
             f"{len(run)} requests, {int(run.ok.sum())} to measure"
         )
         print_findings(run.findings, quiet)
-    for found in samplings:
-        OUT.print(f"[bold]{escape(Path(found.sampling.table).name)}[/bold]")
-        OUT.print(f"  {found.sampling.samples} sampled steps of {found.sampling.steps}")
-        print_findings(found.findings, quiet)
+    for report in samplings:
+        OUT.print(f"[bold]{escape(Path(report.sampling.table).name)}[/bold]")
+        OUT.print(f"  {report.sampling.samples} sampled steps of {report.sampling.steps}")
+        print_findings(report.findings, quiet)

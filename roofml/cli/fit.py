@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note_left_out, print_json, progress, show, warn, warn_of
+from roofml.cli.console import OUT, note_left_out, print_json, progress, show, show_round, warn_not_converged
 from roofml.cli.steps import Contexts, step_data
 from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
+    from roofml.calibration.calibration import Calibration
     from roofml.calibration.prior import Prior
+    from roofml.validation.as_blis import BlisInSample
+    from roofml.validation.evaluation import Evaluation
+    from roofml.validation.step_report import JudgedCycles
 
 
 class Target(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
@@ -38,6 +44,14 @@ class PriorChoice(str, Enum):  # noqa: UP042 (typer shows the values of a str En
         return PACKAGE if self is PriorChoice.package else None
 
 
+PriorOption = Annotated[
+    PriorChoice, typer.Option(help="What is believed before: other models' fits too, or kernel measurements alone.")
+]
+ContextsFrom = Annotated[
+    Contexts, typer.Option(help="Contexts of sampled steps: of the file, the replay, KV usage, or one mean.")
+]
+
+
 @o.server_options
 def fit(
     runs: o.Runs,
@@ -45,14 +59,10 @@ def fit(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Coefficients file (YAML) to write.")] = None,
     train_fraction: o.TrainFraction = 1.0,
     target: Annotated[Target, typer.Option(help="blis: also what makes BLIS itself most accurate.")] = Target.native,
-    prior: Annotated[
-        PriorChoice, typer.Option(help="What is believed before: other models' fits too, or kernel measurements alone.")
-    ] = PriorChoice.pooled,
+    prior: PriorOption = PriorChoice.pooled,
     steps: o.Steps = None,
     steps_only: Annotated[bool, typer.Option("--steps-only", help="Fit --steps and no latency of a request.")] = False,
-    contexts: Annotated[
-        Contexts, typer.Option(help="Contexts of sampled steps: of the file, the replay, KV usage, or one mean.")
-    ] = Contexts.auto,
+    contexts: ContextsFrom = Contexts.auto,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -66,8 +76,7 @@ def fit(
     from roofml.validation.evaluation import evaluate
     from roofml.validation.step_report import cycle_table, judge_fit
 
-    if not 0 < train_fraction <= 1:
-        raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
+    o.check_train_fraction(train_fraction)
     if steps_only and not steps:
         raise InputError("--steps-only: expected --steps FILE to fit")
     if output is not None:
@@ -76,43 +85,43 @@ def fit(
     deployment_of(read)  # what is wrong with one is said before anything else
     used = trainable(read)
     sampled = step_data(steps, used, contexts)
-    warn_of(read)
     note_left_out(read, used, quiet)
     with progress(quiet or as_json) as shown:
-        task = shown.add_task("fitting", total=10)
+        on_round = partial(show_round, shown, shown.add_task("fitting", total=10))
         calibration = fit_runs(
-            read,
-            until=train_fraction,
-            prior=prior.prior(),
-            steps=sampled,
-            steps_only=steps_only,
-            on_round=lambda i, n: shown.update(task, completed=i - 1, total=n),
+            read, until=train_fraction, prior=prior.prior(), steps=sampled, steps_only=steps_only, on_round=on_round
         )
     cycles = judge_fit(sampled, used, calibration)
     as_blis = None
     if target is Target.blis:
         calibration, as_blis = with_blis(calibration, used)
-    if not calibration.converged:
-        warn("the schedule still moved in the last round: fit more requests, or a run at lower load")
+    warn_not_converged(calibration.converged)
     if output is not None:
         calibration.save(output)
     if as_json:
-        document: dict[str, Any] = {
-            "coefficients": calibration.to_dict(),
-            "output": None if output is None else str(output),
-            "parameters": calibration.rows(),
-            "converged": calibration.converged,
-            "runs": [run.to_dict() for run in evaluate(calibration, used, until=train_fraction).runs],
-            **({} if as_blis is None else {"blis_runs": [run.to_dict() for run in as_blis.runs]}),
-            **({"steps": [cycle.to_dict() for cycle in cycles]} if cycles else {}),
-        }
-        print_json(document)
+        in_sample = evaluate(calibration, used, until=train_fraction)
+        print_json(_document(calibration, in_sample, as_blis, cycles, output))
     elif output is None:
         typer.echo(calibration.to_yaml(), nl=False)
     elif not quiet:
-        show(calibration)
-        if as_blis is not None:
-            show(as_blis)
-        if cycles:
-            show([cycle_table(cycles)])
+        for part in (calibration, as_blis, [cycle_table(cycles)] if cycles else None):
+            show(part or [])
         OUT.print(f"written: {output}", markup=False)
+
+
+def _document(
+    calibration: Calibration,
+    in_sample: Evaluation,
+    as_blis: BlisInSample | None,
+    cycles: Sequence[JudgedCycles],
+    output: Path | None,
+) -> dict[str, Any]:
+    return {
+        "coefficients": calibration.to_dict(),
+        "output": output and str(output),
+        "parameters": calibration.rows(),
+        "converged": calibration.converged,
+        "runs": in_sample.to_dict()["runs"],
+        **({} if as_blis is None else {"blis_runs": [run.to_dict() for run in as_blis.runs]}),
+        **({"steps": [cycle.to_dict() for cycle in cycles]} if cycles else {}),
+    }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import note_left_out, print_json, progress, show, warn, warn_of
-from roofml.cli.fit import PriorChoice
+from roofml.cli.console import note_left_out, print_json, progress, show, show_round, warn_not_converged
+from roofml.cli.fit import PriorChoice, PriorOption
 from roofml.traces.server import ServerOverrides
-from roofml.util.errors import InputError
 
 
 @o.server_options
@@ -18,9 +18,7 @@ def identify(
     runs: o.Runs,
     overrides: ServerOverrides,
     train_fraction: o.TrainFraction = 1.0,
-    prior: Annotated[
-        PriorChoice, typer.Option(help="What is believed before: other models' fits too, or kernel measurements alone.")
-    ] = PriorChoice.pooled,
+    prior: PriorOption = PriorChoice.pooled,
     with_profiles: Annotated[
         bool, typer.Option("--profiles/--no-profiles", help="Profile intervals take most of the time.")
     ] = True,
@@ -34,11 +32,9 @@ def identify(
     from roofml.traces.read import read_runs
     from roofml.traces.selection import trainable
 
-    if not 0 < train_fraction <= 1:
-        raise InputError(f"--train-fraction {train_fraction:g}: expected more than 0 and at most 1")
+    o.check_train_fraction(train_fraction)
     read = read_runs(runs, overrides)
     deployment_of(read)  # what is wrong with one is said before anything else
-    warn_of(read)
     used = trainable(read)
     note_left_out(read, used, quiet)
     with progress(quiet or as_json) as shown:
@@ -47,7 +43,7 @@ def identify(
             read,
             until=train_fraction,
             prior=prior.prior(),
-            on_round=lambda i, n: shown.update(task, completed=i - 1, total=n),
+            on_round=partial(show_round, shown, task),
         )
         identification = identify_fit(
             calibration,
@@ -55,8 +51,7 @@ def identify(
             with_profiles,
             lambda what, i, n: shown.update(task, description=what, completed=i, total=n),
         )
-    if not calibration.converged:
-        warn("the schedule still moved in the last round: fit more requests, or a run at lower load")
+    warn_not_converged(calibration.converged)
     if as_json:
         print_json(identification.to_dict())
     else:

@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from roofml import __version__
 from roofml.cli import (
     bench,
     demo,
@@ -27,6 +26,7 @@ from roofml.cli import (
     replay,
 )
 from roofml.util.errors import InputError
+from roofml.util.version import __version__
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor.doctor, "roofml doctor runs/codegen"),

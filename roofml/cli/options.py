@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from roofml.traces.server import ServerOverrides
+from roofml.util.errors import InputError
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or trace files.", metavar="RUN...")]
 OneRun = Annotated[Path, typer.Argument(help="A run folder, or a trace file.", metavar="RUN")]
@@ -46,6 +47,12 @@ SERVER: dict[str, Any] = {
     "output_tokens": Annotated[int | None, typer.Option("--output-tokens", help="Tokens every request really made.")],
 }
 """Field of `ServerOverrides` -> its option."""
+
+
+def check_train_fraction(share: float) -> None:
+    """Raise InputError for a share of a run that is none."""
+    if not 0 < share <= 1:
+        raise InputError(f"--train-fraction {share:g}: expected more than 0 and at most 1")
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,7 +1,7 @@
-"""Writing coefficients into somebody's `defaults.yaml` of BLIS, and touching nothing else in it.
+"""Writing coefficients into a user's `defaults.yaml` of BLIS without changing anything else in it.
 
-BLIS parses that file strictly: an unknown key is fatal, and a wrong count or a negative number makes it panic. So what
-is written is validated first, provenance goes into comments, and the result is parsed again before anything is saved.
+BLIS parses that file strictly: an unknown key is fatal, and a wrong count or a negative number makes it panic. So the
+coefficients are validated first, provenance goes into comments, and the result is parsed again before it is saved.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from roofml.blis.deployment import BlisCoefficients
-from roofml.export.yaml_edit import Document, Node, line_end, line_start, parse
+from roofml.export.yaml_edit import Document, Node, line_end, line_number, line_start, parse
 from roofml.util.errors import InputError
 from roofml.util.files import write_atomically
 
 SECTION = "trained_physics_coefficients"
 TOP_LEVEL_KEYS = ("version", "defaults", "workloads", SECTION, "lora", "kv_offload_devices")
-"""All that BLIS accepts at the top level of `defaults.yaml`."""
+"""The keys that BLIS accepts at the top level of `defaults.yaml`."""
 MARK = "# roofml:"
-"""How our comment lines begin, so that the next export finds them."""
+"""Our comment lines begin with this, so that the next export finds them."""
 MAX_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """What `defaults` says of a model: the hardware BLIS takes when a command line names none."""
+    """A model's entry in `defaults`: the hardware that BLIS uses if a command line names none."""
 
     name: str
-    """As on BLIS's command line; BLIS looks it up in lower case."""
+    """Name on BLIS's command line. BLIS looks it up in lower case."""
     gpu: str
     tensor_parallel: int
     hf_repo: str
@@ -44,11 +44,11 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of a file that has not been made yet."""
+    """A change of a file that is not written yet."""
 
     path: Path
     before: str | None
-    """None where there is no such file."""
+    """None if the file does not exist."""
     after: str
 
     @property
@@ -57,13 +57,13 @@ class Edit:
         return self.after != self.before
 
     def diff(self) -> str:
-        """The change as a unified diff; empty where there is none."""
+        """Return the change as a unified diff, empty if nothing changes."""
         old = [] if self.before is None else self.before.splitlines(keepends=True)
         lines = difflib.unified_diff(old, self.after.splitlines(keepends=True), str(self.path), str(self.path))
         return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
 
     def write(self, backup: bool = True) -> Path | None:
-        """Make the change, whole or not at all. Returns the backup of what was there; None where none was needed."""
+        """Write the change, whole or not at all. Returns the path of the backup, or None if none was needed."""
         if not self.changed:
             return None
         saved = None
@@ -75,7 +75,7 @@ class Edit:
 
 
 def _free_name(path: Path, content: str) -> Path:
-    """`<path>.bak`, or the first of `.bak2`, `.bak3` .. that would not overwrite another version."""
+    """Return `<path>.bak`, or the first of `.bak2`, `.bak3` .. that does not overwrite another version."""
     number = 1
     while True:
         candidate = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
@@ -85,7 +85,10 @@ def _free_name(path: Path, content: str) -> Path:
 
 
 def read_text(path: Path) -> str | None:
-    """The text of `path` with its line breaks as they are; None where there is no such file."""
+    """Return the text of `path` with its own line breaks, or None if the file does not exist.
+
+    Raises InputError for a file that is too large, is not UTF-8 or cannot be read.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
@@ -99,17 +102,17 @@ def read_text(path: Path) -> str | None:
 
 
 def number(value: float) -> str:
-    """A coefficient as it is written: 10 significant digits, no exponent."""
+    """Return a coefficient as the files have it: 10 significant digits, no exponent."""
     return np.format_float_positional(abs(value), precision=10, fractional=False, trim="-")
 
 
 def edit_defaults(
     path: Path, coefficients: BlisCoefficients, model: ModelEntry | None = None, provenance: Sequence[str] = ()
 ) -> Edit:
-    """The change that puts `coefficients` into the `defaults.yaml` at `path`, which need not exist yet.
+    """Return the change that puts `coefficients` into the `defaults.yaml` at `path`, which may not exist yet.
 
     `provenance` becomes comment lines. The same call on the result changes nothing. Raises InputError for a file that
-    BLIS would not read, and for one in which our lines cannot be told from others (an alias to our values, say).
+    BLIS would not read, and for one in which our lines cannot be edited alone, for example if an alias uses our values.
     """
     before = read_text(path)
     text = before or ""
@@ -125,7 +128,7 @@ def edit_defaults(
 
 
 class _Editor:
-    """A text under edit: every change is followed by a new parse, so that spans are never stale."""
+    """A text under edit. It is parsed again after every change, so that the nodes' spans are never stale."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
@@ -138,16 +141,14 @@ class _Editor:
         document = parse(self.text, self.path)
         for key in document.root.keys if document.root else ():
             if key.value not in TOP_LEVEL_KEYS:
-                line = self.text.count("\n", 0, key.start) + 1
-                known = ", ".join(TOP_LEVEL_KEYS)
-                raise InputError(f"{self.path}: line {line}: unknown key {key.value!r}, BLIS accepts {known}")
+                raise self.fail(key, f"unknown key {key.value!r}, BLIS accepts {', '.join(TOP_LEVEL_KEYS)}")
         return document
 
     def fail(self, node: Node, problem: str) -> InputError:
-        return InputError(f"{self.path}: line {self.text.count(chr(10), 0, node.start) + 1}: {problem}")
+        return InputError(f"{self.path}: line {line_number(self.text, node.start)}: {problem}")
 
-    def owned(self, root: Node, node: Node) -> None:
-        """Raise unless `node` can be rewritten without changing what stands elsewhere."""
+    def check_unshared(self, root: Node, node: Node) -> None:
+        """Raise InputError if an alias elsewhere uses `node`, so that rewriting it would change other values."""
         aliases = {other.value for other in root.walk() if other.kind == "alias"}
         for inner in node.walk():
             if inner.anchor in aliases:
@@ -162,7 +163,7 @@ class _Editor:
         self.replace(end, end, gap + block)
 
     def fill(self, root: Node, key: str, block: str) -> None:
-        """Give a key that has no value, or a written null, a block below its line."""
+        """Put a block below the line of a key that has no value or a written null."""
         value = cast("Node", root.get(key))
         if value.value:
             self.replace(value.start, value.end, "")
@@ -174,14 +175,13 @@ class _Editor:
         lists = {"alpha_coeffs": coefficients.alphas, "beta_coeffs": coefficients.betas}
         root = self.document().root
         section = root.get(SECTION) if root else None
+        rows = "".join(f"  {key}: {_flow(values)}\n" for key, values in lists.items())
         if root is None or section is None:
-            rows = "".join(f"  {key}: {_flow(values)}\n" for key, values in lists.items())
             self.append_section(f"{_comments(provenance)}{SECTION}:\n{rows}")
             return
         if section.kind == "alias":
             raise self.fail(section, f"{SECTION} is an alias; write it out first")
         if section.is_empty:
-            rows = "".join(f"  {key}: {_flow(values)}\n" for key, values in lists.items())
             self.fill(root, SECTION, rows)
         elif section.kind != "mapping":
             raise self.fail(section, f"{SECTION}: expected a mapping")
@@ -202,7 +202,7 @@ class _Editor:
         if node is None:
             self.add_to(section, f"{key}: {_flow(values)}")
             return
-        self.owned(root, node)
+        self.check_unshared(root, node)
         items = node.children if node.kind == "sequence" else []
         if len(items) == len(values) and all(item.kind == "scalar" for item in items):
             for item, value in reversed(list(zip(items, values, strict=True))):
@@ -220,7 +220,7 @@ class _Editor:
             self.replace(at, at, kept)
 
     def add_to(self, mapping: Node, row: str) -> None:
-        """One more `key: value` at the end of a mapping, in its own style."""
+        """Add one `key: value` at the end of a mapping, in the mapping's own style."""
         last = mapping.children[-1] if mapping.children else None
         if mapping.flow:
             end = mapping.end - 1 if last is None else max(last.end, mapping.keys[-1].end)
@@ -232,7 +232,7 @@ class _Editor:
         self.replace(end, end, f"{gap}{' ' * indent}{row}\n")
 
     def set_comments(self, provenance: Sequence[str]) -> None:
-        """Our comment lines directly above the section, in place of those that stand there."""
+        """Replace our comment lines directly above the section."""
         root = cast("Node", self.document().root)
         end = line_start(self.text, root.key(SECTION).start)
         start = end
@@ -245,13 +245,17 @@ class _Editor:
         fields = {"GPU": model.gpu, "tensor_parallelism": str(model.tensor_parallel), "hf_repo": model.hf_repo}
         root = cast("Node", self.document().root)
         section = root.get("defaults")
-        rows = "".join(f"{{indent}}  {key}: {_plain(value)}\n" for key, value in fields.items())
+
+        def block(indent: str) -> str:
+            """Return the model's entry for a line that is indented already."""
+            rows = [f"{indent}  {key}: {_plain(value)}\n" for key, value in fields.items()]
+            return f"{_plain(name)}:\n{''.join(rows)}"
+
         if section is None:
-            block = f"{{indent}}{_plain(name)}:\n{rows}".replace("{indent}", "  ")
-            self.append_section(f"defaults:\n{block}")
+            self.append_section(f"defaults:\n  {block('  ')}")
             return
         if section.is_empty:
-            self.fill(root, "defaults", f"{{indent}}{_plain(name)}:\n{rows}".replace("{indent}", "  "))
+            self.fill(root, "defaults", f"  {block('  ')}")
             return
         if section.kind != "mapping":
             raise self.fail(section, "defaults: expected a mapping")
@@ -262,7 +266,7 @@ class _Editor:
                 self.add_to(section, f"{_plain(name)}: {{{inner}}}")
             else:
                 indent = " " * (section.keys[0].start - line_start(self.text, section.keys[0].start))
-                self.add_to(section, f"{_plain(name)}:\n{rows}".replace("{indent}", indent).rstrip("\n"))
+                self.add_to(section, block(indent).rstrip("\n"))
             return
         if entry.kind != "mapping" or entry.get("<<") is not None:
             raise self.fail(entry, f"defaults.{name}: expected a mapping written out")
@@ -273,7 +277,7 @@ class _Editor:
             if node is None:
                 self.add_to(entry, f"{key}: {_plain(value)}")
             elif node.kind != "scalar" or node.value != value:
-                self.owned(root, entry)
+                self.check_unshared(root, entry)
                 self.replace(node.start, node.end, _plain(value))
 
 
@@ -282,14 +286,9 @@ def _flow(values: Sequence[float]) -> str:
 
 
 def _plain(value: str) -> str:
-    """A scalar that YAML reads as this string (or number), quoted where it must be."""
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*", value) and value.lower() not in {
-        "null",
-        "true",
-        "false",
-        "yes",
-        "no",
-    }:
+    """Return a scalar that YAML reads as this string or number, quoted if it must be."""
+    reserved = value.lower() in {"null", "true", "false", "yes", "no"}
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*", value) and not reserved:
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -307,7 +306,7 @@ def _same_number(written: str, value: float) -> bool:
 
 
 def _check(path: Path, before: str, after: str, coefficients: BlisCoefficients, model: ModelEntry | None) -> None:
-    """Raise unless `after` says what it should and everything else as `before` did."""
+    """Raise InputError unless `after` holds the new values and everything else that `before` held."""
 
     def load(text: str) -> dict[str, Any]:
         return cast("dict[str, Any]", YAML(typ="safe", pure=True).load(text) or {})
@@ -316,21 +315,21 @@ def _check(path: Path, before: str, after: str, coefficients: BlisCoefficients, 
         old, new = load(before), load(after)
     except YAMLError:
         raise InputError(f"{path}: cannot be edited in place; write {SECTION} out in block style first") from None
-    ours = new.pop(SECTION)
+    section = new.pop(SECTION)
     old.pop(SECTION, None)
-    wanted = {
+    expected_section = {
         "alpha_coeffs": [float(number(value)) for value in coefficients.alphas],
         "beta_coeffs": [float(number(value)) for value in coefficients.betas],
     }
     if model is not None:
         name = model.name.lower()
         entry = dict(new["defaults"].pop(name))
-        expected: dict[str, Any] = {**((old.get("defaults") or {}).pop(name, None) or {})}
-        expected |= {"GPU": model.gpu, "tensor_parallelism": model.tensor_parallel, "hf_repo": model.hf_repo}
-        if entry != expected:
+        expected_entry: dict[str, Any] = {**((old.get("defaults") or {}).pop(name, None) or {})}
+        expected_entry |= {"GPU": model.gpu, "tensor_parallelism": model.tensor_parallel, "hf_repo": model.hf_repo}
+        if entry != expected_entry:
             raise InputError(f"{path}: defaults.{name} cannot be edited in place; write the entry out first")
         if not new["defaults"] and not old.get("defaults"):
             new.pop("defaults")
             old.pop("defaults", None)
-    if ours != wanted or old != new:
+    if section != expected_section or old != new:
         raise InputError(f"{path}: {SECTION} cannot be edited in place; write the section out in block style first")

@@ -1,4 +1,4 @@
-"""One calibrated deployment as BLIS takes it: coefficients, the flags that belong to them, and an index of several."""
+"""A calibrated deployment for BLIS: coefficients, the flags that belong to them, and an index of deployments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from roofml.util.errors import InputError
 
 @dataclass(frozen=True)
 class BlisExport:
-    """What a BLIS user needs of one fit. The KV blocks are always among it: BLIS counts them wrongly."""
+    """What a BLIS user needs of one fit. It always holds the KV blocks, because BLIS counts them wrongly."""
 
     model: ModelEntry
     coefficients: BlisCoefficients
@@ -30,7 +30,7 @@ class BlisExport:
     provenance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse counts that BLIS would not take."""
+        """Raise InputError for counts that BLIS would refuse."""
         for field in ("total_kv_blocks", "block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len"):
             value = getattr(self, field)
             if value is not None and value < 1:
@@ -38,20 +38,14 @@ class BlisExport:
 
     @property
     def slug(self) -> str:
-        """Name of its files: model, GPU and tensor parallel size."""
+        """The deployment's name in file names: model, GPU and tensor parallel size."""
         name = re.sub(r"[^a-z0-9._-]+", "-", self.model.name.lower().rsplit("/", 1)[-1])
         return f"{name}-{self.model.gpu.lower()}-tp{self.model.tensor_parallel}"
 
     def server_flags(self) -> list[str]:
-        """The flags besides coefficients that make BLIS run the deployment that was measured."""
-        flags = [
-            "--model",
-            self.model.name.lower(),
-            "--hardware",
-            self.model.gpu,
-            "--tp",
-            str(self.model.tensor_parallel),
-        ]
+        """Return the flags, without coefficients, that make BLIS run the measured deployment."""
+        model = self.model
+        flags = ["--model", model.name.lower(), "--hardware", model.gpu, "--tp", str(model.tensor_parallel)]
         flags += ["--latency-model", "trained-physics", "--total-kv-blocks", str(self.total_kv_blocks)]
         flags += ["--block-size-in-tokens", str(self.block_size)]
         limits = {
@@ -64,27 +58,28 @@ class BlisExport:
         return flags
 
     def coefficient_flags(self) -> list[str]:
-        """The coefficients on the command line; both flags together beat the defaults file."""
+        """Return the coefficients as flags. Both flags together override the defaults file."""
         alphas, betas = self.coefficients.alphas, self.coefficients.betas
         return ["--alpha-coeffs", ",".join(map(number, alphas)), "--beta-coeffs", ",".join(map(number, betas))]
 
     def command_line(self) -> str:
-        """All flags, quoted for a shell."""
+        """Return all flags, quoted for a shell."""
         return shlex.join([*self.server_flags(), *self.coefficient_flags()])
 
     def comments(self) -> tuple[str, ...]:
-        """Provenance for the defaults file, with what a file cannot make BLIS do by itself."""
+        """Return the comments of the defaults file: provenance, and the flags that the file cannot set."""
         return (*self.provenance, f"run BLIS with: {shlex.join(self.server_flags())}")
 
     def edit(self, path: Path) -> Edit:
-        """The change of a `defaults.yaml` that puts this deployment into it."""
+        """Return the change that puts this deployment into a `defaults.yaml`."""
         return edit_defaults(path, self.coefficients, self.model, self.comments())
 
 
 def edits_for_several(exports: Sequence[BlisExport], folder: Path, defaults: Path | None = None) -> list[Edit]:
-    """One defaults file for each deployment, for BLIS knows one set a file, and `blis-flags.sh` over them.
+    """Return the changes that make one defaults file for each deployment, and `blis-flags.sh` for all of them.
 
-    Each begins as a copy of `defaults` where that is given. Raises InputError where two would have the same name.
+    BLIS reads one set of coefficients a file. A new file begins as a copy of `defaults` if that is given. Raises
+    InputError if two deployments would have the same file name.
     """
     names = [export.slug for export in exports]
     for name in names:
@@ -101,7 +96,7 @@ def edits_for_several(exports: Sequence[BlisExport], folder: Path, defaults: Pat
 
 
 def index_of(exports: Sequence[BlisExport]) -> str:
-    """A shell file that defines `blis_flags NAME`: `blis run $(blis_flags llama-2-7b-hf-h100-tp1) ...`."""
+    """Return a shell file that defines `blis_flags NAME`, for `blis run $(blis_flags llama-2-7b-hf-h100-tp1) ...`."""
     cases = "".join(
         f'    {export.slug}) echo "{shlex.join(export.server_flags())} '
         f'--defaults-filepath $BLIS_DEFAULTS_FOLDER/{export.slug}.defaults.yaml" ;;\n'
@@ -122,9 +117,9 @@ def index_of(exports: Sequence[BlisExport]) -> str:
 
 
 def read_export(path: Path) -> BlisExport:
-    """The deployment in a coefficients file, from its `blis` section.
+    """Return the deployment in the `blis` section of a coefficients file.
 
-    Raises InputError naming file and field where something BLIS needs is missing or would be refused by it.
+    Raises InputError, naming file and field, if a value is missing or BLIS would refuse it.
     """
     read = read_coefficients(path)
     if read.blis is None:
@@ -135,7 +130,7 @@ def read_export(path: Path) -> BlisExport:
     blis = read.blis
     return BlisExport(
         model=ModelEntry(read.model.name, read.gpu, read.tensor_parallel, read.model.hf_repo),
-        coefficients=BlisCoefficients.of(blis.alpha_coeffs, blis.beta_coeffs, where=f"{path}: blis"),
+        coefficients=BlisCoefficients.of(blis.alpha_coeffs, blis.beta_coeffs, source=f"{path}: blis"),
         total_kv_blocks=blis.total_kv_blocks,
         block_size=blis.block_size,
         max_num_seqs=blis.max_num_seqs,
@@ -146,9 +141,9 @@ def read_export(path: Path) -> BlisExport:
 
 
 def defaults_edits(exports: Sequence[BlisExport], defaults: Path | None, output: Path) -> list[Edit]:
-    """The changes that put the deployments into defaults files: the given one, or new ones in a folder.
+    """Return the changes that put the deployments into defaults files: the given file, or new ones in a folder.
 
-    Raises InputError for a folder or a file that is not there.
+    Raises InputError for a folder or a file that does not exist.
     """
     if len(exports) > 1:
         if not output.is_dir():
@@ -160,7 +155,7 @@ def defaults_edits(exports: Sequence[BlisExport], defaults: Path | None, output:
 
 
 def hardware_edits(exports: Sequence[BlisExport], path: Path) -> list[Edit]:
-    """One edit of a `hardware_config.json` for all GPUs: each builds on the last."""
+    """Return one edit of a `hardware_config.json` that adds the GPUs of all deployments."""
     edit: Edit | None = None
     for name in dict.fromkeys(export.model.gpu for export in exports):
         edit = edit_hardware(path, name, hardware_of(load_gpu(name)), edit)

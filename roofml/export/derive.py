@@ -1,8 +1,8 @@
 """Betas for a model that nobody has served: BLIS's form matched to our step times over the batches that matter.
 
-Our physics, with a native fit's parameters or with the priors alone, gives the time of any step; the betas are those
-with which BLIS's formula is nearest to it, relative to each time. What BLIS cannot say (one step in flight while the
-next is formed, a front end that grows busy) goes into α0 at a middling load.
+Our physics, with a native fit's parameters or with the priors alone, gives the time of any step. The betas bring BLIS's
+formula nearest to these times, relative to each time. BLIS cannot express a step in flight while the next is formed, or
+a front end that grows busy; α0 includes both at a middling load.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from roofml.models.spec import config_path
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 """Mean contexts of the decodes in a batch, tokens."""
 CHUNKS = (0, 16, 256, 1024)
-"""New tokens of a prompt computed beside them; the budget's rest comes on top. A prompt's context is taken as 0."""
+"""New tokens of a prompt beside the decodes; the rest of the budget is one more choice. The prompt's context is 0."""
 RARE = 0.03
 """Weight of a step that serving seldom runs: fewer than 8 decodes, or a prompt's chunk of hundreds of tokens."""
 PRIOR_WEIGHT = 0.01
-"""Pull towards the priors of the fit to runs, in relative error of a step per prior standard deviation: enough to
+"""Pull towards the priors of `blis.fit`, in relative error of a step per prior standard deviation. It is enough to
 choose between terms that are the same number in every step, such as weights and layers of a dense model."""
 
 
 @dataclass(frozen=True)
 class Derived:
-    """The coefficients, and how far BLIS's form with them is from our step times."""
+    """Derived coefficients, and how far BLIS's form with them is from our step times."""
 
     coefficients: BlisCoefficients
     median_error_pct: float
-    """Over the usual steps: 8 decodes or more, a prompt's chunk of at most 16 tokens."""
+    """Over the usual steps: 8 decodes or more, and a prompt's chunk of at most 16 tokens."""
     worst_usual_error_pct: float
     worst_error_pct: float
-    """Over every step matched, prompts that fill the budget included."""
+    """Over all matched steps, prompts that fill the budget included."""
 
 
 def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Derived:
     """Match BLIS's betas to native step times of batches up to `max_num_seqs` requests and the tables' budget."""
     tables, (step, request), budget = native.deployment.tables, native.parameters, native.deployment.budget
     sizes = [n for n in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if n <= min(max_num_seqs, budget)]
-    ours: list[list[tuple[int, int, int]]] = []
-    theirs: list[list[tuple[int, int, int, int]]] = []
+    native_batches: list[list[tuple[int, int, int]]] = []
+    blis_batches: list[list[tuple[int, int, int, int]]] = []
     usual: list[bool] = []
     for decodes in sizes:
         for context in CONTEXTS:
@@ -61,13 +61,13 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Deri
                 if decodes + chunk == 0 or decodes + chunk > budget:
                     continue
                 prompt = [(chunk, 0, chunk)] if chunk else []
-                ours.append(prompt + [(1, context, 0)] * decodes)
+                native_batches.append(prompt + [(1, context, 0)] * decodes)
                 own = [(chunk, 1, 0, chunk)] if chunk else []
-                theirs.append(own + [(0, 1, context, 1)] * decodes)
+                blis_batches.append(own + [(0, 1, context, 1)] * decodes)
                 usual.append(decodes >= 8 and chunk <= 16)
-    steps = StepSums.from_requests(ours)
+    steps = StepSums.from_requests(native_batches)
     times = step_times(tables, steps, step)
-    matrix = basis(blis, BlisSteps.from_batches(theirs))
+    matrix = basis(blis, BlisSteps.from_batches(blis_batches))
     centre = np.array([PRIORS[name].mean for name in BETA_NAMES])
     spread = np.array([PRIORS[name].spread for name in BETA_NAMES])
     weights = np.where(usual, 1.0, RARE)
@@ -86,24 +86,24 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Deri
 
 
 def derived_export(model: str, gpu: str, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
-    """Coefficients from physics and priors alone, with the KV blocks that the config and the datasheet allow."""
+    """Derive coefficients from physics and priors alone, with the KV blocks that config and datasheet allow."""
     native = physics(model, gpu, tp, budget=budget)
     deployment = native.deployment
     raw = json.loads(config_path(model).read_text("utf-8"))
     blis = BlisDeployment(blis_model(raw, deployment.model.name), hardware_of(deployment.gpu), tp)
-    found = derive(native, blis, max_num_seqs)
+    derived = derive(native, blis, max_num_seqs)
     capacity = kv_capacity(
         deployment.model, deployment.gpu, tp, max_num_batched_tokens=budget, max_num_seqs=max_num_seqs, block_size=16
     )
     return BlisExport(
         model=ModelEntry(deployment.model.name, deployment.gpu.name, tp, model),
-        coefficients=found.coefficients,
+        coefficients=derived.coefficients,
         total_kv_blocks=capacity.blocks,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
         provenance=(
             "derived by roofml from config, datasheet and kernel measurements: not fitted to any trace",
-            f"BLIS's form is {found.median_error_pct:.1f} % (median), at most {found.worst_usual_error_pct:.1f} %, "
+            f"BLIS's form is {derived.median_error_pct:.1f} % (median), at most {derived.worst_usual_error_pct:.1f} %, "
             "from our time of a usual step",
         ),
     )

@@ -1,4 +1,4 @@
-"""Adding a GPU to somebody's `hardware_config.json` of BLIS, keeping the others and their layout."""
+"""Adding a GPU to a user's `hardware_config.json` of BLIS. The other GPUs and their layout stay."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ FIELDS = {
     "MemoryGiB": "memory_gib",
 }
 """BLIS's key -> the field of Hardware."""
-NEEDED = ("TFlopsPeak", "BwPeakTBs")
+FITTED_ON = ("TFlopsPeak", "BwPeakTBs")
+"""The keys whose values decide what coefficients mean."""
 
 
-def edit_hardware(path: Path, gpu: str, hardware: Hardware, on: Edit | None = None) -> Edit:
-    """The change that adds `gpu` to the file at `path`, which need not exist yet. A GPU that is there stays as it is.
+def edit_hardware(path: Path, gpu: str, hardware: Hardware, earlier: Edit | None = None) -> Edit:
+    """Return the change that adds `gpu` to the file at `path`, which may not exist yet. An existing entry stays.
 
-    `on` is a change of the same file that this one adds to.
-    Coefficients are fitted on certain numbers, and BLIS multiplies those of this file: raises InputError where an entry
-    of that name has another peak rate or bandwidth, and for a file that is no JSON object of objects.
+    `earlier` is a change of the same file that this one adds to. Raises InputError for a file that is not a JSON object
+    of objects, and if an entry of that name has another peak rate or bandwidth: BLIS multiplies the numbers of this
+    file, and the coefficients were fitted on ours.
     """
-    before = read_text(path) if on is None else on.before
-    current = before if on is None else on.after
+    before = read_text(path) if earlier is None else earlier.before
+    current = before if earlier is None else earlier.after
     text = current if current is not None and current.strip() else "{}\n"
     try:
         loaded: object = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
@@ -65,9 +66,9 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_same(path: Path, gpu: str, entry: object, hardware: Hardware) -> None:
     if not isinstance(entry, dict):
         raise InputError(f"{path}: {gpu}: expected an object")
-    found = cast("dict[str, Any]", entry)
-    for key in NEEDED:
-        value, fitted = found.get(key), float(getattr(hardware, FIELDS[key]))
+    fields = cast("dict[str, Any]", entry)
+    for key in FITTED_ON:
+        value, fitted = fields.get(key), float(getattr(hardware, FIELDS[key]))
         same = isinstance(value, int | float) and abs(value / fitted - 1) < 1e-3
         if not same:
             raise InputError(f"{path}: {gpu}: {key} is {value}, but the coefficients were fitted on {fitted:g}")

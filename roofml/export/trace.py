@@ -1,4 +1,4 @@
-"""A Run as BLIS TraceV2: shared prefixes named, true output lengths, one CSV to replay and one to judge by."""
+"""A Run as BLIS TraceV2, with named shared prefixes and true output lengths: one CSV to replay, one to judge by."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class TraceFiles:
 
     header: Path
     replay: Path
-    """Every request, also those that failed: they loaded the server."""
+    """Every request. Failed requests are included because they loaded the server."""
     judge: Path
-    """Only those that were measured: `blis calibrate` takes no notice of `status`."""
+    """The measured requests alone: `blis calibrate` ignores `status`."""
 
 
 def write_trace(run: Run, folder: Path) -> TraceFiles:
-    """Write `run` to `folder` as `trace.yaml`, `trace.csv` and `measured.csv`. Raises InputError where it cannot."""
+    """Write `run` to `folder` as `trace.yaml`, `trace.csv` and `measured.csv`. Raises InputError if it cannot."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     files = TraceFiles(folder / "trace.yaml", folder / "trace.csv", folder / "measured.csv")
@@ -51,7 +51,7 @@ def write_trace(run: Run, folder: Path) -> TraceFiles:
 
 
 def _rows(run: Run) -> list[dict[str, object]]:
-    """One row a request. BLIS enters requests at `send_time_us` where it is positive, else at `arrival_time_us`."""
+    """Return one row a request. BLIS takes `send_time_us` for the arrival if it is positive, else `arrival_time_us`."""
     run = for_blis(run)
     send = np.rint(run.arrival_us).astype(np.int64)
     ok = run.ok & np.isfinite(run.ttft_us) & np.isfinite(run.e2e_us)

@@ -1,6 +1,6 @@
-"""The live check: does BLIS itself, with our file, say what was measured?
+"""The live check: does BLIS itself, with our file, predict what was measured?
 
-Runs `blis replay` and `blis calibrate` on a run, with the defaults as they were and with our coefficients.
+It runs `blis replay` and `blis calibrate` on a run, with the defaults as they were and with our coefficients.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ TIMEOUT_S = 600.0
 
 
 class BlisFailedError(RuntimeError):
-    """The `blis` binary did not do its work. One line: the command, and the last that it said."""
+    """The `blis` binary failed. The message is one line: the command, and BLIS's first error or last line."""
 
 
 @dataclass(frozen=True)
 class Grade:
-    """What `blis calibrate` says of one metric."""
+    """The verdict of `blis calibrate` on one metric."""
 
     mape_pct: float
     pearson_r: float
@@ -53,12 +53,12 @@ class Grade:
 
 @dataclass(frozen=True)
 class Check:
-    """BLIS on one run: signed errors of its means against the measured ones, per cent, and its own verdict."""
+    """BLIS on one run: signed errors of its means against the measured means, %, and its own verdict."""
 
     requests: int
     """Measured requests that BLIS finished."""
     missing: int
-    """Measured requests that it did not finish."""
+    """Measured requests that BLIS did not finish."""
     e2e_pct: float
     ttft_pct: float
     tpot_pct: float
@@ -68,25 +68,25 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """Before and after. `before` is None, and `before_problem` says why, where BLIS could not run without our file."""
+    """BLIS without and with our file. If it could not run without, `before` is None and `before_problem` says why."""
 
     before: Check | None
     before_problem: str
     after: Check
     drift_pct: float
-    """BLIS's mean E2E against our replay of it: other than 0, this BLIS has another physics than we know."""
+    """Mean E2E of BLIS against our replay of it, %. If it is not 0, this BLIS has another physics than we know."""
 
 
 def find_blis(given: Path | None = None) -> Path:
-    """The `blis` binary: as given, else the one on PATH. Raises InputError where there is none."""
+    """Return the given `blis` binary, or the one on PATH. Raises InputError if there is none."""
     if given is not None:
         if not given.is_file() or not os.access(given, os.X_OK):
             raise InputError(f"{given}: no executable file")
         return given.resolve()
-    found = shutil.which("blis")
-    if found is None:
+    on_path = shutil.which("blis")
+    if on_path is None:
         raise InputError("blis: not on PATH; build it from github.com/inference-sim/inference-sim or give its path")
-    return Path(found)
+    return Path(on_path)
 
 
 def verify(
@@ -98,10 +98,11 @@ def verify(
     timeout_s: float = TIMEOUT_S,
     model_config_folder: Path | None = None,
 ) -> Verification:
-    """Run BLIS on `run` without and with `export`, and compare both with what was measured.
+    """Run BLIS on `run` without and with `export`, and compare both with the measured latencies.
 
-    `defaults` is the file BLIS would read without us; None is its own. The model's `config.json` is taken from
-    `model_config_folder`, else from ours. Raises BlisFailedError where BLIS does not run with our coefficients.
+    `defaults` is the file that BLIS would read without us; None is its own. The model's `config.json` comes from
+    `model_config_folder`, or from ours if that is None. Raises InputError for a `defaults` that does not exist, and
+    BlisFailedError if BLIS does not run with our coefficients.
     """
     config_folder = model_config_folder or config_path(export.model.hf_repo).parent
     with tempfile.TemporaryDirectory(prefix="roofml-verify-") as name:
@@ -117,17 +118,17 @@ def verify(
         export.edit(ours).write(backup=False)
         flags = [*export.server_flags(), "--model-config-folder", str(config_folder.resolve())]
         flags += ["--hardware-config", str(folder / "hardware_config.json"), "--horizon", str(HORIZON_US)]
-        theirs = [] if defaults is None else ["--defaults-filepath", str(defaults.resolve())]
+        before_flags = [] if defaults is None else ["--defaults-filepath", str(defaults.resolve())]
         before, problem = None, ""
         try:
-            before = _check(run, files, blis, [*flags, *theirs], folder / "before", timeout_s)
+            before = _check(run, files, blis, [*flags, *before_flags], folder / "before", timeout_s)
         except BlisFailedError as error:
             problem = str(error)
         after = _check(run, files, blis, [*flags, "--defaults-filepath", str(ours)], folder / "after", timeout_s)
     as_run = for_blis(run)
     expected = replay_blis(as_run, deployment, export.coefficients.alphas, export.coefficients.betas)
-    known = float(np.nanmean(expected.e2e_us[run.ok]))
-    return Verification(before, problem, after, 100 * (after.mean_e2e_us / known - 1))
+    expected_mean_us = float(np.nanmean(expected.e2e_us[run.ok]))
+    return Verification(before, problem, after, 100 * (after.mean_e2e_us / expected_mean_us - 1))
 
 
 def _check(run: Run, files: TraceFiles, blis: Path, flags: Sequence[str], folder: Path, timeout_s: float) -> Check:
@@ -157,7 +158,7 @@ def _check(run: Run, files: TraceFiles, blis: Path, flags: Sequence[str], folder
 
 
 def call(command: Sequence[str], timeout_s: float) -> str:
-    """Run a command and return its standard output. Raises BlisFailedError for time-outs and exits other than 0."""
+    """Run a command and return its standard output. Raises BlisFailedError for a time-out or a failure."""
     name = f"{Path(command[0]).name} {command[1]}"
     try:
         done = subprocess.run(
@@ -174,40 +175,46 @@ def call(command: Sequence[str], timeout_s: float) -> str:
 
 
 def _reason(output: str) -> str:
-    """The line of BLIS's log that says what went wrong: its first fatal error or panic, else the last line."""
+    """Return the line of BLIS's log that says what went wrong: its first error or panic, or else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    told = [line for line in lines if "level=fatal" in line or "level=error" in line or line.startswith("panic:")]
-    chosen = (told or lines[-1:] or ["it said nothing"])[0]
-    return chosen if len(chosen) <= 400 else f"{chosen[:400]}..."
+    errors = [line for line in lines if "level=fatal" in line or "level=error" in line or line.startswith("panic:")]
+    reason = (errors or lines[-1:] or ["it said nothing"])[0]
+    return reason if len(reason) <= 400 else f"{reason[:400]}..."
 
 
-def _read_json(path: Path, what: str) -> Any:
+def _read_json(path: Path, content: str) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise BlisFailedError(f"blis: no readable {what} was written: {error}") from None
+        raise BlisFailedError(f"blis: no readable {content} was written: {error}") from None
 
 
 def parse_results(path: Path, run: Run) -> tuple[Floats, Floats]:
-    """TTFT and E2E in a file of `blis replay --results-path`, in the order of `run`; NaN for a request not in it."""
+    """Read TTFT and E2E, µs, from a file of `blis replay --results-path`: (requests,), NaN for a request not in it.
+
+    Raises BlisFailedError for a file that is missing or malformed.
+    """
     loaded = _read_json(path, "results")
     if not isinstance(loaded, list):
         raise BlisFailedError("blis replay: results: expected a list of requests")
-    at = {int(number): place for place, number in enumerate(run.request_id)}
+    row_of = {int(number): row for row, number in enumerate(run.request_id)}
     ttft, e2e = np.full(len(run), np.nan), np.full(len(run), np.nan)
     for entry in cast("list[Any]", loaded):
         try:
-            place = at.get(int(entry["request_id"]))
+            row = row_of.get(int(entry["request_id"]))
             latencies = float(entry["ttft_us"]), float(entry["e2e_us"])
         except (KeyError, TypeError, ValueError) as error:
             raise BlisFailedError(f"blis replay: results: a request without {error}") from None
-        if place is not None:
-            ttft[place], e2e[place] = latencies
+        if row is not None:
+            ttft[row], e2e[row] = latencies
     return ttft, e2e
 
 
 def parse_report(path: Path) -> dict[str, Grade]:
-    """The grades by metric (ttft, e2e, itl where there is one) in a report of `blis calibrate`."""
+    """Read the grades by metric (ttft, e2e and, if there is one, itl) from a report of `blis calibrate`.
+
+    Raises BlisFailedError for a report that is missing or malformed.
+    """
     loaded = _read_json(path, "report")
     try:
         metrics = loaded["metrics"]
@@ -226,7 +233,7 @@ def parse_report(path: Path) -> dict[str, Grade]:
 def verify_export(
     export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float
 ) -> Verification:
-    """Run BLIS on a run, with the defaults as they were and with the export."""
+    """Read a run and run BLIS on it, with the defaults as they were and with the export."""
     run = read_run(run_path).on(export.model.gpu)
     deployment = blis_deployment_of(run)
     existing = defaults if defaults is not None and defaults.is_file() else None

@@ -1,7 +1,7 @@
-"""Where in a YAML text each node stands, so that an edit can touch it and nothing else.
+"""The place of each node in a YAML text, so that an edit changes one node and nothing else.
 
-A re-dump would rewrite quotes, spacing, anchors and comments all over somebody's file. This keeps the text, and knows
-of every node its place in it.
+A new dump would rewrite quotes, spacing, anchors and comments all over a user's file. This module keeps the text and
+knows the span of every node.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from roofml.util.errors import InputError
 
 @dataclass
 class Node:
-    """A node and its span in the text: text[start:end], without anchor or tag. A block ends with its last child."""
+    """A node and its span text[start:end], without anchor or tag. A node in block style ends with its last child."""
 
     kind: str
     """scalar, sequence, mapping or alias."""
@@ -28,29 +28,29 @@ class Node:
     end: int
     flow: bool = False
     value: str = ""
-    """Of a scalar: its content. Of an alias: the anchor's name."""
+    """The content of a scalar, or the anchor's name of an alias."""
     plain: bool = True
     anchor: str | None = None
     keys: list[Node] = field(default_factory=list["Node"])
     children: list[Node] = field(default_factory=list["Node"])
 
     def get(self, key: str) -> Node | None:
-        """The value of `key` in a mapping, None where there is none."""
+        """Return the value of `key` in a mapping, or None if it has no such key."""
         return next((value for name, value in zip(self.keys, self.children, strict=True) if name.value == key), None)
 
     def key(self, key: str) -> Node:
-        """The key node itself."""
+        """Return the node of the key itself."""
         return next(name for name in self.keys if name.value == key)
 
     def walk(self) -> Iterator[Node]:
-        """This node and all below it."""
+        """Yield this node and all nodes below it."""
         yield self
         for child in (*self.keys, *self.children):
             yield from child.walk()
 
     @property
     def is_empty(self) -> bool:
-        """Nothing, or a written null."""
+        """Whether the node is nothing or a written null."""
         return self.kind == "scalar" and self.plain and self.value in {"", "~", "null", "Null", "NULL"}
 
 
@@ -61,11 +61,11 @@ class Document:
     text: str
     root: Node | None
     end: int
-    """Where a further section can be appended."""
+    """Index at which a section can be appended."""
 
 
 def parse(text: str, path: Path) -> Document:
-    """The nodes of `text`. Raises InputError naming `path` and line for what is no such document."""
+    """Return the nodes of `text`. Raises InputError, naming `path` and line, for a text that is no `Document`."""
     loader = YAML(typ="safe", pure=True)
     try:
         events: list[Any] = list(loader.parse(text))
@@ -90,7 +90,7 @@ def parse(text: str, path: Path) -> Document:
 
 
 def _node(events: list[Any], at: int, text: str, path: Path) -> tuple[Node, int]:
-    """The node whose events begin at `at`, and the index after them."""
+    """Return the node whose events begin at index `at`, and the index after them."""
     event = events[at]
     name = type(event).__name__
     start, end = event.start_mark.index, event.end_mark.index
@@ -106,11 +106,9 @@ def _node(events: list[Any], at: int, text: str, path: Path) -> tuple[Node, int]
         if node.kind == "mapping":
             key, at = _node(events, at, text, path)
             if key.kind != "scalar":
-                line = text.count("\n", 0, key.start) + 1
-                raise InputError(f"{path}: line {line}: expected a plain key")
+                raise InputError(f"{path}: line {line_number(text, key.start)}: expected a plain key")
             if any(other.value == key.value and key.value != "<<" for other in node.keys):
-                line = text.count("\n", 0, key.start) + 1
-                raise InputError(f"{path}: line {line}: key {key.value!r} is there twice")
+                raise InputError(f"{path}: line {line_number(text, key.start)}: key {key.value!r} is there twice")
             node.keys.append(key)
         child, at = _node(events, at, text, path)
         node.children.append(child)
@@ -122,19 +120,24 @@ def _node(events: list[Any], at: int, text: str, path: Path) -> tuple[Node, int]
 
 
 def _after_properties(text: str, start: int, event: Any) -> int:
-    """Where the content of a node begins: after its anchor and tag."""
+    """Return the index where a node's content begins, after its anchor and tag."""
     if event.anchor is None and getattr(event, "tag", None) is None:
         return start
     match = re.compile(r"(?:[&!][^\s,\[\]{}]*(?:[ \t]+|(?=\r?\n)|$))*").match(text, start)
     return min(match.end(), event.end_mark.index) if match and match.end() > start else start
 
 
+def line_number(text: str, index: int) -> int:
+    """Return the number of the line of `index`, from 1."""
+    return text.count("\n", 0, index) + 1
+
+
 def line_start(text: str, index: int) -> int:
-    """Where the line of `index` begins."""
+    """Return the index where the line of `index` begins."""
     return text.rfind("\n", 0, index) + 1
 
 
 def line_end(text: str, index: int) -> int:
-    """Where the line of `index` ends, its line break included; the end of the text if it has none."""
-    found = text.find("\n", index)
-    return len(text) if found < 0 else found + 1
+    """Return the index after the line break of the line of `index`, or the end of the text if it has none."""
+    line_break = text.find("\n", index)
+    return len(text) if line_break < 0 else line_break + 1

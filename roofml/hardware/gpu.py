@@ -15,7 +15,7 @@ DTYPES = ("bfloat16", "float16", "tf32", "fp8", "int8", "fp4", "int4")
 """Data types a sheet may give rates for. fp4 is for 4-bit weights and activations, int4 likewise."""
 
 TYPICAL_REPORTED_SHARE = 0.99
-"""Of the datasheet's memory, where a sheet does not say what the driver reports: 0.988 to 0.999 on GPUs with HBM."""
+"""Share of a sheet's memory that the driver reports, for sheets without that number: 0.988 to 0.999 with HBM."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Gpu:
     sm_count: int
     source: str
     reported_memory_bytes: int = 0
-    """Memory that the driver reports to a process: less than the sheet's by ECC and reserved pages. 0 = not known."""
+    """Bytes the driver reports to a process: ECC and reserved pages take the rest of the sheet's. 0 = not known."""
 
     @property
     def process_memory_bytes(self) -> int:
-        """Memory a process sees, of which engines take their share: as reported, else 99 % of the datasheet's."""
+        """Bytes of memory that a process sees, of which engines take a share: as reported, else 99 % of the sheet's."""
         return self.reported_memory_bytes or round(TYPICAL_REPORTED_SHARE * self.memory_bytes)
 
     @property
@@ -56,8 +56,8 @@ class Gpu:
     def flops_rate(self, dtype: str) -> float:
         """Peak dense matrix rate in `dtype`, FLOP/µs. Raises InputError naming the number the sheet lacks."""
         if dtype not in self.flops_per_us:
-            known = ", ".join(self.flops_per_us)
-            raise InputError(f"{self.name}: tflops.{dtype} is missing from its sheet (it has {known})")
+            dtypes = ", ".join(self.flops_per_us)
+            raise InputError(f"{self.name}: tflops.{dtype} is missing from its sheet (it has {dtypes})")
         return self.flops_per_us[dtype]
 
 
@@ -69,18 +69,18 @@ def load_gpu(gpu: str) -> Gpu:
     path = Path(gpu)
     if path.suffix in {".yaml", ".yml"}:
         return _read_gpu(path)
-    known: list[str] = []
+    names: list[str] = []
     for entry in sorted(data_folder("hardware").glob("*.yaml")):
-        found = _read_gpu(entry)
+        candidate = _read_gpu(entry)
         aliases = read_mapping(entry).get("aliases", [])
-        if gpu.lower() in {found.name.lower(), entry.stem.lower(), *(str(alias).lower() for alias in aliases)}:
-            return found
-        known.append(found.name)
-    raise InputError(f"gpu {gpu!r}: not in hardware/ (known: {', '.join(known)}) and not a YAML file")
+        if gpu.lower() in {candidate.name.lower(), entry.stem.lower(), *(str(alias).lower() for alias in aliases)}:
+            return candidate
+        names.append(candidate.name)
+    raise InputError(f"gpu {gpu!r}: not in hardware/ (known: {', '.join(names)}) and not a YAML file")
 
 
 def packaged_gpu(name: str) -> Gpu | None:
-    """The GPU whose sheet in `hardware/` says this very name, if there is one."""
+    """The GPU whose sheet is `hardware/<name>.yaml`; None if there is no such sheet."""
     path = data_folder("hardware") / f"{name}.yaml"
     return _read_gpu(path) if path.is_file() else None
 

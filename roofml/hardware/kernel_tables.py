@@ -1,9 +1,9 @@
-"""Kernel tables: measured over ideal time by shape, and what holds for a shape between and outside those measured.
+"""Kernel tables: measured over ideal time by shape, and the rules for shapes between and outside the measured ones.
 
-A shape in between is interpolated in the logarithm of size and time, so that what is larger never takes less; beyond
-the largest measured its efficiency holds, which is the roofline's slope, and what is smaller than the smallest takes as
-long as that one. Every answer has a relative standard deviation: that of predicting a measured shape from its
-neighbours, and more for every doubling outside.
+A shape between measured ones is interpolated in the logarithms of size and time, so that a larger shape never takes
+less time. Beyond the largest measured shape its efficiency holds, which is the roofline's slope. A shape smaller than
+the smallest takes as long as the smallest. Every answer has a relative standard deviation: that of predicting a
+measured shape from its neighbours, and more for every doubling outside the measured range.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from roofml.util.arrays import Floats
 
 SD_PER_DOUBLING = 0.05
-"""Added in quadrature for every doubling of a size between a shape and the nearest that was measured."""
+"""Relative sd added in quadrature for every doubling of a size between a shape and the nearest measured one."""
 SD_OF_OTHER_DTYPE = 0.15
-"""The same where another data type's efficiency stands in."""
+"""Relative sd added in quadrature if another data type's efficiency stands in."""
 STANDS_IN = "bfloat16"
-"""Whose efficiency a data type takes that was not measured."""
+"""Data type whose efficiency stands in for that of an unmeasured data type."""
 AS_FAST = {"float16": "bfloat16"}
-"""The same kernels at the same rates."""
+"""Data type -> the type that runs the same kernels at the same rates."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One file of `bench_data`: rows of a shape's sizes and what was measured for it."""
+    """One file of `bench_data`: each row has the sizes of a shape and the values measured for it."""
 
     path: str
     about: Mapping[str, str]
@@ -38,7 +38,7 @@ class Rows:
     sizes: Floats
     """(rows, sizes) in the order of the file's columns."""
     values: Floats
-    """(rows, values)"""
+    """(rows, values) in the order of the file's columns."""
 
     @property
     def sd(self) -> float:
@@ -47,13 +47,13 @@ class Rows:
 
     def nearest(self, dtype: str, sizes: Sequence[float]) -> tuple[Floats, float]:
         """Values of the shape nearest in the logarithm of each size, and their relative standard deviation."""
-        known = np.array([found == AS_FAST.get(dtype, dtype) for found in self.dtype])
-        sd = self.sd
-        if not known.any():
-            known, sd = np.array([found in {STANDS_IN, ""} for found in self.dtype]), math.hypot(sd, SD_OF_OTHER_DTYPE)
-        distance = np.abs(np.log2(self.sizes[known] / np.asarray(sizes, np.float64))).sum(axis=1)
+        dtypes, sd = np.array(self.dtype), self.sd
+        comparable = dtypes == AS_FAST.get(dtype, dtype)
+        if not comparable.any():
+            comparable, sd = np.isin(dtypes, [STANDS_IN, ""]), math.hypot(sd, SD_OF_OTHER_DTYPE)
+        distance = np.abs(np.log2(self.sizes[comparable] / np.asarray(sizes, np.float64))).sum(axis=1)
         row = int(np.argmin(distance))
-        return self.values[known][row], math.hypot(sd, SD_PER_DOUBLING * float(distance[row]))
+        return self.values[comparable][row], math.hypot(sd, SD_PER_DOUBLING * float(distance[row]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class GemmTable:
     sd: float
     source: str = ""
 
-    def at(self, dtype: str, n: int, k: int) -> tuple[Floats, float]:
+    def at(self, dtype: str, n: float, k: float) -> tuple[Floats, float]:
         """Measured over ideal time of a matrix at each M of `tokens`, shape (knots,), and its relative sd."""
         dtype, sd = AS_FAST.get(dtype, dtype), self.sd
         if dtype not in self.slowdown:
@@ -83,8 +83,8 @@ class GemmTable:
 
 
 def _place(grid: Floats, size: float) -> tuple[int, float, float, float]:
-    """Where `size` lies in `grid`: cell, share of it in the logarithm, how much smaller than the smallest it is, and
-    how many doublings outside."""
+    """(cell of `grid` with `size`, share of the cell in logarithms, smallest size over `size` if above 1, doublings
+    outside of the grid)."""
     inside = float(np.clip(size, grid[0], grid[-1]))
     cell = int(np.clip(np.searchsorted(grid, inside) - 1, 0, len(grid) - 2))
     share = math.log(inside / grid[cell]) / math.log(grid[cell + 1] / grid[cell])
@@ -93,12 +93,13 @@ def _place(grid: Floats, size: float) -> tuple[int, float, float, float]:
 
 @dataclass(frozen=True, eq=False)
 class DecodeAttention:
-    """One layer's decode attention, of R requests with their keys and values in memory, takes
+    """Decode attention of one layer over `bytes` of keys and values of R requests. Its time, µs, is
     fixed_us + item_us·max(0, R·kv_heads - SMs) + bytes/(mbu·bandwidth)."""
 
     fixed_us: float
-    """Launch, and the shortest a kernel runs."""
+    """Time of the launch and of the shortest kernel, µs."""
     item_us: float
-    """For each pair of request and KV head beyond one for every streaming multiprocessor."""
+    """Time of each pair of request and KV head beyond one pair a streaming multiprocessor, µs."""
     mbu: float
+    """Share of the memory bandwidth that the kernel reaches."""
     sd: float

@@ -18,19 +18,18 @@ class Efficiency:
 
     gemm: GemmTable
     moe: Rows | None
-    """sizes experts, top_k, hidden, inter; values at M of `moe_tokens`."""
+    """Sizes: experts, top_k, hidden, inter. Values: ideal over measured time at each M of `moe_tokens`."""
     moe_tokens: Floats
     prefill_attention_rows: Rows
-    """sizes heads, kv_heads, head_dim; values by length of the prompt."""
+    """Sizes: heads, kv_heads, head_dim. Values: MFU by length of the prompt."""
     decode_attention_rows: Rows
-    """sizes heads, kv_heads, head_dim; values fixed_us, item_us, mbu, sd."""
+    """Sizes: heads, kv_heads, head_dim. Values: fixed_us, item_us, mbu, sd."""
     latent_prefill_rows: Rows | None
     latent_decode_rows: Rows | None
     allreduce_bytes: Floats
     """(sizes,) message sizes at which all-reduces were measured, bytes, ascending."""
     allreduce_us: dict[int, Floats]
     """GPUs -> (sizes,) measured time, µs."""
-    allreduce_sd: float
     source: str
 
     def mixture(self, dtype: str, experts: int, top_k: int, hidden: float, inter: float) -> tuple[Floats, float]:
@@ -53,7 +52,7 @@ class Efficiency:
         return DecodeAttention(fixed, item, mbu, math.hypot(sd, reach))
 
     def latent_prefill(self, dtype: str, heads: int) -> tuple[float, float]:
-        """MFU of prefill attention over a latent cache. Where none was measured, that of ordinary attention."""
+        """MFU of prefill attention over a latent cache, or of ordinary attention if none was measured, and its sd."""
         if self.latent_prefill_rows is None:
             mfu, sd = self.prefill_attention(dtype, heads, heads, 128)
             return mfu, math.hypot(sd, SD_OF_OTHER_DTYPE)
@@ -61,48 +60,50 @@ class Efficiency:
         return float(np.median(values[np.isfinite(values)])), sd
 
     def latent_decode(self, kv_dtype: str, heads: int) -> DecodeAttention:
-        """Decode attention over a latent cache; its items are requests."""
+        """Decode attention over a latent cache, where a work item is a request."""
         if self.latent_decode_rows is None:
-            found = self.decode_attention(kv_dtype, heads, 1, 128)
-            return DecodeAttention(found.fixed_us, found.item_us, found.mbu, math.hypot(found.sd, SD_OF_OTHER_DTYPE))
+            ordinary = self.decode_attention(kv_dtype, heads, 1, 128)
+            return replace(ordinary, sd=math.hypot(ordinary.sd, SD_OF_OTHER_DTYPE))
         (fixed, item, mbu, sd), reach = self.latent_decode_rows.nearest(kv_dtype, (heads,))
         return DecodeAttention(fixed, item, mbu, math.hypot(sd, reach))
 
     def allreduce_us_at(self, gpus: int, message_bytes: Floats) -> Floats:
-        """Time of one all-reduce, µs: interpolated in bytes, beyond the largest at its bandwidth.
+        """Time of one all-reduce, µs: interpolated in bytes, and beyond the largest message at its bandwidth.
 
         Raises InputError for a number of GPUs that was not measured.
         """
         if gpus not in self.allreduce_us:
-            known = ", ".join(map(str, self.allreduce_us))
-            raise InputError(f"tensor parallel size {gpus}: no all-reduce was measured for it (known: 1, {known})")
+            measured = ", ".join(map(str, self.allreduce_us))
+            raise InputError(f"tensor parallel size {gpus}: no all-reduce was measured for it (known: 1, {measured})")
         times, sizes = self.allreduce_us[gpus], self.allreduce_bytes
         beyond = np.maximum(message_bytes / sizes[-1], 1.0)
         return np.interp(message_bytes, sizes, times) * beyond
 
 
 def at_datasheet(measured: Efficiency) -> Efficiency:
-    """Kernels that reach the datasheet's rates at every shape and take no time to start; all-reduces that always run at
-    the bandwidth of the largest measured."""
+    """Kernels that reach the datasheet's rates at every shape and take no time to start.
 
-    def ones(rows: Rows | None) -> Rows | None:
+    All-reduces run at the bandwidth of the largest measured message, whatever their size.
+    """
+
+    def at_peak(rows: Rows | None) -> Rows | None:
         return None if rows is None else replace(rows, values=np.ones_like(rows.values))
 
-    def free(rows: Rows | None) -> Rows | None:  # fixed_us, item_us, mbu, sd
+    def at_bandwidth(rows: Rows | None) -> Rows | None:  # fixed_us, item_us, mbu, sd
         return None if rows is None else replace(rows, values=np.tile([0.0, 0.0, 1.0, 0.1], (len(rows.values), 1)))
 
-    prefill, decode = ones(measured.prefill_attention_rows), free(measured.decode_attention_rows)
+    prefill, decode = at_peak(measured.prefill_attention_rows), at_bandwidth(measured.decode_attention_rows)
     assert prefill is not None
     assert decode is not None
     sizes = measured.allreduce_bytes
     return replace(
         measured,
         gemm=replace(measured.gemm, slowdown={d: np.ones_like(s) for d, s in measured.gemm.slowdown.items()}),
-        moe=ones(measured.moe),
+        moe=at_peak(measured.moe),
         prefill_attention_rows=prefill,
         decode_attention_rows=decode,
-        latent_prefill_rows=ones(measured.latent_prefill_rows),
-        latent_decode_rows=free(measured.latent_decode_rows),
+        latent_prefill_rows=at_peak(measured.latent_prefill_rows),
+        latent_decode_rows=at_bandwidth(measured.latent_decode_rows),
         allreduce_us={gpus: times[-1] * sizes / sizes[-1] for gpus, times in measured.allreduce_us.items()},
         source="datasheet",
     )

@@ -20,8 +20,8 @@ from roofml.util.files import data_folder
 def read_rows(path: Path, sizes: Sequence[str], first: str, values: Sequence[str] | None = None) -> Rows:
     """A file of `bench_data`: `# key: value` lines, a header, rows.
 
-    `first` is the column of data types ("" = none), `values` those after the sizes (None: any, all of a kind like
-    `m16`). Raises InputError naming file, line and column.
+    `first` names the column of data types ("": there is none), `values` the columns after the sizes (None: any columns,
+    such as `m16`). Raises InputError naming file, line and column.
     """
     about: dict[str, str] = {}
     header: list[str] = []
@@ -67,17 +67,17 @@ def _knots(path: Path, prefix: str) -> Floats:
 
 
 def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
-    """The products as a full grid: what was not measured is as its nearest neighbour, and time never falls in size."""
+    """The products as a full grid: an unmeasured shape is as efficient as the nearest; time never falls with size."""
     rows, tokens = read_rows(path, ("n", "k"), "dtype"), _knots(path, "m")
     n, k = np.unique(rows.sizes[:, 0]), np.unique(rows.sizes[:, 1])
     slowdown: dict[str, Floats] = {}
     for dtype in dict.fromkeys(rows.dtype):
-        mine = np.array([found == dtype for found in rows.dtype])
-        logs = np.log2(rows.sizes[mine])
+        of_dtype = np.array(rows.dtype) == dtype
+        logs = np.log2(rows.sizes[of_dtype])
         grid = np.empty((len(n), len(k), len(tokens)))
         for i, j in np.ndindex(len(n), len(k)):
-            at = int(np.argmin(np.abs(logs - np.log2([n[i], k[j]])).sum(axis=1)))
-            grid[i, j] = 1 / rows.values[mine][at]
+            nearest = int(np.argmin(np.abs(logs - np.log2([n[i], k[j]])).sum(axis=1)))
+            grid[i, j] = 1 / rows.values[of_dtype][nearest]
         rate = gpu.flops_per_us.get(dtype, gpu.flops_per_us[STANDS_IN])
         weight_bytes = 1.0 if dtype.startswith(("fp8", "int8")) else 2.0
         ideal = (
@@ -93,7 +93,7 @@ def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
 
 
 def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
-    """The tables in `folder`. Raises InputError where one is missing or a number is impossible."""
+    """The tables in `folder`. Raises InputError if a table is missing or a number is impossible."""
     for name in ("gemm", "prefill_attention", "decode_attention"):
         if not (folder / f"{name}.csv").is_file():
             raise InputError(f"{folder / name}.csv: no measured kernel efficiencies for {gpu.name}: `roofml bench`")
@@ -108,8 +108,8 @@ def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
     if reduce is not None:
         sizes = np.unique(reduce.sizes[:, 1])
         for gpus in np.unique(reduce.sizes[:, 0]):
-            mine = reduce.sizes[:, 0] == gpus
-            by_gpus[int(gpus)] = np.interp(sizes, reduce.sizes[mine, 1], np.maximum.accumulate(reduce.values[mine, 0]))
+            rows = reduce.sizes[:, 0] == gpus
+            by_gpus[int(gpus)] = np.interp(sizes, reduce.sizes[rows, 1], np.maximum.accumulate(reduce.values[rows, 0]))
     shape = ("experts", "top_k", "hidden", "inter")
     moe = optional("moe.csv", lambda path: read_rows(path, shape, "dtype"))
     gemm = _gemm_table(folder / "gemm.csv", gpu)
@@ -123,15 +123,14 @@ def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
         latent_decode_rows=optional("mla_decode.csv", lambda path: read_rows(path, ("heads",), "kv_dtype", fitted)),
         allreduce_bytes=sizes,
         allreduce_us=by_gpus,
-        allreduce_sd=reduce.sd if reduce is not None else 0.0,
         source=gemm.source,
     )
 
 
 def tables_folder(gpu: Gpu) -> Path:
-    """Where the measured kernels of `gpu` lie. Raises InputError for another GPU's sheet under a known name.
+    """Folder of the measured kernels of `gpu`. Raises InputError for another sheet under the name of a packaged GPU.
 
-    Tables hold shares of a datasheet's rates: with another sheet's they would say other times.
+    Tables hold shares of a datasheet's rates: with the rates of another sheet they would give other times.
     """
     packaged = packaged_gpu(gpu.name)
     if packaged is not None and packaged.sheet_sha256 != gpu.sheet_sha256:
@@ -143,12 +142,12 @@ def tables_folder(gpu: Gpu) -> Path:
 
 
 def load_efficiency(gpu: Gpu) -> Efficiency:
-    """The measured kernels of `gpu`. Raises InputError where none are shipped or a number is impossible."""
+    """The measured kernels of `gpu`. Raises InputError if none are shipped or a number is impossible."""
     return read_efficiency(tables_folder(gpu), gpu)
 
 
 def tables_sha256(gpu: Gpu) -> str:
-    """Digest of the kernel tables of `gpu`: names and content, whatever the line ends."""
+    """Digest of the kernel tables of `gpu`: names and content, independent of line ends."""
     parts: list[str] = []
     for path in sorted(tables_folder(gpu).glob("*.csv")):
         parts += [path.name, "\n".join(path.read_text("utf-8").splitlines())]

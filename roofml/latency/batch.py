@@ -38,6 +38,10 @@ class StepSums(NamedTuple):
     decode_beyond: Floats
     """Σ over decodes of the context tokens after the first `LONG_CONTEXT`."""
 
+    def __len__(self) -> int:
+        """Refuse: the number of sums is nobody's question, and the number of steps is `length`."""
+        raise TypeError("StepSums has no len(): .length is how many steps there are")
+
     @property
     def length(self) -> int:
         """How many steps there are."""

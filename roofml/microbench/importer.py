@@ -1,4 +1,4 @@
-"""Importer: measured kernel latencies from the package aiconfigurator-core, or from files of one's own."""
+"""Importer: measured kernel latencies from the package aiconfigurator-core, or from the user's own files."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ SYSTEMS = {
     "GB200": "gb200",
     "L40S": "l40s",
 }
-"""Our GPU -> the package's name of its system."""
+"""GPU -> name of its system in the package."""
 INSTALL = "pip install 'roofml[aiconfigurator]'"
 
 
 def package_data() -> tuple[Path, str]:
-    """Where the installed aiconfigurator-core keeps its measurements, and its version.
+    """Folder of the measurements in the installed aiconfigurator-core, and its version.
 
-    Raises InputError where it is not installed.
+    Raises InputError if it is not installed.
     """
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        found = distribution("aiconfigurator-core")
+        package = distribution("aiconfigurator-core")
     except PackageNotFoundError:
         raise InputError(f"aiconfigurator-core is not installed: {INSTALL}, or give --from FOLDER") from None
-    return Path(str(found.locate_file("aiconfigurator_core"))) / "systems" / "data", found.version
+    return Path(str(package.locate_file("aiconfigurator_core"))) / "systems" / "data", package.version
 
 
 def package_versions(gpu: Gpu, data: Path) -> dict[str, list[str]]:
     """Kernel -> the versions of vLLM it was measured with on `gpu`, oldest first."""
     folder = data / SYSTEMS.get(gpu.name, "-")
     if not folder.is_dir():
-        known = ", ".join(name for name, system in SYSTEMS.items() if (data / system).is_dir())
-        raise InputError(f"{gpu.name}: aiconfigurator-core has no measurements of it (it has {known})")
+        names = ", ".join(name for name, system in SYSTEMS.items() if (data / system).is_dir())
+        raise InputError(f"{gpu.name}: aiconfigurator-core has no measurements of it (it has {names})")
     versions: dict[str, list[str]] = {}
     for kernel in COLUMNS:
-        found = {path.parent.name for path in folder.glob(f"*/vllm/*/{kernel}_perf.parquet")}
-        if found:
-            versions[kernel] = sorted(found, key=_version)
+        measured = {path.parent.name for path in folder.glob(f"*/vllm/*/{kernel}_perf.parquet")}
+        if measured:
+            versions[kernel] = sorted(measured, key=_version)
     return versions
 
 
@@ -58,8 +58,8 @@ def _version(text: str) -> tuple[int, ...]:
 def import_package(gpu: Gpu, engine: str | None) -> tuple[dict[str, Any], dict[str, str]]:
     """Measurements of `gpu` from the package (kernel -> table), and their provenance.
 
-    For each kernel of `engine` (a version of vLLM), or of the newest where None. Raises InputError for a version or a
-    kernel that it does not hold.
+    Every kernel is that of `engine`, a version of vLLM, or of the newest version if None. Raises InputError for a
+    version or a kernel that the package does not hold.
     """
     data, version = package_data()
     available = package_versions(gpu, data)
@@ -67,12 +67,12 @@ def import_package(gpu: Gpu, engine: str | None) -> tuple[dict[str, Any], dict[s
     measured: dict[str, Any] = {}
     engines: set[str] = set()
     for kernel in COLUMNS:
-        known = available.get(kernel, [])
-        chosen = engine if engine is not None else (known[-1] if known else None)
-        if chosen is None or chosen not in known:
+        versions = available.get(kernel, [])
+        chosen = engine if engine is not None else (versions[-1] if versions else None)
+        if chosen is None or chosen not in versions:
             if kernel not in NEEDED:
                 continue
-            raise InputError(f"{gpu.name}: no {kernel} of vLLM {chosen} (it has {', '.join(known) or 'none'})")
+            raise InputError(f"{gpu.name}: no {kernel} of vLLM {chosen} (it has {', '.join(versions) or 'none'})")
         (path,) = folder.glob(f"*/vllm/{chosen}/{kernel}_perf.parquet")
         measured[kernel] = read_table(path, kernel)
         engines.add(chosen)
@@ -88,7 +88,7 @@ def import_folder(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Measurements from files `<kernel>_perf.parquet` or `<kernel>_perf.csv` in `folder`, with `derive.COLUMNS`.
 
-    The engine is what their columns `framework` and `version` say, if they have them.
+    Their columns `framework` and `version`, if they have them, name the engine.
 
     Raises InputError for a missing file or column.
     """
@@ -103,15 +103,15 @@ def import_folder(
             raise InputError(f"{folder}: expected {kernel}_perf.parquet or {kernel}_perf.csv")
     engines = {
         f"{row.framework} {row.version}".lower()
-        for found in measured.values()
-        if {"framework", "version"} <= set(found)
-        for row in found[["framework", "version"]].drop_duplicates().itertuples()
+        for table in measured.values()
+        if {"framework", "version"} <= set(table)
+        for row in table[["framework", "version"]].drop_duplicates().itertuples()
     }
     return measured, {"source": source, "engine": " and ".join(sorted(engines)) or "not said", "licence": licence}
 
 
 def read_table(path: Path, kernel: str) -> Any:
-    """A table of measurements as pandas reads it. Raises InputError naming what is missing or impossible."""
+    """A table of measurements as a pandas DataFrame. Raises InputError naming what is missing or impossible."""
     try:
         import pandas as pd
     except ImportError:

@@ -1,9 +1,9 @@
 """Measure: time the kernels that a model needs on this machine, with torch.
 
 Kernels are torch's own: `linear` for products, `scaled_dot_product_attention` with grouped heads and a contiguous cache
-for attention, a plain loop over the experts hit for mixtures. An engine's tuned kernels can be faster. Every repeat is
-timed alone, by CUDA events, after a buffer larger than any cache was written, for a step never finds the last repeat's
-data; the median of the repeats is kept.
+for attention, a plain loop over the experts hit for mixtures. An engine's tuned kernels can be faster. CUDA events time
+every repeat alone, after a buffer larger than any cache was written, because a step never finds its data in the cache.
+The result is the median of the repeats.
 
 Rows have the columns of `derive.COLUMNS`, times in ms.
 """
@@ -27,7 +27,7 @@ from roofml.util.errors import InputError
 Row = dict[str, Any]
 
 CACHE_BYTES = 256_000_000
-"""Written between repeats: several times the largest cache of a GPU."""
+"""Bytes written between repeats: several times the largest cache of a GPU."""
 DTYPE = "bfloat16"
 
 
@@ -45,20 +45,20 @@ class Sweep:
     """Bytes of an all-reduce."""
     repeats: int = 20
     layers: int = 4
-    """Layers of the decoder whose whole steps are timed: the rest of the model is more of the same."""
+    """Layers of the decoder whose whole steps are timed; further layers would repeat them."""
     seconds: float = 900.0
-    """No new kernel is begun after so long."""
+    """Time after which no new kernel is begun, s."""
     most_bytes: float = 20e9
-    """Of one kernel's operands."""
+    """Largest operands of one kernel, bytes."""
 
 
 def toy() -> Sweep:
-    """So small that a CPU does it in seconds: to see that everything runs, not how fast."""
+    """A sweep so small that a CPU takes seconds: it shows that everything runs, not how fast."""
     return Sweep((1, 4), (1, 2), (1, 16), (16,), (128, 1024), 2, 1, 20.0, 2e9)
 
 
 def load_torch() -> Any:
-    """The torch module. Raises InputError where it is not installed."""
+    """The torch module. Raises InputError if it is not installed."""
     try:
         return importlib.import_module("torch")
     except ImportError:
@@ -108,22 +108,22 @@ class Clock:
 
 
 def environment(clock: Clock) -> dict[str, str]:
-    """What was measured on: device, driver, clocks, versions."""
+    """The machine of the measurements: device, driver, clocks, versions."""
     torch = clock.torch
-    found = {"torch": str(torch.__version__), "python": platform.python_version(), "device": clock.device}
+    facts = {"torch": str(torch.__version__), "python": platform.python_version(), "device": clock.device}
     if clock.device != "cuda":
-        return {**found, "device": platform.processor() or platform.machine()}
-    found |= {"device": str(torch.cuda.get_device_name()), "cuda": str(torch.version.cuda)}
+        return {**facts, "device": platform.processor() or platform.machine()}
+    facts |= {"device": str(torch.cuda.get_device_name()), "cuda": str(torch.version.cuda)}
     query = "driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit"
     try:
-        said = subprocess.run(
+        answer = subprocess.run(
             ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"],
             capture_output=True, text=True, check=True, timeout=20,
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return found
-    return found | dict(
-        zip(("driver", "sm clock", "memory clock", "most sm clock", "power limit"), said.split(", "), strict=False)
+        return facts
+    return facts | dict(
+        zip(("driver", "sm clock", "memory clock", "most sm clock", "power limit"), answer.split(", "), strict=False)
     )
 
 
@@ -243,7 +243,7 @@ def decoder_steps(clock: Clock, model: ModelSpec, tp: int) -> Iterable[Row]:
     """Whole decode steps of `sweep.layers` layers with random weights, inside a CUDA graph: batch, context, ms.
 
     Norms, activation and the order of kernels are a decoder's; rotary embedding and writing to the cache are left out.
-    Only models of dense layers with ordinary attention.
+    Only models of dense layers with ordinary attention have rows.
     """
     functional = clock.torch.nn.functional
     by_name = {gemm.name: gemm for gemm in model.gemms(tp)}
@@ -285,7 +285,7 @@ def decoder_steps(clock: Clock, model: ModelSpec, tp: int) -> Iterable[Row]:
 
 
 def _graphed(clock: Clock, forward: Callable[[], Any]) -> Callable[[], Any]:
-    """`forward` as a CUDA graph, as engines run it; on a CPU as it is."""
+    """`forward` captured in a CUDA graph, as engines run it; on a CPU `forward` itself."""
     if clock.device != "cuda":
         return forward
     torch = clock.torch
@@ -322,10 +322,10 @@ def _reduce_rank(rank: int, gpus: int, sweep: Sweep, queue: Any) -> None:
     torch.cuda.set_device(rank)
     distributed.init_process_group("nccl", init_method="tcp://127.0.0.1:29511", rank=rank, world_size=gpus)
     clock = Clock("cuda", sweep)
-    found: list[tuple[int, float]] = []
+    latencies: list[tuple[int, float]] = []
     for size in sweep.messages:
         message = torch.ones(max(1, size // 2), dtype=clock.dtype, device="cuda")
-        found.append((size, clock.ms(lambda message=message: distributed.all_reduce(message))))
+        latencies.append((size, clock.ms(lambda message=message: distributed.all_reduce(message))))
     if rank == 0:
-        queue.put(found)
+        queue.put(latencies)
     distributed.destroy_process_group()

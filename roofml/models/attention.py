@@ -1,8 +1,8 @@
 """Attention kinds: how a layer looks at other tokens, and what it keeps of them in the KV cache.
 
 Each kind lists its weight matrices (`projections`) and counts its other parameters (`small_parameters`: norms, sinks);
-`operation` is what it does at run time on one rank. Sizes in elements. Formulas follow the
-model classes of `transformers` for parameters and vLLM's for what a rank holds.
+`operation` is its work at run time on one rank. Sizes are in elements. The formulas for parameters follow
+the model classes of `transformers`, those for the share of a rank follow vLLM's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Attention:
     kv_heads: int
     head_dim: int
     bias: bool = False
-    """On the query, key and value projections."""
+    """The query, key and value projections have a bias."""
     qk_norm: bool = False
     """An RMS norm of head_dim weights for queries and one for keys."""
     value_dim: int = 0
@@ -31,12 +31,12 @@ class Attention:
     window: int = 0
     chunk: int = 0
     wide_qk_norm: bool = False
-    """The query and key norms have a weight for every head's every element."""
+    """The query and key norms have a weight for each element of every head."""
     output_bias: bool = False
     output_gate: int = 0
     """Elements per head of a gate on the output, computed from the hidden state by a matrix of its own."""
     query_gate: bool = False
-    """The query projection computes such a gate, too: twice the rows."""
+    """The query projection also computes a gate on the output, which doubles its rows."""
     sinks: bool = False
     """One learned logit a head takes part in the softmax."""
     keys_are_values: bool = False
@@ -143,9 +143,9 @@ class LatentAttention:
     rope_dim: int
     value_dim: int
     query_rank: int = 0
-    """Rank of the query's down-projection; 0 = none, queries are projected at once."""
+    """Rank of the query's down-projection; 0 = queries have a single projection."""
     bias: bool = False
-    """On the down-projections and the output."""
+    """The down-projections and the output have a bias."""
     output_gate: int = 0
     indexer: SparseIndexer | None = None
 
@@ -215,8 +215,9 @@ class LatentAttention:
 class CompressedAttention:
     """DeepSeek V4's attention: one shared KV head, a short window, and beyond it entries that merge `ratio` tokens.
 
-    ratio 0 is the window alone. With an indexer (ratio 4) the merged entries are chosen, without (ratio 128) all are
-    read. The output projection is block-diagonal: `output_groups` groups of heads to `output_rank` elements each.
+    With ratio 0 there is only the window. With an indexer (ratio 4) a query reads the merged entries that the indexer
+    chooses, without one (ratio 128) all of them. The output projection is block-diagonal: it maps each of
+    `output_groups` groups of heads to `output_rank` elements.
     """
 
     heads: int
@@ -234,7 +235,7 @@ class CompressedAttention:
         return 2 if self.indexer else 1
 
     def projections(self, hidden: int) -> tuple[Projection, ...]:
-        """Query down and up, shared key-value, grouped output, the compressor's and the indexer's."""
+        """Matrices of the query (down, up), shared key-value, grouped output, the compressor and the indexer."""
         heads, size, rank, whole = self.heads, self.head_dim, self.query_rank, "replicated"
         groups, low = self.output_groups, self.output_groups * self.output_rank
         parts = [

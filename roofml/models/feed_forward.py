@@ -9,10 +9,10 @@ from roofml.models.weights import Projection
 
 @dataclass(frozen=True)
 class FeedForward:
-    """Gated MLP (gate, up and down projections), or without `gated` up and down alone. Sizes in elements.
+    """An MLP or a mixture of experts. A `gated` MLP has gate, up and down projections, any other one up and down alone.
 
-    With `experts` > 0 a mixture: a router, `experts` such MLPs of which a token uses `experts_per_token`, and an MLP of
-    `shared_width` that all tokens use.
+    With `experts` > 0 the network is a mixture: a router, `experts` MLPs of which a token uses `experts_per_token`, and
+    an MLP of `shared_width` that all tokens use. Sizes are in elements.
     """
 
     width: int
@@ -23,14 +23,14 @@ class FeedForward:
     """Intermediate size of the shared expert (of all of them together); 0 = none."""
     gated: bool = True
     bias: bool = False
-    """On the projections of MLP and experts."""
+    """The projections of MLP and experts have a bias."""
     router_bias: bool = False
     shared_gate: bool = False
     """The shared expert's output is scaled by a gate: a hidden-sized vector of weights."""
     latent: int = 0
-    """Experts work on vectors of this size, between two projections all of them share; 0 = on the hidden state."""
+    """Size of the vectors experts work on, between two projections that all experts share; 0 = the hidden state."""
     small: int = 0
-    """Further parameters: norms and scales inside the block."""
+    """Number of further parameters: norms and scales inside the block."""
     field: str = "intermediate_size"
     """The config field that `width` came from."""
     shared_field: str = "shared_expert_intermediate_size"
@@ -49,7 +49,7 @@ class FeedForward:
         return (*rising, down)
 
     def projections(self, hidden: int) -> tuple[Projection, ...]:
-        """Gate+up and down; for a mixture the router (on every rank), the experts' and the shared expert's."""
+        """Gate, up and down; for a mixture those of the router (on every rank), the experts and the shared expert."""
         if not self.experts:
             return self._mlp("mlp", "", hidden, self.width, self.field, 0)
         whole = "replicated"

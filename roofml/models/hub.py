@@ -1,8 +1,8 @@
 """Pulling a model's config from the Hugging Face Hub, pinned to a commit, offline first.
 
-What is pulled lies in `model_configs/<last part of the repository, lower case>/`: `config.json` as the Hub serves it,
-`hf_quant_config.json` where the publisher keeps the quantization there, and `provenance.json`: repository, commit and
-SHA-256 of each file. What is there already is not asked for again unless a revision is named.
+A pulled config lies in `model_configs/<last part of the repository, lower case>/`: `config.json` as the Hub serves it,
+`hf_quant_config.json` if the publisher keeps the quantization there, and `provenance.json` with repository, commit and
+SHA-256 of each file. A config that is there already is not fetched again unless a revision is named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CONFIG, QUANT_CONFIG, PROVENANCE = "config.json", "hf_quant_config.json", "provenance.json"
 MAX_BYTES = 4_000_000
-"""A config larger than this is none."""
+"""Size above which a file cannot be a config, bytes."""
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
@@ -38,20 +38,20 @@ class Pulled:
     folder: Path
     repo: str
     revision: str
-    """The commit."""
+    """Commit of the repository."""
     files: dict[str, str]
     """SHA-256 of each file."""
     source: str
-    """hub, cache (the client's own, the Hub was not reachable) or disk (it was there already)."""
+    """hub, cache (the client's own, as the Hub could not be reached) or disk (pulled before)."""
 
 
 def pull(
     repo: str, revision: str | None = None, *, folder: Path | None = None, cache_dir: Path | None = None
 ) -> Pulled:
-    """Bring the config of `repo` at `revision` (a branch, tag or commit; default: what is there, else main).
+    """Pull the config of `repo` at `revision`, a branch, tag or commit; None: any revision pulled before, else main.
 
-    `folder` stands for `model_configs/`. The client takes its endpoint and token from HF_ENDPOINT and HF_TOKEN.
-    Raises InputError for a name that is none, a repository that is missing, gated, renamed or without config, an
+    `folder` takes the place of `model_configs/`. The client takes its endpoint and token from HF_ENDPOINT and HF_TOKEN.
+    Raises InputError for an impossible name, a repository that is missing, gated, renamed or without config, an
     unknown revision, a Hub that cannot be reached, and a folder that holds another repository's config.
     """
     if not REPOSITORY.fullmatch(repo) or ".." in repo or "--" in repo:
@@ -87,7 +87,7 @@ def pull(
 
 
 def _held(target: Path, name: str) -> Pulled | None:
-    """What was pulled into `target` before; None where nothing was, or where a file has changed since."""
+    """The config that was pulled into `target` before; None if there is none or a file has changed since."""
     try:
         provenance = json.loads((target / PROVENANCE).read_bytes())
         hashes = cast("dict[str, str]", provenance["files"])
@@ -102,18 +102,18 @@ def _held(target: Path, name: str) -> Pulled | None:
     return Pulled(name, target, repo, revision, dict(hashes), "disk") if CONFIG in hashes else None
 
 
-def _json(what: str, text: str) -> dict[str, Any]:
+def _json(source: str, text: str) -> dict[str, Any]:
     try:
         value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not valid JSON: {error}") from None
+        raise InputError(f"{source} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{what}: expected a JSON object")
+        raise InputError(f"{source}: expected a JSON object")
     return cast("dict[str, Any]", value)
 
 
 def _fetch(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dict[str, str], str, str, str]:
-    """Texts of the files, the commit, the repository's canonical name, and whether Hub or cache gave them."""
+    """Texts of the files, the commit, the repository's canonical name, and the source: hub or cache."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -138,7 +138,7 @@ def _fetch(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dic
 
 
 def _download(info: ModelInfo, cache_dir: Path | None, endpoint: str | None) -> tuple[dict[str, str], str]:
-    """The texts of the files at the commit that the revision stands for."""
+    """Texts of the files, and the commit that the revision stands for."""
     from huggingface_hub import HfApi
 
     commit = info.sha
@@ -157,7 +157,7 @@ def _download(info: ModelInfo, cache_dir: Path | None, endpoint: str | None) -> 
 
 
 def _from_cache(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dict[str, str], str]:
-    """The same from the client's cache. Raises FileNotFoundError where it is not there."""
+    """Texts of the files and the commit, from the client's cache. Raises FileNotFoundError if it has no config."""
     from huggingface_hub import try_to_load_from_cache
 
     texts: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """What one rank does in a step: matrix products (`Gemm`) and attention or state updates (`AttentionOp`, `StateOp`).
 
-These lists are all that the roofline needs to know of a model. Sizes are those of one GPU of the tensor-parallel
-group; `count` says how many layers of the model do the same.
+The roofline needs no more than these lists from a model. Sizes are those of one GPU of the tensor-parallel group;
+`count` is the number of layers that do the same work.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Literal
 class Gemm:
     """One matrix product, (rows x k) times (k x n), in `count` layers.
 
-    `rows` is the number of new tokens of the step or of tokens that are sampled (the LM head). With `experts` > 0 there
-    are so many weight matrices on this rank and every token goes through `experts_per_token` of them: M tokens touch
-    experts·(1 - (1 - experts_per_token/experts)^M) of them on average, and compute M·experts_per_token rows.
+    A row is a new token of the step or, for the LM head, a sampled token. With `experts` > 0 this rank holds `experts`
+    weight matrices and every token goes through `experts_per_token` of them: on average M tokens touch
+    experts·(1 - (1 - experts_per_token/experts)^M) matrices, and they compute M·experts_per_token rows.
     """
 
     name: str
-    """qkv, attention_output, gate_up, down, router, expert_gate_up, lm_head, ...: the same in every model."""
+    """qkv, attention_output, gate_up, down, router, expert_gate_up, lm_head, ...; every model uses the same names."""
     n: int
     k: int
     count: int
     rows: Literal["tokens", "sampled"]
     weight_bytes: int
-    """Bytes of one n x k matrix with its scales (of one expert's)."""
+    """Bytes of one n x k matrix (of one expert) with its scales."""
     flops_dtype: str
     """The type the product is computed in: key of `Gpu.flops_per_us`."""
     experts: int = 0
@@ -39,16 +39,16 @@ class Gemm:
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes this product's weights take in memory: all layers, all experts."""
+        """Bytes that the weights of this product take in memory: all layers, all experts."""
         return self.count * self.weight_bytes * max(1, self.experts)
 
 
 @dataclass(frozen=True)
 class AttentionOp:
-    """Softmax attention in `count` layers: work for a query token, an entry of the cache and a pair of them.
+    """Softmax attention in `count` layers: the work of a query token, of a cache entry and of a pair of the two.
 
     An entry is what the cache keeps of one token (of `compression` merged tokens beyond the window). `keys(position)`
-    is how many entries a query with that many tokens before it reads.
+    is the number of entries that a query with `position` tokens before it reads.
     """
 
     name: str
@@ -63,18 +63,18 @@ class AttentionOp:
     prefill_flops_per_pair: int
     """FLOP of one query token against one entry, all heads: 2·heads·(qk_dim + value_dim)."""
     decode_flops_per_pair: int
-    """The same where decoding works on the compressed entry (latent attention); else equal to prefill's."""
+    """FLOP of such a pair in decoding, which for latent attention works on the compressed entry; else as in prefill."""
     kv_bytes: int
     """Bytes of one entry: written for every new token, read by every query that sees it."""
     flops_dtype: str
     window: int = 0
     """A query sees itself and the window - 1 tokens before it; 0 = all."""
     chunk: int = 0
-    """A query sees the positions since the last multiple of so many; 0 = all."""
+    """A query sees the positions since the last multiple of `chunk`; 0 = all."""
     compression: int = 1
-    """Tokens merged into one entry; with more than 1 the last `window` tokens are kept besides, unmerged."""
+    """Tokens merged into one entry; if more than 1, the cache also keeps the last `window` tokens unmerged."""
     top_k: int = 0
-    """At most so many entries (merged ones, if any are) are read, chosen by an indexer; 0 = all."""
+    """Most entries that a query reads, chosen by an indexer (among merged entries if there are any); 0 = all."""
     index_flops_per_pair: int = 0
     """FLOP of the indexer's score of a query token and an entry; every entry in reach is scored."""
     index_bytes: int = 0
@@ -82,15 +82,15 @@ class AttentionOp:
 
     def keys(self, position: int) -> int:
         """Cache entries that a query with `position` tokens before it reads, itself included."""
-        seen = position + 1
+        visible = position + 1
         if self.chunk:
             return position % self.chunk + 1
         if self.compression > 1:
-            merged = seen // self.compression
-            return min(seen, self.window) + (min(merged, self.top_k) if self.top_k else merged)
+            merged = visible // self.compression
+            return min(visible, self.window) + (min(merged, self.top_k) if self.top_k else merged)
         if self.window:
-            seen = min(seen, self.window)
-        return min(seen, self.top_k) if self.top_k else seen
+            visible = min(visible, self.window)
+        return min(visible, self.top_k) if self.top_k else visible
 
     def pairs(self, context: int, new: int) -> int:
         """Query-entry pairs of `new` tokens after `context`: Σ keys(p) for p = context .. context + new - 1."""
@@ -99,14 +99,14 @@ class AttentionOp:
     def _pairs_up_to(self, n: int) -> int:
         """Σ keys(p) for p < n, in closed form."""
         if self.chunk:
-            whole, rest = divmod(n, self.chunk)
-            return whole * (self.chunk * (self.chunk + 1) // 2) + rest * (rest + 1) // 2
+            chunks, remainder = divmod(n, self.chunk)
+            return chunks * (self.chunk * (self.chunk + 1) // 2) + remainder * (remainder + 1) // 2
         if self.compression > 1:
-            most = self.top_k or n
-            grown = min(n, most * self.compression)  # up to here every merged entry is read
-            groups, rest = divmod(grown, self.compression)
-            merged = self.compression * (groups * (groups - 1) // 2) + groups * (rest + 1)
-            return _capped_sum(n, self.window) + merged + (n - grown) * most
+            cap = self.top_k or n
+            uncapped = min(n, cap * self.compression)  # queries up to here read every merged entry
+            groups, remainder = divmod(uncapped, self.compression)
+            merged = self.compression * (groups * (groups - 1) // 2) + groups * (remainder + 1)
+            return _capped_sum(n, self.window) + merged + (n - uncapped) * cap
         caps = [cap for cap in (self.window, self.top_k) if cap]
         return _capped_sum(n, min(caps) if caps else n)
 
@@ -119,17 +119,6 @@ class AttentionOp:
             merged = (context + new) // self.compression
             return near + new + (min(merged, new * self.top_k) if self.top_k else merged)
         return min(near + new, new * self.top_k) if self.top_k else near + new
-
-    def cache_bytes(self, context: int) -> int:
-        """Bytes that a request of `context` tokens needs in the cache, all `count` layers, without block rounding."""
-        reach = self.window or self.chunk
-        if self.compression > 1:
-            merged = context // self.compression
-            return self.count * (
-                min(context, self.window) * self.kv_bytes + merged * (self.kv_bytes + self.index_bytes)
-            )
-        kept = min(context, reach) if reach else context
-        return self.count * kept * (self.kv_bytes + self.index_bytes)
 
 
 def _capped_sum(n: int, cap: int) -> int:
@@ -148,9 +137,9 @@ class StateOp:
     heads: int
     """Value heads on this rank."""
     flops_per_token: int
-    """FLOP of one token's update and read-out in one layer, projections apart."""
+    """FLOP of one token's update and read-out in one layer, without projections."""
     state_bytes: int
-    """Recurrent and convolution state of one request in one layer: read and written once a step if it has tokens."""
+    """Bytes of one request's recurrent and convolution state in one layer. Each of its steps reads and writes them."""
     flops_dtype: str
 
 

@@ -1,14 +1,14 @@
-"""Quantization: in which format each weight matrix and the KV cache are kept, from what a checkpoint says of itself.
+"""Quantization: the formats of weight matrices and KV cache, as a checkpoint describes them.
 
-Read are `quantization_config` in `config.json` and the `hf_quant_config.json` some publishers put beside it. Supported
-methods: fp8, fbgemm_fp8, compressed-tensors, modelopt, gptq, awq, mxfp4. Everything else is refused by name.
+The description is `quantization_config` in `config.json`, or the `hf_quant_config.json` that some publishers put beside
+it. Supported methods: fp8, fbgemm_fp8, compressed-tensors, modelopt, gptq, awq, mxfp4. Any other is refused by name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -80,18 +80,19 @@ class _Config:
     name: str
     values: Mapping[str, Any]
     dtype: str
-    where: str = field(default="quantization_config")
+    path: str = "quantization_config"
+    """Keys that lead to the mapping, joined by dots."""
 
     def error(self, key: str, expected: str) -> InputError:
-        found = repr(self.values.get(key))
-        return InputError(f"{self.name}: {self.where}.{key}: expected {expected}, found {found[:80]}")
+        value = repr(self.values.get(key))[:80]
+        return InputError(f"{self.name}: {self.path}.{key}: expected {expected}, found {value}")
 
     def refusal(self, key: str) -> NotSupportedError:
-        found = repr(self.values.get(key))
-        return NotSupportedError(f"{self.name}: {self.where}.{key}: {found[:80]} is not supported yet")
+        value = repr(self.values.get(key))[:80]
+        return NotSupportedError(f"{self.name}: {self.path}.{key}: {value} is not supported yet")
 
     def strings(self, *keys: str) -> tuple[str, ...]:
-        """The list of strings under the first of `keys` given; empty where there is none."""
+        """The list of strings under the first of `keys` that has a value; empty if none has."""
         for key in keys:
             value = self.values.get(key)
             if value is None:
@@ -109,13 +110,13 @@ class _Config:
         return value
 
     def mapping(self, key: str) -> _Config | None:
-        """The mapping under `key`; None where it is missing or null."""
+        """The mapping under `key`; None if it is missing or null."""
         value = self.values.get(key)
         if value is None:
             return None
         if not isinstance(value, dict):
             raise self.error(key, "a mapping")
-        return _Config(self.name, cast("dict[str, Any]", value), self.dtype, f"{self.where}.{key}")
+        return _Config(self.name, cast("dict[str, Any]", value), self.dtype, f"{self.path}.{key}")
 
 
 def fp8_format(block: tuple[int, int] = (0, 0), *, weight_only: str = "") -> WeightFormat:
@@ -191,7 +192,7 @@ def _awq(config: _Config) -> Quantization:
 
 
 def _mxfp4(config: _Config) -> Quantization:
-    """GPT-OSS: the experts alone, whatever else the list of exceptions names."""
+    """GPT-OSS: only the experts are quantized, whatever the list of exceptions names."""
     format = _with_type(MXFP4, config.dtype)
     return Quantization("mxfp4", (Rule(("experts",), format),), config.strings("modules_to_not_convert"))
 
@@ -238,13 +239,11 @@ def _groups(config: _Config) -> tuple[Rule, ...]:
         group = groups.mapping(key)
         weights = group.mapping("weights") if group is not None else None
         if group is None or weights is None:
-            raise NotSupportedError(
-                f"{config.name}: {groups.where}.{key}: a group without weights is not supported yet"
-            )
+            raise NotSupportedError(f"{config.name}: {groups.path}.{key}: a group without weights is not supported yet")
         rules.append(
             Rule(group.strings("targets") or ("Linear",), _scheme(weights, group.mapping("input_activations")))
         )
-    # Groups that name modules win over the one that means all of them.
+    # Groups that name modules come before the group of all linear modules.
     return tuple(sorted(rules, key=lambda rule: "Linear" in rule.patterns))
 
 
@@ -269,7 +268,7 @@ def _layer_rules(layers: _Config) -> list[Rule]:
         algorithm = entry.values.get("quant_algo") if entry is not None else None
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise NotSupportedError(
-                f"{layers.name}: {layers.where}.{module}.quant_algo: {algorithm!r} is not supported yet"
+                f"{layers.name}: {layers.path}.{module}.quant_algo: {algorithm!r} is not supported yet"
             )
         modules.setdefault(algorithm, []).append(module)
     return [Rule(tuple(names), ALGORITHMS[algorithm](layers.dtype)) for algorithm, names in modules.items()]
@@ -295,7 +294,7 @@ def _compressed_tensors(config: _Config) -> Quantization:
 
 
 def _kv_dtype(config: _Config) -> str | None:
-    """The KV cache's type, where the checkpoint brings scales for one."""
+    """Type of the KV cache if the checkpoint has scales for it."""
     for key in ("kv_cache_scheme", "kv_cache_quant_algo"):
         value = config.values.get(key)
         if value is None:
@@ -324,9 +323,8 @@ METHODS: dict[str, Callable[[_Config], Quantization]] = {
 def read_quantization(config: Mapping[str, Any], name: str, dtype: str) -> Quantization:
     """The quantization that a `quantization_config` describes. `dtype` is the activation type.
 
-    Raises NotSupportedError naming the key for a method or scheme that is not modelled, InputError for nonsense.
+    Raises NotSupportedError naming the key for a method or scheme that is not modelled, InputError for a bad value.
     """
-    read = _Config(name, config, dtype)
     method = config.get("quant_method")
     if method is None and "quant_algo" in config:
         method = "modelopt"
@@ -334,4 +332,4 @@ def read_quantization(config: Mapping[str, Any], name: str, dtype: str) -> Quant
         raise NotSupportedError(
             f"{name}: quantization_config.quant_method: {method!r} is not supported (supported: {', '.join(METHODS)})"
         )
-    return METHODS[method](read)
+    return METHODS[method](_Config(name, config, dtype))

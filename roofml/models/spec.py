@@ -1,8 +1,8 @@
 """ModelSpec: every architecture fact the physics needs, read from a Hugging Face `config.json`.
 
-A model is a stack of layers; equal layers are counted, not repeated. What a config says that is not modelled is
-refused by the name of its field: a wrong number is worse than none. How a class of models is read stands in
-`roofml.models.architectures`; what its weights are kept in, in `roofml.models.quantization`.
+A model is a stack of layers; equal layers are counted, not repeated. An option of a config that is not modelled is
+refused, and the error names its field: a wrong number is worse than none. `roofml.models.architectures` says how each
+class of models is read, `roofml.models.quantization` in which format its weights are stored.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.files import data_folder
 
 VOCABULARY_PADDING = 64
-"""vLLM pads the vocabulary to a multiple of so many before cutting it over the ranks."""
+"""vLLM pads the vocabulary to a multiple of this number before it splits it over the ranks."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A decoder-only language model. `layers` holds (layer, how many of them) pairs; their order does not matter."""
+    """A decoder-only language model. `layers` holds (layer, number of such layers) pairs in any order."""
 
     name: str
     architecture: str
@@ -48,19 +48,19 @@ class ModelSpec:
     max_position_embeddings: int
     config_sha256: str = ""
     kv_dtype: str = ""
-    """Type of the KV cache; empty = as `dtype`. For vLLM's --kv-cache-dtype use `dataclasses.replace(model, ...)`."""
+    """Type of the KV cache; empty = `dtype`. `dataclasses.replace` can set it as vLLM's --kv-cache-dtype does."""
     small_parameters: int = 0
     """Parameters outside of layers and embeddings: the final norm."""
     head_format: WeightFormat | None = None
-    """Format of the LM head where it is quantized."""
+    """Format of the LM head if it is quantized."""
     quantization: str = "none"
     """The method named in the config."""
     assumptions: tuple[str, ...] = ()
-    """What was not in the config, as "field = value (why)"."""
+    """Values that the config does not give, each as "field = value (why)"."""
 
     @property
     def num_layers(self) -> int:
-        """All layers, whatever their kind."""
+        """Number of layers of all kinds."""
         return sum(count for _, count in self.layers)
 
     @property
@@ -74,7 +74,7 @@ class ModelSpec:
         return self.vocab_size * self.hidden_size
 
     def parameters(self) -> int:
-        """All parameters of the language model, embeddings included, tied ones once; no draft layers, no vision."""
+        """All parameters of the language model and its embeddings (tied ones once), without draft layers and vision."""
         layers = sum(count * layer.parameters(self.hidden_size) for layer, count in self.layers)
         embeddings = (1 if self.tied_embeddings else 2) * self.embedding_parameters
         return layers + embeddings + self.small_parameters
@@ -86,13 +86,14 @@ class ModelSpec:
 
     @property
     def allreduces(self) -> int:
-        """All-reduces of a step under tensor parallelism: after the embedding, every mixer and every MLP."""
+        """Number of all-reduces in a step under tensor parallelism: after the embedding, every mixer and every MLP."""
         return 1 + sum(count * ((layer.mixer is not None) + (layer.mlp is not None)) for layer, count in self.layers)
 
     def gemms(self, tp: int) -> tuple[Gemm, ...]:
         """The weight matrix products of a step on one of `tp` ranks, equal ones of all layers counted together.
 
-        Fused as vLLM does (query, key and value; gate and up), in the order of the forward pass, the LM head last.
+        They are fused as in vLLM (query, key and value; gate and up) and in the order of the forward pass, the LM head
+        last.
         Raises InputError naming the field that does not divide by `tp`.
         """
         self.check_tensor_parallel(tp)
@@ -147,8 +148,8 @@ class ModelSpec:
     def weight_bytes(self, tp: int) -> int:
         """Bytes of all weights on one of `tp` ranks: matrices, embeddings, norms and biases.
 
-        Quantized latent attention keeps a second copy of its key and value up-projection in the activation type,
-        absorbed for decoding.
+        Quantized latent attention keeps a second copy of its key and value up-projection in the activation type, which
+        decoding uses in absorbed form.
         """
         gemms = sum(gemm.resident_bytes for gemm in self.gemms(tp))
         embedding = 0 if self.tied_embeddings else self._vocabulary(tp) * self.hidden_size * self.dtype_bytes
@@ -165,7 +166,7 @@ class ModelSpec:
         return gemms + embedding + (small + absorbed) * self.dtype_bytes
 
     def kv_bytes_per_token(self, tp: int) -> int:
-        """Bytes that one token takes in the KV cache of one of `tp` ranks, all layers, while inside every window.
+        """Bytes that one token takes in the KV cache of one of `tp` ranks, all layers, while it is inside every window.
 
         Grouped-query attention: 2·Hkv/tp·head_dim elements a layer; latent attention: kv_lora_rank + rope elements on
         every rank. Recurrent layers take nothing per token: see `state_bytes`.
@@ -180,11 +181,6 @@ class ModelSpec:
     def state_bytes(self, tp: int) -> int:
         """Bytes of recurrent state that one running request keeps on one of `tp` ranks, all layers."""
         return sum(op.count * op.state_bytes for op in self.mixers(tp) if isinstance(op, StateOp))
-
-    def request_bytes(self, context: int, tp: int) -> int:
-        """Bytes of cache and state of a request with `context` tokens on one of `tp` ranks, without block rounding."""
-        cache = sum(op.cache_bytes(context) for op in self.mixers(tp) if isinstance(op, AttentionOp))
-        return cache + self.state_bytes(tp)
 
     def check_tensor_parallel(self, tp: int) -> None:
         """Raise InputError unless heads and widths divide by `tp`, as vLLM requires (fewer KV heads are copied)."""
@@ -210,12 +206,12 @@ def model_from_config(
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         raise InputError(f"{name}: architectures: expected a list with the model class")
-    found = cast("list[object]", architectures)[0]
-    if not isinstance(found, str) or found not in ARCHITECTURES:
+    model_class = cast("list[object]", architectures)[0]
+    if not isinstance(model_class, str) or model_class not in ARCHITECTURES:
         raise NotSupportedError(
-            f"{name}: architectures: {found!r} is not supported (supported: {', '.join(ARCHITECTURES)})"
+            f"{name}: architectures: {model_class!r} is not supported (supported: {', '.join(ARCHITECTURES)})"
         )
-    architecture = ARCHITECTURES[found]
+    architecture = ARCHITECTURES[model_class]
     language = config.get("text_config")
     if language is None:
         language = config
@@ -230,7 +226,7 @@ def model_from_config(
         layers[_formatted(layer, index, fields.size("hidden_size"), architecture, quantization)] += 1
     return ModelSpec(
         name=name,
-        architecture=found,
+        architecture=model_class,
         hidden_size=fields.size("hidden_size"),
         vocab_size=fields.size("vocab_size"),
         layers=tuple(layers.items()),
@@ -248,9 +244,9 @@ def model_from_config(
 
 def _tied(fields: Fields, architecture: Architecture) -> bool:
     """`tie_word_embeddings` of the language model, else of the wrapper, else the class's default."""
-    for at in (fields, Fields(fields.outer, fields.name)):
-        if at.config.get("tie_word_embeddings") is not None:
-            return at.flag("tie_word_embeddings")
+    for source in (fields, Fields(fields.outer, fields.name)):
+        if source.config.get("tie_word_embeddings") is not None:
+            return source.flag("tie_word_embeddings")
     return architecture.tied
 
 
@@ -258,9 +254,12 @@ QUANTIZED_NAME = re.compile(r"(?i)(?<![a-z0-9])(nvfp4|mxfp4|fp4|fp8|int4|int8|aw
 
 
 def _quantization(fields: Fields, dtype: str, quant_config: object) -> Quantization:
-    """From `quantization_config`, else from `hf_quant_config.json`, else none, which the name must not contradict."""
-    for at in (fields.outer, fields.config):
-        value: object = at.get("quantization_config")
+    """The quantization from `quantization_config`, else from `hf_quant_config.json`, else none.
+
+    Raises NotSupportedError where there is none although the model's name promises one.
+    """
+    for config in (fields.outer, fields.config):
+        value: object = config.get("quantization_config")
         if isinstance(value, dict):
             experts = {"expert_dtype": fields.config.get("expert_dtype")}
             return read_quantization({**experts, **cast("dict[str, Any]", value)}, fields.name, dtype)
@@ -281,7 +280,7 @@ def _quantization(fields: Fields, dtype: str, quant_config: object) -> Quantizat
 
 
 PREFIXES = ("model.", "language_model.model.", "model.language_model.", "backbone.", "")
-"""What stands before "layers.N." in checkpoints."""
+"""Prefixes of "layers.N." in the names of checkpoints."""
 
 
 def _formatted(layer: Layer, index: int, hidden: int, architecture: Architecture, quantization: Quantization) -> Layer:
@@ -301,9 +300,9 @@ def _formatted(layer: Layer, index: int, hidden: int, architecture: Architecture
 def _names(part: Projection, index: int, architecture: Architecture) -> tuple[str, ...]:
     """The names that checkpoints may give a matrix."""
     module = part.module
-    for ours, theirs in architecture.renames:
-        if module == ours or module.startswith(f"{ours}."):
-            module = theirs + module[len(ours) :]
+    for start, renamed in architecture.renames:
+        if module == start or module.startswith(f"{start}."):
+            module = renamed + module[len(start) :]
             break
     return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
 
@@ -315,12 +314,13 @@ def load_model(model: str) -> ModelSpec:
     """
     path = config_path(model)
     raw = _read(path)
-    beside = path.parent / "hf_quant_config.json"
-    quant_config = _parse(beside, _read(beside)) if path.name == "config.json" and beside.is_file() else None
-    name = path.parent.name if path.name == "config.json" else path.stem
+    quant_path = path.parent / "hf_quant_config.json"
+    in_folder = path.name == "config.json"
+    quant_config = _parse(quant_path, _read(quant_path)) if in_folder and quant_path.is_file() else None
+    name = path.parent.name if in_folder else path.stem
     config = _parse(path, raw)
     if quant_config is not None:
-        raw += _read(beside)  # the same config.json may come in several quantizations
+        raw += _read(quant_path)  # the same config.json may come in several quantizations
     return model_from_config(config, name, hashlib.sha256(raw).hexdigest(), quant_config)
 
 
@@ -342,7 +342,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
 
 
 def config_path(model: str) -> Path:
-    """Where the config of `model` lies: a path as given, else `model_configs/<last part, lower case>/config.json`."""
+    """Path of the config of `model`: a path as given, else `model_configs/<last part, lower case>/config.json`."""
     path = Path(model)
     if path.is_file():
         return path
@@ -350,9 +350,9 @@ def config_path(model: str) -> Path:
         return path / "config.json"
     name = model.rsplit("/", 1)[-1].lower()
     folder = data_folder("model_configs")
-    known = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    if name not in known:
-        raise InputError(f"model {model!r}: no such path and not in model_configs/ (known: {', '.join(known)})")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if name not in names:
+        raise InputError(f"model {model!r}: no such path and not in model_configs/ (known: {', '.join(names)})")
     return folder / name / "config.json"
 
 

@@ -1,6 +1,6 @@
 """Recurrent mixers: layers that carry a state of constant size instead of a KV cache.
 
-The same three methods as the attention kinds: `projections`, `small_parameters`, `operation`. Sizes in elements.
+They have the methods of the attention kinds: `projections`, `small_parameters`, `operation`. Sizes are in elements.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LinearAttention:
     conv_kernel: int
     state_dtype: str
     gate_rank: int = 0
-    """More than 0: decay and output gate are per element, through matrices of this rank, and q, k, v lie apart."""
+    """Rank of the matrices of decay and output gate, both per element, with q, k and v apart; 0 = fused projections."""
 
     @property
     def conv_channels(self) -> int:

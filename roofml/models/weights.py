@@ -48,17 +48,17 @@ Split = Literal["columns", "rows", "replicated"]
 
 @dataclass(frozen=True)
 class Projection:
-    """One weight matrix y = W·x of a layer as the checkpoint has it, W: n x k. Sizes in elements.
+    """One weight matrix W (n x k, y = W·x) of a layer as the checkpoint stores it. Sizes are in elements.
 
     Tensor parallelism cuts n ("columns"), cuts k ("rows", an all-reduce follows) or keeps W whole on every rank.
-    A cut falls between `units` (heads; single elements where 0); with `replicate` fewer units than ranks are copied,
-    as vLLM does with KV heads.
+    Cuts fall between `units` (heads; 0: single elements). With `replicate`, units fewer than ranks are copied, as vLLM
+    copies KV heads.
     """
 
     module: str
-    """Name inside the layer, in the words of `transformers`: what quantization configs list."""
+    """Name inside the layer as `transformers` gives it; quantization configs list these names."""
     gemm: str
-    """Matrices of one layer with the same word here run as one fused product."""
+    """Name of the product. Matrices of one layer with the same name here run as one fused product."""
     n: int
     k: int
     split: Split = "columns"
@@ -68,9 +68,9 @@ class Projection:
     replicate: bool = False
     bias: bool = False
     experts: int = 0
-    """More than 0: so many such matrices, one for each expert."""
+    """Number of such matrices, one for each expert; 0: a single matrix."""
     quantizable: bool = True
-    """False for what engines keep in the activation type whatever the config says: routers, tiny gates."""
+    """False for routers and tiny gates, which engines keep in the activation type whatever the config says."""
 
     @property
     def parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""The doctor: what a trace really says. It finds the traps in the data, corrects what can be settled, and says so."""
+"""The doctor: it finds the traps in a trace, corrects those that can be settled, and reports them as findings."""
 
 from __future__ import annotations
 
@@ -16,24 +16,20 @@ from roofml.util.arrays import Bools, Ints
 from roofml.util.errors import InputError
 
 FIRST = 10
-"""Requests at the start of a run that a server which has just started keeps waiting."""
+"""Number of first requests, of which a freshly started server keeps at least one waiting."""
 COLD = 1.5
-"""Times the median TTFT of the next ninety that one of them then waits, at least."""
+"""Least ratio of the longest TTFT among the first ten to the median TTFT of the next ninety on a fresh server."""
 
 
 def clean(raw: RawRun) -> Run:
     """The corrected run with its findings, in the order: errors, warnings, corrections, information.
 
-    Raises InputError where nothing is left to measure.
+    Raises InputError if no request is left to measure.
     """
-    findings = list(raw.findings)
-    prompt, prompt_known, found = prompt_counts(raw)
-    findings += found
-    group, shared, found = shared_prompts(raw, prompt)
-    findings += found
-    output, output_known, found = output_counts(raw, prompt)
-    findings += found
-
+    prompt, prompt_known, prompt_findings = prompt_counts(raw)
+    group, shared, sharing_findings = shared_prompts(raw, prompt)
+    output, output_known, output_findings = output_counts(raw, prompt)
+    findings = [*raw.findings, *prompt_findings, *sharing_findings, *output_findings]
     ok: Bools = raw.measured & prompt_known & output_known
     if not ok.any():
         raise InputError(f"{raw.name}: no request is left to measure after warm-up and failures")
@@ -63,7 +59,7 @@ def clean(raw: RawRun) -> Run:
     findings += _clocks(raw)
     findings += _chunks(raw, whole)
     findings += [] if saturated else _next_experiment(whole, load)
-    # A request that never had a chunk never ran: refused, or given up while it waited.
+    # A request that never had a chunk never ran: the server refused it, or the client gave it up while it waited.
     run = whole.take(np.isfinite(raw.e2e_us))
     order = ("error", "warning", "corrected", "info")
     findings.sort(key=lambda finding: order.index(finding.severity))
@@ -71,7 +67,7 @@ def clean(raw: RawRun) -> Run:
 
 
 def _impossible(raw: RawRun, run: Run) -> list[Finding]:
-    """Requests the server, as described, could not have served."""
+    """Findings about requests that the server, as described, could not have served."""
     length = run.prompt_tokens + run.output_tokens
     too_long = raw.ok & (length > raw.server.max_model_len)
     pool = raw.server.num_gpu_blocks * raw.server.block_size
@@ -104,7 +100,7 @@ def _warm_up(raw: RawRun) -> list[Finding]:
 
 
 def _cold_start(raw: RawRun) -> list[Finding]:
-    """Whether the first requests waited as on a server that has just started."""
+    """The finding whether the first requests waited as they do on a freshly started server."""
     ttft_us = raw.ttft_us[raw.measured]
     if not raw.server.fresh or raw.warm_up.any() or len(ttft_us) < FEWEST:
         return []
@@ -124,32 +120,32 @@ def _failures(raw: RawRun, load: Load) -> list[Finding]:
     number = int(failed.sum())
     if not number:
         return []
-    never = int((failed & ~np.isfinite(raw.e2e_us)).sum())
-    # Failures among the slowest hide the slowest: compare how many fell into the busiest fifth with a fair share.
+    without_chunk = int((failed & ~np.isfinite(raw.e2e_us)).sum())
+    # Slow requests that fail hide how slow they were: compare failures in the busiest fifth with those elsewhere.
     span = max(float(raw.send_us[-1]), 1.0)
     part = np.minimum((raw.send_us / span * len(load.in_flight)).astype(np.int64), len(load.in_flight) - 1)
     busiest = part == int(np.argmax(load.in_flight))
-    crowd = float(failed[busiest].mean()) if busiest.any() else 0.0
-    rest = float(failed[~busiest].mean()) if (~busiest).any() else 0.0
-    biased = crowd > 2 * rest and int(failed[busiest].sum()) >= 5
+    share_busiest = float(failed[busiest].mean()) if busiest.any() else 0.0
+    share_elsewhere = float(failed[~busiest].mean()) if (~busiest).any() else 0.0
+    biased = share_busiest > 2 * share_elsewhere and int(failed[busiest].sum()) >= 5
     bias = (
         " Most failed where the load was highest: the latencies left are those of survivors, too good."
         if biased
         else ""
     )
-    said = f" ({'; '.join(raw.failure_messages)})" if raw.failure_messages else ""
+    messages = f" ({'; '.join(raw.failure_messages)})" if raw.failure_messages else ""
     return [
         Finding(
             "failed-requests",
             "warning",
-            f"{number} of {len(raw)} requests failed, {never} of them without a single chunk{said}.{bias}",
+            f"{number} of {len(raw)} requests failed, {without_chunk} of them without a single chunk{messages}.{bias}",
             {
                 "failed": number,
-                "without_chunk": never,
+                "without_chunk": without_chunk,
                 "requests": len(raw),
                 "share": number / len(raw),
-                "share_in_busiest_fifth": crowd,
-                "share_elsewhere": rest,
+                "share_in_busiest_fifth": share_busiest,
+                "share_elsewhere": share_elsewhere,
                 "survivor_bias": biased,
             },
             "None is measured. Those that had chunks stay in the replay as load, with output estimated from their "
@@ -160,7 +156,7 @@ def _failures(raw: RawRun, load: Load) -> list[Finding]:
 
 
 def _clocks(raw: RawRun) -> list[Finding]:
-    """Planned arrival against real send: another origin is harmless, a growing lag means the client fell behind."""
+    """Findings about planned arrivals and real sends: other origins are harmless, a growing lag means a late client."""
     origin = float(raw.lag_us.min())
     lag = raw.lag_us - origin
     findings: list[Finding] = []
@@ -208,24 +204,24 @@ def _chunks(raw: RawRun, run: Run) -> list[Finding]:
 
 
 def _next_experiment(run: Run, load: Load) -> list[Finding]:
-    """What this run cannot tell a fit, and the run that would."""
+    """Findings about what a fit cannot learn from this run, and which run it could learn it from."""
     if len(run) < FEWEST:
         summary = f"{len(run)} requests are few: no trend and no count can be judged by them."
         advice = "Record a few hundred requests or more."
         return [Finding("few-requests", "warning", summary, {"requests": len(run)}, advice)]
     computed = _computed(run)
-    wants: list[str] = []
+    contrasts: list[str] = []
     length = run.prompt_tokens + run.output_tokens
     narrow = float(np.quantile(length, 0.95) / np.quantile(length, 0.05))
     if narrow < 1.5:
-        wants.append("other lengths (one size cannot tell cost per request from cost per KV token)")
+        contrasts.append("other lengths (one size cannot tell cost per request from cost per KV token)")
     hit_share = float((computed < run.prompt_tokens / 2).mean())
     if hit_share > 0.9:
-        wants.append("unique prompts (nearly all prefill came from the cache)")
+        contrasts.append("unique prompts (nearly all prefill came from the cache)")
     low, high = float(load.in_flight.min()), float(load.in_flight.max())
     if high < 1.5 * low:
-        wants.append("another request rate (one load cannot tell fixed step time from time per request)")
-    if not wants:
+        contrasts.append("another request rate (one load cannot tell fixed step time from time per request)")
+    if not contrasts:
         return []
     return [
         Finding(
@@ -240,18 +236,18 @@ def _next_experiment(run: Run, load: Load) -> list[Finding]:
                 "in_flight_high": high,
                 "cached_prompt_share": hit_share,
             },
-            f"To pin more coefficients down, fit it together with a run of {'; of '.join(wants)}.",
+            f"To pin more coefficients down, fit it together with a run of {'; of '.join(contrasts)}.",
         )
     ]
 
 
 def _computed(run: Run) -> Ints:
-    """Prompt tokens each request computes if every prefix seen before is still in the cache."""
+    """Prompt tokens that each request computes if every earlier prefix is still in the cache."""
     if not run.server.prefix_caching:
         return run.prompt_tokens
     block = run.server.block_size
     _, first = np.unique(run.prefix_group, return_index=True)
-    seen = run.prefix_group >= 0
-    seen[first] = False
+    repeats = run.prefix_group >= 0
+    repeats[first] = False
     cached = np.minimum(run.prefix_tokens, run.prompt_tokens - 1) // block * block
-    return run.prompt_tokens - np.where(seen, cached, 0)
+    return run.prompt_tokens - np.where(repeats, cached, 0)

@@ -1,4 +1,4 @@
-"""Finding: one thing that a trace says and its reader should know."""
+"""Finding: something in a trace that its reader should know."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Evidence = Mapping[str, Number | Sequence[Number]]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a trace says that its reader should know."""
+    """Something in a trace that its reader should know."""
 
     code: str
     """Short and stable; scripts may depend on it."""
@@ -24,4 +24,4 @@ class Finding:
     evidence: Evidence
     """The numbers, ready for JSON. Times in µs."""
     advice: str
-    """What was done about it, or what the user can do."""
+    """What was changed, or what the user can do."""

@@ -1,4 +1,4 @@
-"""What a load generator's own settings say about the requests it sent: inference-perf's resolved configuration."""
+"""Reader: the resolved configuration of the load generator inference-perf, which describes the requests it sent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from roofml.util.yaml_io import read_mapping
 def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
     """The generator's settings and the model name it asked for, from a resolved inference-perf configuration.
 
-    It is another tool's file: keys roofml has no use for are ignored. Raises InputError where the file cannot be
-    read or a key roofml uses has a value that cannot be one.
+    The file belongs to another tool: keys that roofml does not use are ignored. Raises InputError if the file cannot
+    be read or a key that roofml uses has an impossible value.
     """
     settings = read_mapping(path)
     data = _mapping(path, settings, "data")

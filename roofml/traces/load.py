@@ -1,4 +1,4 @@
-"""How hard a run drove its server: requests in flight, waiting, capacity; from the client's times alone."""
+"""Load: how hard a run drove its server (requests in flight, waiting, capacity), from the client's times alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from roofml.traces.run import Run
 from roofml.util.arrays import Floats
 
 PARTS = 5
-"""A run is judged by comparing fifths of its sending time."""
+"""Parts of the sending time that are compared: fifths."""
 FEWEST = 50
-"""Requests below which no trend is judged."""
+"""Fewest requests by which a trend is judged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Load:
-    """Means over fifths of the time in which requests were sent; shape (5,) each. Times in µs."""
+    """Means over fifths of the time in which requests were sent. Arrays have shape (5,), times are in µs."""
 
     in_flight: Floats
     arrivals_per_s: Floats
     completions_per_s: Floats
     ttft_us: Floats
-    """Median TTFT of the requests sent in each fifth; NaN where none."""
+    """Median TTFT of the requests sent in each fifth; NaN if none was sent."""
     e2e_us: Floats
-    """Median E2E of the requests sent in each fifth; NaN where none."""
+    """Median E2E of the requests sent in each fifth; NaN if none was sent."""
     peak_in_flight: int
     share_beyond_batch: float
-    """Share of requests that found `max_num_seqs` or more before them."""
+    """Share of requests that found `batch_slots` or more requests before them."""
     batch_slots: int
     """Most requests the server can run at once: `max_num_seqs`, or fewer if their KV does not fit."""
     utilisation: float
-    """Busiest fifth's arrivals over the throughput extrapolated to a full batch; NaN where it cannot be told."""
+    """Busiest fifth's arrivals over the throughput extrapolated to a full batch; NaN if the data cannot tell."""
 
 
 def measure_load(raw: RawRun, run: Run) -> Load:
@@ -54,8 +54,8 @@ def measure_load(raw: RawRun, run: Run) -> Load:
         in_flight=inside.sum(axis=0) * PARTS / span,
         arrivals_per_s=np.histogram(send, edges)[0].astype(np.float64) * per_second,
         completions_per_s=np.histogram(done, edges)[0].astype(np.float64) * per_second,
-        ttft_us=np.array([_median(raw.ttft_us[served][part == one]) for one in range(PARTS)]),
-        e2e_us=np.array([_median(raw.e2e_us[served][part == one]) for one in range(PARTS)]),
+        ttft_us=np.array([_median(raw.ttft_us[served][part == fifth]) for fifth in range(PARTS)]),
+        e2e_us=np.array([_median(raw.e2e_us[served][part == fifth]) for fifth in range(PARTS)]),
         peak_in_flight=int(before.max()) + 1,
         share_beyond_batch=float((before >= slots).mean()),
         batch_slots=slots,
@@ -81,9 +81,9 @@ def _median(values: Floats) -> float:
 
 
 def _utilisation(service: Floats, before: Floats, slots: int, rate: float) -> float:
-    """Arrival `rate` (per µs) over capacity, with service time (µs) a line in the number before a request.
+    """Arrival `rate` (per µs) over capacity. Service time (µs) is fitted by a line in the number before a request.
 
-    It is a line because step time is one in the size of the batch.
+    It is a line because step time is a line in the size of the batch.
     """
     spread = before - before.mean()
     if len(service) < FEWEST or not (spread**2).sum() > 0:
@@ -94,7 +94,7 @@ def _utilisation(service: Floats, before: Floats, slots: int, rate: float) -> fl
 
 
 def is_saturated(load: Load, requests: int) -> bool:
-    """Whether requests came faster than they were served, so that the queue grew to the end of the sending.
+    """Whether requests came faster than they were served, so that the queue grew until the end of the sending.
 
     Three signs must agree: the last fifth has more in flight than the first by over 5 % of all requests, its
     TTFT has grown since the middle of the run, and waiting has become a fifth of E2E or more.
@@ -107,7 +107,7 @@ def is_saturated(load: Load, requests: int) -> bool:
 
 
 def load_findings(raw: RawRun, load: Load, saturated: bool) -> list[Finding]:
-    """What the load of a run means for a fit on it."""
+    """Findings about what the load of a run means for a fit on it."""
     evidence = {
         "in_flight_by_fifth": [round(float(value), 1) for value in load.in_flight],
         "arrivals_per_s_by_fifth": [round(float(value), 3) for value in load.arrivals_per_s],

@@ -1,4 +1,4 @@
-"""RawRun: what a trace says, before the doctor has looked at it."""
+"""RawRun: a run as its trace reports it, before the doctor corrects it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from roofml.util.digest import digest
 
 @dataclass(frozen=True)
 class Generator:
-    """What the load generator was told to send. None: not said."""
+    """Settings of the load generator. None: its files do not say."""
 
     source: str
     """File the settings were read from."""
     ignore_eos: bool | None = None
     output_tokens: int | None = None
-    """Tokens asked for, where every request asked for the same number."""
+    """Output tokens that every request asked for, if all asked for the same number."""
     prompts: int | None = None
     """Number of different prompts, sent over and over in the same order."""
     prompts_per_group: int | None = None
@@ -30,7 +30,7 @@ class Generator:
 class RawRun:
     """Requests in the order they were sent, as the trace reports them. Every array has shape (requests,).
 
-    A count of 0 means the trace does not say. A reader fills this; `roofml.traces.doctor.examine` makes the `Run`.
+    A count of 0 means the trace does not say. A reader fills this; `roofml.traces.doctor.clean` makes the `Run`.
     """
 
     name: str
@@ -58,15 +58,15 @@ class RawRun:
     ok: Bools
     """The request succeeded."""
     streamed: Bools
-    """Chunks came as they were made; without streaming the first chunk is the last, and TTFT was not measured."""
+    """Chunks came as they were generated. Without streaming the first chunk is the last, and TTFT was not measured."""
     warm_up: Bools
-    """Sent to warm the server up: it loaded the server but must not be measured."""
+    """The request was sent to warm the server up: it loaded the server but must not be measured."""
     failure_messages: tuple[str, ...] = ()
     """Some of the different error messages of failed requests."""
     generator: Generator | None = None
     output_tokens_override: int | None = None
     findings: tuple[Finding, ...] = ()
-    """What the reader itself noticed."""
+    """Findings of the reader itself."""
 
     def __len__(self) -> int:
         return len(self.send_us)
@@ -78,5 +78,5 @@ class RawRun:
 
     @property
     def identity(self) -> str:
-        """A digest of what the client measured: the same recording has it whatever its folder is called."""
+        """A digest of the client's measurements; it does not depend on the name of the folder."""
         return digest(self.request_id, self.send_us, self.ttft_us, self.e2e_us, self.ok)

@@ -1,4 +1,4 @@
-"""From paths to runs: the readers of trace formats, and the doctor behind them.
+"""Reading runs from paths: the readers of trace formats, and the doctor after them.
 
 A new format is one file here and one row in `READERS`.
 """
@@ -31,13 +31,13 @@ READERS: dict[str, Reader] = {
 }
 """Format name -> reader; the first that recognises a path reads it."""
 
-NOTHING_SAID = ServerOverrides()
+NO_OVERRIDES = ServerOverrides()
 
 
-def read_raw(path: Path, overrides: ServerOverrides = NOTHING_SAID) -> RawRun:
-    """The run at `path`, a folder or a trace file, as it is recorded, with what the user says about its server.
+def read_raw(path: Path, overrides: ServerOverrides = NO_OVERRIDES) -> RawRun:
+    """The run at `path`, a folder or a trace file, as it was recorded; `overrides` are the user's facts of its server.
 
-    Raises InputError, one line naming file and line or field, where nothing is there, no format fits or the content
+    Raises InputError, one line naming file and line or field, if nothing is there, no format fits or the content
     cannot be a run.
     """
     if not path.exists():
@@ -50,35 +50,35 @@ def read_raw(path: Path, overrides: ServerOverrides = NOTHING_SAID) -> RawRun:
 
 
 def read_run(path: str | Path, **server: Any) -> Run:
-    """The run at `path`, a folder or a trace file, corrected by the doctor: `findings` says what it found.
+    """The run at `path`, a folder or a trace file, corrected by the doctor, whose findings it holds.
 
-    What the files do not say about the server, or say wrongly, is given by name: `gpu="H100"`, `model`,
-    `tensor_parallel`, `max_num_seqs`, ... as in `roofml.traces.server.ServerOverrides`. Raises InputError as `read_raw`
-    does, and for a name that is no fact of a server.
+    Keywords give facts of the server that the files lack or have wrong: `gpu="H100"`, `model`, `tensor_parallel`,
+    `max_num_seqs`, ... as in `roofml.traces.server.ServerOverrides`. Raises InputError as `read_raw` does, and for a
+    keyword that is no fact of a server.
     """
-    known = [field.name for field in fields(ServerOverrides)]
+    facts = [field.name for field in fields(ServerOverrides)]
     for name in server:
-        if name not in known:
-            raise InputError(f"{name}: not a fact of a server, expected {', '.join(known)}")
+        if name not in facts:
+            raise InputError(f"{name}: not a fact of a server, expected {', '.join(facts)}")
     return clean(read_raw(Path(path), ServerOverrides(**server)))
 
 
-def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NOTHING_SAID, strict: bool = True) -> list[Run]:
-    """Read and clean each run; those of one name are told apart. With `strict`, an unusable one is refused.
+def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NO_OVERRIDES, strict: bool = True) -> list[Run]:
+    """Read and clean each run, and give runs that share a name unique ones. With `strict`, refuse an unusable run.
 
-    A recording that is there twice, under two paths, counts twice, and says so. Raises InputError for an unreadable run
-    and for one path given twice.
+    A recording under two paths counts twice, and a finding says so. Raises InputError for an unreadable run and for a
+    path given twice.
     """
     runs: list[Run] = []
-    seen: dict[Path | str, Path] = {}
+    recordings: dict[Path | str, Path] = {}  # by resolved path and by identity
     for path in paths:
-        place = path.resolve()
-        if place in seen:
+        resolved = path.resolve()
+        if resolved in recordings:
             raise InputError(f"{path}: given twice")
         run = clean(read_raw(path, overrides))
-        if run.identity in seen:
-            run = replace(run, findings=(_copy_of(seen[run.identity]), *run.findings))
-        seen[place] = seen[run.identity] = path
+        if run.identity in recordings:
+            run = replace(run, findings=(_copy_of(recordings[run.identity]), *run.findings))
+        recordings[resolved] = recordings[run.identity] = path
         for finding in run.findings:
             if strict and finding.severity == "error":
                 raise InputError(f"{path}: {finding.code}: {finding.summary} {finding.advice}")

@@ -1,4 +1,4 @@
-"""Which requests carry the same prompt: the first trap, because a repeated prompt is a prefix-cache hit.
+"""Repeated prompts: which requests carry the same prompt. This is the first trap: a repeat is a prefix-cache hit.
 
 A generator that cycles through p prompts sends prompt i mod p as request i. The trace holds no prompts, but their
 lengths repeat with period p. Requests sent within a few milliseconds of each other may have changed places; such a
@@ -16,30 +16,31 @@ from roofml.traces.raw import RawRun
 from roofml.util.arrays import Bools, Floats, Ints
 
 LEAST_MATCH = 0.6
-"""Share of requests that must have the length of the one a period later for a period to be tried."""
+"""Least share of requests with the prompt length of the request one period later, for a period to be tried."""
 LEAST_EXPLAINED = 0.95
-"""Share of requests that must have their prompt's length once swaps are undone for a period to be believed."""
+"""Least share of requests with their prompt's length once swaps are undone, for a period to be believed."""
 LEAST_LENGTHS = 8
-"""Different lengths in a cycle below which a pattern of lengths is no evidence of repeated text."""
+"""Fewest different lengths in a cycle for which a pattern of lengths is evidence of repeated text."""
 LEAST_DECADES = 12.0
-"""Evidence against chance, in powers of ten."""
+"""Least evidence against chance, in powers of ten."""
 LONGEST_PERIOD = 10_000
 REACH = 8
-"""Places that a request can have slipped in the order of sending."""
+"""Most places that a request can have slipped in the order of sending."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cycle:
-    """Prompts sent over and over: request i carries prompt `slot[i]`, -1 where its length fits none."""
+    """Prompts that were sent over and over: request i carries prompt `slot[i]`, or -1 if its length fits none."""
 
     period: int
     slot: Ints
+    """(requests,)"""
     slot_tokens: Ints
     """Length of each prompt, tokens, shape (period,)."""
     swapped: int
-    """Requests that had changed places with a neighbour."""
+    """Number of requests that had changed places with a neighbour."""
     match: float
-    """Share of requests with the length of the one a period later, in order of sending."""
+    """Share of requests with the prompt length of the request one period later, in order of sending."""
 
     @property
     def explained(self) -> float:
@@ -53,7 +54,7 @@ def find_cycle(prompt_tokens: Ints, request_id: Ints) -> Cycle | None:
     chance = _chance(prompt_tokens)
     if chance >= LEAST_MATCH:
         return None
-    tried = 0
+    rejected = 0
     for period in range(2, min(requests // 2, LONGEST_PERIOD) + 1):
         match = float((prompt_tokens[:-period] == prompt_tokens[period:]).mean())
         if match < LEAST_MATCH or _decades(match, chance, requests - period) < LEAST_DECADES:
@@ -61,8 +62,8 @@ def find_cycle(prompt_tokens: Ints, request_id: Ints) -> Cycle | None:
         cycle = align(prompt_tokens, request_id, period)
         if cycle.explained >= LEAST_EXPLAINED and len(np.unique(cycle.slot_tokens)) >= LEAST_LENGTHS:
             return cycle
-        tried += 1
-        if tried == 5:
+        rejected += 1
+        if rejected == 5:
             return None
     return None
 
@@ -70,7 +71,7 @@ def find_cycle(prompt_tokens: Ints, request_id: Ints) -> Cycle | None:
 def align(prompt_tokens: Ints, request_id: Ints, period: int) -> Cycle:
     """Assign every request to one of `period` prompts, by its place in the order of sending or by its id.
 
-    The id counts where rows are missing from the trace; of the two, the one that explains more requests is taken.
+    The id is right if rows are missing from the trace. The assignment that explains more requests is taken.
     """
     places: Ints = np.arange(len(prompt_tokens), dtype=np.int64)
     cycles = [_align(prompt_tokens, place, period) for place in (places, request_id - request_id.min())]
@@ -83,20 +84,17 @@ def _align(prompt_tokens: Ints, place: Ints, period: int) -> Cycle:
     fits: Bools = prompt_tokens == slot_tokens[slot]
     misfits = np.flatnonzero(~fits)
     assigned = np.where(fits, slot, -1)
-    taken: set[int] = set()
-    swapped = 0
-    # Too many misfits are no swaps, and not worth the time.
+    used: set[int] = set()
+    # So many misfits are not swaps, and not worth the time.
     for row in misfits if len(misfits) <= len(prompt_tokens) // 2 else ():
         low, high = np.searchsorted(misfits, (row - REACH, row + REACH + 1))
-        near = sorted(misfits[low:high].tolist(), key=lambda other: abs(other - int(row)))
-        for other in near:
-            if other not in taken and slot_tokens[slot[other]] == prompt_tokens[row]:
-                assigned[row] = slot[other]
-                taken.add(other)
-                swapped += 1
+        for neighbour in sorted(misfits[low:high].tolist(), key=lambda neighbour: abs(neighbour - int(row))):
+            if neighbour not in used and slot_tokens[slot[neighbour]] == prompt_tokens[row]:
+                assigned[row] = slot[neighbour]
+                used.add(neighbour)
                 break
     match = float((prompt_tokens[:-period] == prompt_tokens[period:]).mean()) if period < len(prompt_tokens) else 0.0
-    return Cycle(period, assigned.astype(np.int64), slot_tokens, swapped, match)
+    return Cycle(period, assigned.astype(np.int64), slot_tokens, len(used), match)
 
 
 def _modes(prompt_tokens: Ints, slot: Ints, period: int) -> Ints:
@@ -117,14 +115,13 @@ def _decades(match: float, chance: float, pairs: int) -> float:
     """Powers of ten by which chance falls short of this match (Chernoff bound, pairs taken as independent)."""
     if match <= chance:
         return 0.0
-    rest = (1 - match) * np.log((1 - match) / (1 - chance)) if match < 1 else 0.0
-    return float(pairs * (match * np.log(match / chance) + rest) / np.log(10))
+    mismatch = (1 - match) * np.log((1 - match) / (1 - chance)) if match < 1 else 0.0
+    return float(pairs * (match * np.log(match / chance) + mismatch) / np.log(10))
 
 
 def shared_prompts(raw: RawRun, prompt_tokens: Ints) -> tuple[Ints, Ints, list[Finding]]:
-    """(prefix_group, prefix_tokens, findings): which requests share how much of their prompts."""
-    nobody: Ints = np.full(len(raw), -1, dtype=np.int64)
-    none: Ints = np.zeros(len(raw), dtype=np.int64)
+    """(prefix_group, prefix_tokens, findings), arrays (requests,): which requests share how much of their prompts."""
+    unique: tuple[Ints, Ints] = np.full(len(raw), -1, dtype=np.int64), np.zeros(len(raw), dtype=np.int64)
     findings: list[Finding] = []
     named = raw.prefix_group >= 0
     if (named & (raw.prefix_length > 0)).any():
@@ -134,30 +131,30 @@ def shared_prompts(raw: RawRun, prompt_tokens: Ints) -> tuple[Ints, Ints, list[F
         summary = f"{int(named.sum())} requests name a prefix_group, but every prefix_length is 0."
         findings.append(Finding("prefix-length-missing", "warning", summary, {"requests": int(named.sum())}, advice))
     generator = raw.generator
-    asked = generator.prompts if generator is not None and generator.prompts is not None else 0
+    configured = generator.prompts if generator is not None and generator.prompts is not None else 0
     cycle = find_cycle(prompt_tokens, raw.request_id)
-    agrees = "the trace alone shows it"
-    if generator is not None and asked:
-        by_settings = align(prompt_tokens, raw.request_id, asked)
-        if cycle is not None and cycle.period == asked:
-            agrees = f"{generator.source} says so too"
+    support = "the trace alone shows it"
+    if generator is not None and configured:
+        by_settings = align(prompt_tokens, raw.request_id, configured)
+        if cycle is not None and cycle.period == configured:
+            support = f"{generator.source} says so too"
         elif cycle is None and by_settings.explained >= LEAST_EXPLAINED:
             cycle = by_settings
-            agrees = f"{generator.source} says so, and the prompt lengths do not contradict it"
+            support = f"{generator.source} says so, and the prompt lengths do not contradict it"
         else:
-            findings.append(_contradiction(generator.source, asked, by_settings, cycle))
+            findings.append(_contradiction(generator.source, configured, by_settings, cycle))
             if cycle is None:
-                return nobody, none, findings
+                return *unique, findings
     if cycle is None or cycle.period >= len(raw):
-        return nobody, none, findings
-    findings.append(_repeated(raw, prompt_tokens, cycle, agrees))
+        return *unique, findings
+    findings.append(_repeated(raw, prompt_tokens, cycle, support))
     if generator is not None and generator.system_prompt_tokens and generator.prompts_per_group:
         findings.append(_system_prompt(raw, cycle, generator.system_prompt_tokens, generator.prompts_per_group))
     return cycle.slot, np.where(cycle.slot >= 0, prompt_tokens, 0), findings
 
 
 def _named(raw: RawRun, prompt_tokens: Ints, findings: list[Finding]) -> tuple[Ints, Ints]:
-    """Sharing as the trace names it."""
+    """(prefix_group, prefix_tokens) from the prefixes that the trace names."""
     sharing = (raw.prefix_group >= 0) & (raw.prefix_length > 0)
     group = np.where(sharing, raw.prefix_group, -1)
     tokens = np.where(sharing, np.minimum(raw.prefix_length, prompt_tokens), 0)
@@ -166,15 +163,15 @@ def _named(raw: RawRun, prompt_tokens: Ints, findings: list[Finding]) -> tuple[I
     summary = f"{int(sharing.sum())} of {len(raw)} requests share a named prefix, in {len(groups)} groups."
     advice = "The replay serves a group's prefix from the cache after its first request."
     findings.append(Finding("named-prefixes", "info", summary, evidence, advice))
-    uneven = [int(one) for one in groups if len(np.unique(tokens[group == one])) > 1]
+    uneven = sum(len(np.unique(tokens[group == number])) > 1 for number in groups)
     if uneven:
-        summary = f"prefix_length differs between the requests of {len(uneven)} of {len(groups)} prefix groups."
+        summary = f"prefix_length differs between the requests of {uneven} of {len(groups)} prefix groups."
         advice = "The shortest counts as shared. BLIS takes the first row's for the whole group."
-        findings.append(Finding("prefix-length-differs", "warning", summary, {"groups": len(uneven)}, advice))
+        findings.append(Finding("prefix-length-differs", "warning", summary, {"groups": uneven}, advice))
     return group.astype(np.int64), tokens.astype(np.int64)
 
 
-def _repeated(raw: RawRun, prompt_tokens: Ints, cycle: Cycle, agrees: str) -> Finding:
+def _repeated(raw: RawRun, prompt_tokens: Ints, cycle: Cycle, support: str) -> Finding:
     requests = len(raw)
     unknown = int((cycle.slot < 0).sum())
     first_time = len(np.unique(cycle.slot[cycle.slot >= 0]))
@@ -182,15 +179,15 @@ def _repeated(raw: RawRun, prompt_tokens: Ints, cycle: Cycle, agrees: str) -> Fi
     block = raw.server.block_size
     # vLLM never takes the whole prompt from the cache: at least one token is computed for the logits.
     computed = prompt_tokens - (prompt_tokens - 1) // block * block
-    caching = "" if raw.server.prefix_caching else " Prefix caching was off, so each was computed in full all the same."
-    fate = f"computes only about {computed.mean():.0f} of its {prompt_tokens.mean():.0f} tokens"
-    work = f"A cached prompt {fate}." if raw.server.prefix_caching else caching.strip()
+    work = "Prefix caching was off, so each was computed in full all the same."
+    if raw.server.prefix_caching:
+        work = f"A cached prompt computes only about {computed.mean():.0f} of its {prompt_tokens.mean():.0f} tokens."
     odd = f" {unknown} requests fit no prompt and are taken as unique." if unknown else ""
     return Finding(
         "repeated-prompts",
         "corrected",
         f"{cycle.period} prompts were sent over and over: {100 * cycle.match:.1f} % of requests have the prompt length "
-        f"of the one {cycle.period} later ({100 * _chance(prompt_tokens):.1f} % by chance), and {agrees}.",
+        f"of the one {cycle.period} later ({100 * _chance(prompt_tokens):.1f} % by chance), and {support}.",
         {
             "period": cycle.period,
             "match": cycle.match,
@@ -207,14 +204,15 @@ def _repeated(raw: RawRun, prompt_tokens: Ints, cycle: Cycle, agrees: str) -> Fi
     )
 
 
-def _contradiction(source: str, asked: int, by_settings: Cycle, cycle: Cycle | None) -> Finding:
-    found = f"they repeat every {cycle.period}" if cycle is not None else "they do not repeat"
+def _contradiction(source: str, configured: int, by_settings: Cycle, cycle: Cycle | None) -> Finding:
+    pattern = f"they repeat every {cycle.period}" if cycle is not None else "they do not repeat"
+    period = cycle.period if cycle is not None else None
     return Finding(
         "repeats-contradict-generator",
         "warning",
-        f"{source} says {asked} prompts were sent in turn, but by the prompt lengths {found} "
-        f"({100 * by_settings.explained:.0f} % of requests fit a cycle of {asked}).",
-        {"asked": asked, "explained": by_settings.explained, "period": cycle.period if cycle is not None else None},
+        f"{source} says {configured} prompts were sent in turn, but by the prompt lengths {pattern} "
+        f"({100 * by_settings.explained:.0f} % of requests fit a cycle of {configured}).",
+        {"asked": configured, "explained": by_settings.explained, "period": period},
         "The trace is believed. Check that the settings belong to this run and that no rows are missing from it.",
     )
 

@@ -27,7 +27,7 @@ class Run(Shown):
     """
 
     name: str
-    """For people: of the folder or file it was read from. Two runs may have one; `identity` tells them apart."""
+    """Name of the folder or file it was read from, for display. Runs may share it; `identity` tells them apart."""
     server: Server
     request_id: Ints
     arrival_us: Floats
@@ -45,16 +45,16 @@ class Run(Shown):
     findings: tuple[Finding, ...] = ()
     """What the doctor found, and what it corrected."""
     saturated: bool = False
-    """The queue grew to the end: predict this run, do not tune on it alone."""
+    """The queue grew until the end: predict this run, do not tune on it alone."""
     counted_tokens: Ints = field(default_factory=lambda: NOT_COUNTED)
-    """Output tokens as the client counted them, before any correction; empty where nobody did."""
+    """Output tokens as the client counted them, before any correction; empty if it did not."""
     source: str = ""
-    """Path it was read from; empty for a run that was made."""
+    """Path it was read from; empty for a run made in memory."""
     identity: str = ""
-    """A digest of what was measured. Whatever is learned of a server belongs to it and not to a name."""
+    """A digest of the measurements. What a fit learns about a server is stored under it, not under the name."""
 
     def __post_init__(self) -> None:
-        """A run that was made is what its arrays say."""
+        """Derive the identity of a run made in memory from its arrays."""
         if not self.identity:
             arrays = (self.arrival_us, self.prompt_tokens, self.output_tokens, self.ttft_us, self.e2e_us, self.ok)
             object.__setattr__(self, "identity", digest(*arrays))
@@ -75,15 +75,15 @@ class Run(Shown):
         arrival = self.arrival_us[chosen]
         columns = ("request_id", "prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens")
         columns += ("ttft_us", "e2e_us", "ok", *(("counted_tokens",) if len(self.counted_tokens) else ()))
-        kept = {name: getattr(self, name)[chosen] for name in columns}
-        return replace(self, arrival_us=arrival - arrival[:1], **kept)
+        arrays = {name: getattr(self, name)[chosen] for name in columns}
+        return replace(self, arrival_us=arrival - arrival[:1], **arrays)
 
     def on(self, gpu: str) -> Self:
-        """The run with its GPU said, unless it or the user said one."""
+        """The run on `gpu`, unless its files or the user named a GPU."""
         return self if self.server.gpu is not None else replace(self, server=replace(self.server, gpu=gpu))
 
     def tables(self) -> list[Table]:
-        """What it is, in a few lines."""
+        """A table of a few lines that describes the run."""
         server = self.server
         rows = [
             ["model", server.model],
@@ -95,7 +95,7 @@ class Run(Shown):
         return [Table(self.name, ["run", ""], rows)]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `roofml doctor --json` says of it. Times in µs."""
+        """The run as `roofml doctor --json` prints it. Times in µs."""
         from dataclasses import asdict
 
         return {
@@ -112,9 +112,9 @@ class Run(Shown):
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each with a name of its own: those that share one get as many folders before it as they need.
+    """The runs, each with a unique name: runs that share a name get as many parent folders before it as they need.
 
-    Where folders do not tell them apart either, they are numbered: `run`, `run#2`, ...
+    Runs that their folders do not tell apart either are numbered: `run`, `run#2`, ...
     """
     names = [run.name for run in runs]
     folders = [PurePath(run.source).parts[1:-1][::-1] for run in runs]
@@ -125,10 +125,13 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
             f"{parents[depth]}/{name}" if names.count(name) > 1 and depth < len(parents) else name
             for name, parents in zip(names, folders, strict=True)
         ]
-    seen: dict[str, int] = {}
+    used: set[str] = set()
     result: list[Run] = []
     for run, name in zip(runs, names, strict=True):
-        seen[name] = seen.get(name, 0) + 1
-        unique = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        unique, number = name, 1
+        while unique in used or (number > 1 and unique in names):
+            number += 1
+            unique = f"{name}#{number}"
+        used.add(unique)
         result.append(run if unique == run.name else replace(run, name=unique))
     return result

@@ -18,21 +18,21 @@ class Selection:
 
     run: Run
     requests: Bools
-    """(requests,) which: never one without a valid latency."""
+    """(requests,) True for the selected requests, which all have valid latencies."""
 
     def __len__(self) -> int:
         return int(self.requests.sum())
 
     @classmethod
     def of(cls, run: Run, requests: Bools) -> Selection:
-        """The successful ones of `requests` (requests,)."""
+        """The successful requests among those where `requests` (requests,) is True."""
         return cls(run, run.ok & requests)
 
     @classmethod
     def between(cls, run: Run, after: float = 0.0, until: float = 1.0) -> Selection:
-        """The successful requests between two shares of a run. Raises InputError when there is none."""
-        place = np.arange(len(run))
-        chosen = cls.of(run, (place >= after * len(run)) & (place < until * len(run)))
+        """The successful requests between two shares of a run. Raises InputError if there is none."""
+        position = np.arange(len(run))
+        chosen = cls.of(run, (position >= after * len(run)) & (position < until * len(run)))
         if not len(chosen):
             raise InputError(
                 f"{run.name}: no successful request from {after:.0%} to {until:.0%} of the run to judge by"
@@ -41,9 +41,9 @@ class Selection:
 
 
 def first(runs: Sequence[Run], share: float) -> list[Selection]:
-    """The successful ones of the first `share` of each run's requests; none of some runs, perhaps.
+    """The successful requests among the first `share` of each run's; a run may have none.
 
-    Raises InputError for a share that is none.
+    Raises InputError for a share outside of (0, 1].
     """
     if not 0 < share <= 1:
         raise InputError(f"train fraction {share:g}: expected more than 0 and at most 1")
@@ -51,14 +51,14 @@ def first(runs: Sequence[Run], share: float) -> list[Selection]:
 
 
 def trainable(runs: Sequence[Run]) -> list[Run]:
-    """The runs to learn from: those not saturated, or all where every one is. Survivors of overload are biased."""
+    """The runs to learn from: those not saturated, or all if all are. The survivors of overload are biased."""
     return [run for run in runs if not run.saturated] or list(runs)
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs of one model, GPU and tensor parallel size together, in order of first appearance."""
-    together: dict[tuple[str, str | None, int], list[Run]] = {}
+    """Lists of runs with the same model, GPU and tensor parallel size, in order of first appearance."""
+    by_server: dict[tuple[str, str | None, int], list[Run]] = {}
     for run in runs:
         server = run.server
-        together.setdefault((server.model, server.gpu, server.tensor_parallel), []).append(run)
-    return list(together.values())
+        by_server.setdefault((server.model, server.gpu, server.tensor_parallel), []).append(run)
+    return list(by_server.values())

@@ -1,4 +1,4 @@
-"""The engine that served a run: what a replay has to imitate, pinned down from files and from what the user says."""
+"""Server: the engine that served a run, which a replay has to imitate, from files and from the user's flags."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from roofml.util.errors import InputError
 
 @dataclass(frozen=True)
 class Server:
-    """The engine that served a run: what the replay has to imitate. Tokens and blocks, no times."""
+    """The engine that served a run, which the replay has to imitate. Units are tokens and blocks."""
 
     model: str
-    """Hub repository or local name, as the server was started with."""
+    """Hub repository or local name with which the server was started."""
     tensor_parallel: int
     max_num_seqs: int
     """Most requests in one step."""
@@ -24,20 +24,20 @@ class Server:
     block_size: int
     """Tokens in one KV block."""
     num_gpu_blocks: int
-    """KV blocks the engine reported at start."""
+    """KV blocks that the engine reported at start."""
     max_model_len: int
     gpu: str | None = None
-    """Name in `hardware/`; None where the run does not say."""
+    """Name in `hardware/`; None if the run does not say."""
     prefix_caching: bool = True
     async_scheduling: bool = True
     """The next batch is formed while the current step runs (vLLM's default since 0.14)."""
     fresh: bool = True
-    """It had served nothing before the run (`coldstart`)."""
+    """The engine had served nothing before the run (`coldstart`)."""
 
 
 @dataclass(frozen=True)
 class ServerOverrides:
-    """What the user says about a run instead of its files, or beyond them. None: not said."""
+    """Facts that the user gives about a run instead of its files or beyond them. None: not given."""
 
     model: str | None = None
     tensor_parallel: int | None = None
@@ -51,7 +51,7 @@ class ServerOverrides:
     async_scheduling: bool | None = None
     fresh: bool | None = None
     output_tokens: int | None = None
-    """Tokens every request really made, where the trace counts them wrongly."""
+    """Tokens that every request really made, if the trace counts them wrongly."""
 
     def __post_init__(self) -> None:
         for name, flag in FLAGS.items():
@@ -77,85 +77,89 @@ FLAGS = {
 """Field of `ServerOverrides` -> the flag of the command line that sets it; messages name it."""
 
 OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh")
-"""Server fields a run may leave unsaid: `Server` documents what then holds."""
+"""Server fields that a run need not give; the defaults of `Server` then hold."""
 
-Said = Mapping[str, object]
-"""Server field -> value, as one file says it."""
+Settings = Mapping[str, object]
+"""Server field -> value, as one file gives it."""
 
 
 def resolve_server(
-    path: Path, files: Mapping[str, Said], hints: Mapping[str, Said], overrides: ServerOverrides
+    path: Path, files: Mapping[str, Settings], hints: Mapping[str, Settings], overrides: ServerOverrides
 ) -> tuple[Server, tuple[Finding, ...]]:
-    """The server of a run, from what its `files` say (by file name) and what the user says.
+    """The server of a run, from its `files` (settings by file name) and the user's `overrides`.
 
-    The user wins over every file, and a finding says so. `hints` are read only where neither speaks: files about
-    something else that mention the server in passing.
+    The user's value takes precedence over every file, and a finding says so. `hints` are files about something else
+    that mention the server in passing; they count only if neither the user nor a file gives a value.
 
-    Raises InputError where two files disagree and the user does not decide, where a field is said by nobody, and
-    for a value that cannot be one.
+    Raises InputError if two files disagree and the user does not decide, if nobody gives a required field, and for an
+    impossible value.
     """
     values: dict[str, object] = {}
     findings: list[Finding] = []
     for field in fields(Server):
         name = field.name
-        said = {
-            file: _checked(name, told[name], f"{path / file}: {name}") for file, told in files.items() if name in told
-        }
-        hinted = {
-            file: _checked(name, told[name], f"{path / file}: {name}") for file, told in hints.items() if name in told
-        }
-        given: object = getattr(overrides, name)
-        if given is not None:
-            values[name] = given
-            others = {file: value for file, value in said.items() if value != given}
-            if others:
-                findings.append(_overruled(name, given, others))
+        by_file, by_hint = _values_of(name, path, files), _values_of(name, path, hints)
+        override: object = getattr(overrides, name)
+        if override is not None:
+            values[name] = override
+            overruled = {file: value for file, value in by_file.items() if value != override}
+            if overruled:
+                findings.append(_overruled(name, override, overruled))
             continue
-        if len(set(said.values())) > 1:
-            pairs = ", ".join(f"{file} says {value}" for file, value in said.items())
+        if len(set(by_file.values())) > 1:
+            pairs = ", ".join(f"{file} says {value}" for file, value in by_file.items())
             raise InputError(f"{path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
-        for value in (*said.values(), *hinted.values()):
+        for value in (*by_file.values(), *by_hint.values()):
             values.setdefault(name, value)
-        strangers = {file: value for file, value in hinted.items() if value != values[name]}
-        if strangers:
-            findings.append(_mentioned(name, values[name], strangers))
+        deviations = {file: value for file, value in by_hint.items() if value != values[name]}
+        if deviations:
+            findings.append(_mentioned(name, values[name], deviations))
         if name not in values and name not in OPTIONAL:
-            wanted = " or ".join(files) if files else "a file beside the trace"
-            raise InputError(f"{path}: {name}: not said by {wanted}; give {FLAGS[name]}")
+            sources = " or ".join(files) if files else "a file beside the trace"
+            raise InputError(f"{path}: {name}: not said by {sources}; give {FLAGS[name]}")
     return Server(**values), tuple(findings)  # pyright: ignore[reportArgumentType]  # _checked has checked each
 
 
-def _checked(name: str, value: object, where: str) -> Number:
+def _values_of(name: str, path: Path, files: Mapping[str, Settings]) -> dict[str, Number]:
+    """File -> its checked value of the field `name`, for the files that give one."""
+    return {
+        file: _checked(name, settings[name], f"{path / file}: {name}")
+        for file, settings in files.items()
+        if name in settings
+    }
+
+
+def _checked(name: str, value: object, source: str) -> Number:
     if name in ("model", "gpu"):
         if isinstance(value, str) and value.strip() and value.isprintable():
             return value
-        raise InputError(f"{where}: {value!r}, expected a name")
+        raise InputError(f"{source}: {value!r}, expected a name")
     if name in ("prefix_caching", "async_scheduling", "fresh"):
         if isinstance(value, bool):
             return value
-        raise InputError(f"{where}: {value!r}, expected true or false")
+        raise InputError(f"{source}: {value!r}, expected true or false")
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53:
         return value
-    raise InputError(f"{where}: {value!r}, expected a whole number above 0")
+    raise InputError(f"{source}: {value!r}, expected a whole number above 0")
 
 
-def _overruled(name: str, given: object, others: Mapping[str, Number]) -> Finding:
-    pairs = ", ".join(f"{file} says {value}" for file, value in others.items())
+def _overruled(name: str, override: object, overruled: Mapping[str, Number]) -> Finding:
+    pairs = ", ".join(f"{file} says {value}" for file, value in overruled.items())
     return Finding(
         "flag-overrules-file",
         "warning",
-        f"{name} is taken as {given} from {FLAGS[name]}, although {pairs}.",
-        {"field": name, "flag": str(given), **others},
+        f"{name} is taken as {override} from {FLAGS[name]}, although {pairs}.",
+        {"field": name, "flag": str(override), **overruled},
         f"Leave {FLAGS[name]} out if the file is right; correct the file if the flag is.",
     )
 
 
-def _mentioned(name: str, value: object, strangers: Mapping[str, Number]) -> Finding:
-    pairs = ", ".join(f"{file} says {other}" for file, other in strangers.items())
+def _mentioned(name: str, value: object, deviations: Mapping[str, Number]) -> Finding:
+    pairs = ", ".join(f"{file} says {deviation}" for file, deviation in deviations.items())
     return Finding(
         "server-name-differs",
         "warning",
         f"{name} is {value} by the server's own settings, but {pairs}.",
-        {"field": name, "server": str(value), **strangers},
+        {"field": name, "server": str(value), **deviations},
         "Nothing was changed. Harmless if it is an alias (--served-model-name); otherwise files of two runs are mixed.",
     )

@@ -1,4 +1,4 @@
-"""Token counts as the server saw them: the client's own counts can be wrong, and the times tell."""
+"""Token counts as the server saw them: the client's counts can be wrong, and the times show it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 
 FEWEST = 50
-"""Requests below which the times are not asked about the counts."""
+"""Fewest requests whose times are compared with the counts."""
 
 
 @dataclass(frozen=True)
 class Elasticity:
-    """Relative change of decode time for a relative change of the reported count: 1 if counts are right, 0 if noise."""
+    """Relative change of decode time for a relative change of the reported count: 1 for right counts, 0 for noise."""
 
     value: float
     error: float
@@ -38,7 +38,7 @@ class Elasticity:
 
 
 def elasticity(counts: Ints, decode_us: Floats) -> Elasticity | None:
-    """Slope of decode time over count, both relative to their means; None where the data cannot tell."""
+    """Slope of decode time over count, both relative to their means; None if the data cannot tell."""
     spread = counts - counts.mean()
     power = float((spread**2).sum())
     if len(counts) < FEWEST or power == 0 or decode_us.mean() <= 0 or counts.mean() <= 1:
@@ -51,7 +51,7 @@ def elasticity(counts: Ints, decode_us: Floats) -> Elasticity | None:
 
 
 def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
-    """(prompt tokens, rows whose count is known, findings). Raises InputError where no row has a count."""
+    """(prompt tokens, rows with a count, findings). Raises InputError if no row has a count."""
     named = (raw.prefix_group >= 0) & (raw.prefix_length > 0)
     client: Ints = raw.input_tokens + np.where(named, raw.prefix_length, 0)
     reported = raw.server_input_tokens > 0
@@ -68,96 +68,94 @@ def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
         findings.append(
             Finding("prompt-count-differs", "corrected", f"{summary} (median ratio {ratio:.3f}).", evidence, advice)
         )
-    known = prompt > 0
-    if not known.any():
+    has_count = prompt > 0
+    if not has_count.any():
         raise InputError(f"{raw.name}: input_tokens is 0 in every row, expected the prompt lengths")
-    if not known.all():
-        typical = int(np.median(prompt[known]))
-        prompt = np.where(known, prompt, typical)
-        number = int((~known).sum())
+    if not has_count.all():
+        typical = int(np.median(prompt[has_count]))
+        prompt = np.where(has_count, prompt, typical)
+        number = int((~has_count).sum())
         summary = f"{number} of {len(raw)} requests report a prompt of 0 tokens."
         advice = f"They are replayed with the median of the others ({typical}) and not measured."
         evidence = {"requests": number, "tokens_assumed": typical}
         findings.append(Finding("zero-prompt-tokens", "corrected", summary, evidence, advice))
-    return prompt.astype(np.int64), known, findings
+    return prompt.astype(np.int64), has_count, findings
 
 
 def output_counts(raw: RawRun, prompt: Ints) -> tuple[Ints, Bools, list[Finding]]:
-    """(output tokens, rows whose count is known, findings).
+    """(output tokens, rows with a count, findings).
 
-    Told by the user, every request made that many; else, if the generator forbade an early end (`ignore_eos`) and
-    asked for one length, every request made it, unless the times follow the reported counts; else the reported
-    counts stand. Raises InputError where nothing is known.
+    If the user gives a number, every request made that many tokens. Else, if the generator forbade an early end
+    (`ignore_eos`) and asked for one length, every request made that length, unless the times follow the reported
+    counts. Else the reported counts hold. Raises InputError if no measured request has a count.
     """
     usable = raw.measured
     decode = raw.e2e_us - raw.ttft_us
-    follows = elasticity(raw.output_tokens[usable], decode[usable])
+    trend = elasticity(raw.output_tokens[usable], decode[usable])
     reported: Ints = raw.output_tokens
     findings: list[Finding] = []
-    length = _length(raw, follows, findings)
+    length = _length(raw, trend, findings)
     if length is None:
-        if follows is not None and follows.refutes:
-            findings.append(_unrelated(reported[usable], follows))
-        counts, known = reported, reported > 0
+        if trend is not None and trend.refutes:
+            findings.append(_unrelated(reported[usable], trend))
+        counts, has_count = reported, reported > 0
     else:
         room = raw.server.max_model_len - prompt
         counts = np.where(room > 0, np.minimum(length, room), length)
-        known = np.ones(len(raw), dtype=np.bool_)
+        has_count = np.ones(len(raw), dtype=np.bool_)
         cut = int((counts < length).sum())
         if cut:
             summary = f"{cut} requests had no room for {length} output tokens within max_model_len."
             advice = "They are taken to have ended at max_model_len."
             findings.append(Finding("output-cut-by-context", "corrected", summary, {"requests": cut}, advice))
-    if not (known & usable).any():
+    if not (has_count & usable).any():
         raise InputError(f"{raw.name}: output_tokens is 0 in every row, expected counts or --output-tokens")
-    return *_fill_unknown(raw, counts, known, decode, findings), findings
+    return *_fill_unknown(raw, counts, has_count, decode, findings), findings
 
 
-def _length(raw: RawRun, follows: Elasticity | None, findings: list[Finding]) -> int | None:
-    """The number of tokens every request made, if it is known."""
+def _length(raw: RawRun, trend: Elasticity | None, findings: list[Finding]) -> int | None:
+    """The number of tokens that every request made; None if it is not known."""
     usable = raw.measured
     reported = raw.output_tokens[usable]
     if raw.output_tokens_override is not None:
-        length, why = raw.output_tokens_override, "--output-tokens says so"
+        length, reason = raw.output_tokens_override, "--output-tokens says so"
     elif raw.generator is not None and raw.generator.ignore_eos and raw.generator.output_tokens is not None:
-        length, why = raw.generator.output_tokens, f"{raw.generator.source} asked for that many with ignore_eos"
+        length, reason = raw.generator.output_tokens, f"{raw.generator.source} asked for that many with ignore_eos"
     else:
         return None
-    wrong = int((reported != length).sum())
-    if not wrong:
+    mismatches = int((reported != length).sum())
+    if not mismatches:
         return length
     evidence = {
-        "requests": wrong,
+        "requests": mismatches,
         "output_tokens": length,
         "reported_min": int(reported.min()),
         "reported_median": float(np.median(reported)),
         "reported_max": int(reported.max()),
-        "elasticity": follows.value if follows is not None else None,
-        "elasticity_error": follows.error if follows is not None else None,
+        "elasticity": trend.value if trend is not None else None,
+        "elasticity_error": trend.error if trend is not None else None,
     }
-    if follows is not None and follows.confirms and raw.output_tokens_override is None:
+    if trend is not None and trend.confirms and raw.output_tokens_override is None:
         findings.append(
             Finding(
                 "generator-contradicts-times",
                 "warning",
-                f"{why}, but decode times follow the reported counts ({reported.min()}-{reported.max()}, elasticity "
-                f"{follows}).",
+                f"{reason}, but decode times follow the reported counts ({reported.min()}-{reported.max()}, elasticity "
+                f"{trend}).",
                 evidence,
                 f"The reported counts are used. If they are wrong, give --output-tokens {length}.",
             )
         )
         return None
     times = "the times cannot tell"
-    if follows is not None:
-        scaled = f"elasticity {follows}; 1 if the counts were right"
-        times = (
-            f"decode time does not depend on them ({scaled})" if follows.refutes else f"the times allow it ({scaled})"
-        )
+    if trend is not None:
+        scaled = f"elasticity {trend}; 1 if the counts were right"
+        times = f"decode time does not depend on them ({scaled})" if trend.refutes else f"the times allow it ({scaled})"
     findings.append(
         Finding(
             "output-count-wrong",
             "corrected",
-            f"Every request made {length} tokens ({why}), but {wrong} of {len(reported)} report another count, "
+            f"Every request made {length} tokens ({reason}), but {mismatches} of {len(reported)} report another count, "
             f"{reported.min()}-{reported.max()}; {times}.",
             evidence,
             f"All requests are taken to have made {length} tokens. Clients that tokenize the answer's text again "
@@ -167,36 +165,40 @@ def _length(raw: RawRun, follows: Elasticity | None, findings: list[Finding]) ->
     return length
 
 
-def _unrelated(reported: Ints, follows: Elasticity) -> Finding:
+def _unrelated(reported: Ints, trend: Elasticity) -> Finding:
     return Finding(
         "output-count-doubtful",
         "warning",
         f"Decode time does not depend on the reported output counts ({reported.min()}-{reported.max()}): elasticity "
-        f"{follows}, where true counts give 1.",
-        {"elasticity": follows.value, "elasticity_error": follows.error, "reported_median": float(np.median(reported))},
+        f"{trend}, where true counts give 1.",
+        {
+            "elasticity": trend.value,
+            "elasticity_error": trend.error,
+            "reported_median": float(np.median(reported)),
+        },
         "They are used all the same, for want of better. If every request made the same number (ignore_eos), give "
         "--output-tokens; else record the server's usage.completion_tokens.",
     )
 
 
 def _fill_unknown(
-    raw: RawRun, counts: Ints, known: Bools, decode: Floats, findings: list[Finding]
+    raw: RawRun, counts: Ints, has_count: Bools, decode: Floats, findings: list[Finding]
 ) -> tuple[Ints, Bools]:
-    """Estimate from decode time what failed requests and those that report 0 tokens made: they only load the server."""
-    sure = known & raw.measured & (counts > 1)
-    pace = float(np.median(decode[sure] / (counts[sure] - 1))) if sure.any() else 0.0
+    """Estimate the tokens of failed requests and of those that report 0 from decode time. They only load the server."""
+    certain = has_count & raw.measured & (counts > 1)
+    pace = float(np.median(decode[certain] / (counts[certain] - 1))) if certain.any() else 0.0
     failed = ~raw.ok & np.isfinite(decode)
-    unknown = ~known & np.isfinite(decode)
-    guess = np.ones(len(raw), dtype=np.int64)
+    unknown = ~has_count & np.isfinite(decode)
+    estimate = np.ones(len(raw), dtype=np.int64)
     if pace > 0:
-        guess = np.where(np.isfinite(decode), 1 + np.nan_to_num(decode) / pace, 1).round().astype(np.int64)
-    # A failed request ended early: what was asked for is the most it can have made.
-    filled = np.where(unknown, guess, counts)
-    filled = np.where(failed & known, np.clip(guess, 1, np.maximum(counts, 1)), filled)
+        estimate = np.where(np.isfinite(decode), 1 + np.nan_to_num(decode) / pace, 1).round().astype(np.int64)
+    # A failed request ended early: it made at most as many tokens as it asked for.
+    filled = np.where(unknown, estimate, counts)
+    filled = np.where(failed & has_count, np.clip(estimate, 1, np.maximum(counts, 1)), filled)
     zero = int((unknown & raw.ok).sum())
     if zero:
         summary = f"{zero} of {len(raw)} requests succeeded with 0 reported output tokens."
         advice = "They are replayed with counts estimated from their decode time, and not measured."
         evidence = {"requests": zero, "pace_us": pace}
         findings.append(Finding("zero-output-tokens", "corrected", summary, evidence, advice))
-    return np.maximum(filled, 1).astype(np.int64), known
+    return np.maximum(filled, 1).astype(np.int64), has_count

@@ -1,8 +1,8 @@
 """BLIS TraceV2: `trace.yaml` (header) and `trace.csv` (one row a request), with what the run folder holds beside them.
 
-Times in the file are absolute µs. How `input_tokens` is read: with a `prefix_group` it counts only the tokens after
-the named prefix, so that the prompt is `prefix_length + input_tokens` (as BLIS replays it); without one it is the
-whole prompt. Where the server reported its own count (`server_input_tokens` > 0), that is the whole prompt.
+Times in the file are absolute µs. With a `prefix_group`, `input_tokens` counts only the tokens after the named prefix,
+and the prompt has `prefix_length + input_tokens` tokens, as BLIS replays it; without one it counts the whole prompt.
+If the server reported its own count (`server_input_tokens` > 0), that is the whole prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.inference_perf import read_inference_perf
 from roofml.traces.raw import Generator, RawRun
-from roofml.traces.server import Said, ServerOverrides, resolve_server
+from roofml.traces.server import ServerOverrides, Settings, resolve_server
 from roofml.util.arrays import Bools, Ints
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.yaml_io import read_mapping
@@ -33,7 +33,7 @@ COLUMNS = (
 """The columns every TraceV2 file has, in this order."""
 
 INSERTED = {"vllm_priority": "slo_class", "slo_target_us": "deadline_us"}
-"""Optional column -> the column it stands behind."""
+"""Optional column -> the column before it."""
 
 TRAILING = ("x_request_id", "adapter", "think_time_us")
 """Optional columns at the end."""
@@ -47,32 +47,27 @@ HEADER_KEYS = (
     *("workload_seed", "workload_spec", "session_context_growth", "network", "goodput_slo_targets"),
     *("kv_offload", "observed_kv_metrics"),
 )
-SERVER_KEYS = {"model": "model", "tensor_parallel": "tensor_parallel", "max_num_seqs": "max_num_seqs"} | {
-    "block_size": "block_size",
-    "max_model_len": "max_model_len",
-}
+SERVER_KEYS = {key: key for key in ("model", "tensor_parallel", "max_num_seqs", "block_size", "max_model_len")}
 """Key of the header's `server` -> field of `Server`."""
 OTHER_SERVER_KEYS = ("type", "gpu_memory_utilization")
 
-EXP_CONFIG_KEYS = {"model": "model", "tensor_parallelism": "tensor_parallel", "max_model_len": "max_model_len"} | {
-    "max_num_batched_tokens": "max_num_batched_tokens",
-    "max_num_seqs": "max_num_seqs",
-    "block_size": "block_size",
-    "num_gpu_blocks": "num_gpu_blocks",
-    "gpu": "gpu",
-    "prefix_caching": "prefix_caching",
-    "async_scheduling": "async_scheduling",
+EXP_CONFIG_KEYS = {"model": "model", "tensor_parallelism": "tensor_parallel"} | {
+    key: key
+    for key in (
+        *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size", "num_gpu_blocks"),
+        *("gpu", "prefix_caching", "async_scheduling"),
+    )
 }
 """Key of `exp-config.yaml` -> field of `Server`."""
 KV_CACHE_KEYS = {"block_size": "block_size", "num_gpu_blocks": "num_gpu_blocks"}
 
 MOST_DIGITS = 18
-"""Longest whole number read: more digits do not fit into 64 bits."""
+"""Digits of the longest whole number that is read; more digits do not fit into 64 bits."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a CSV file as text, by column, with the line each row stands on."""
+    """The rows of a CSV file as text, by column, with the line on which each row starts."""
 
     path: Path
     lines: tuple[int, ...]
@@ -114,7 +109,7 @@ def detect(path: Path) -> bool:
 def read(path: Path, overrides: ServerOverrides) -> RawRun:
     """The run in folder `path`, or the run that the trace file `path` (.csv or .yaml) belongs to.
 
-    Raises InputError, one line naming file and line or field, for everything a TraceV2 run cannot be.
+    Raises InputError, one line naming file and line or field, for content that cannot be a TraceV2 run.
     """
     if path.is_dir():
         folder, header_path, table_path = path, path / "trace.yaml", path / "trace.csv"
@@ -127,27 +122,27 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
         raise NotSupportedError(
             f"{table_path}: model: {len(models)} different ones, expected the requests of one model"
         )
-    files: dict[str, Said] = {header_path.name: _known(header_path, header["server"], SERVER_KEYS)}
-    hints: dict[str, Said] = {table_path.name: {"model": models[0]} if models else {}}
+    files: dict[str, Settings] = {header_path.name: _server_settings(header_path, header["server"], SERVER_KEYS)}
+    hints: dict[str, Settings] = {table_path.name: {"model": models[0]} if models else {}}
     for name, keys in (("exp-config.yaml", EXP_CONFIG_KEYS), ("kv-cache.yaml", KV_CACHE_KEYS)):
         if (folder / name).exists():
             settings = read_mapping(folder / name)
-            files[name] = _known(folder / name, settings, keys)
+            files[name] = _server_settings(folder / name, settings, keys)
             _refuse_unmodelled(folder / name, settings)
     generator: Generator | None = None
     if (folder / "inference-perf.yaml").exists():
-        generator, asked = read_inference_perf(folder / "inference-perf.yaml")
-        hints["inference-perf.yaml"] = {"model": asked} if asked is not None else {}
-    server, said = resolve_server(folder, files, hints, overrides)
+        generator, model = read_inference_perf(folder / "inference-perf.yaml")
+        hints["inference-perf.yaml"] = {"model": model} if model is not None else {}
+    server, server_findings = resolve_server(folder, files, hints, overrides)
     name = (folder.resolve().name if table_path.name == "trace.csv" else table_path.stem) or "run"
-    run, noticed = _requests(table, header["warm_up_requests"])
+    run, request_findings = _requests(table, header["warm_up_requests"])
     return RawRun(
         name=name,
         source=str(folder.resolve() if table_path.name == "trace.csv" else table_path.resolve()),
         server=server,
         generator=generator,
         output_tokens_override=overrides.output_tokens,
-        findings=(*said, *_header_findings(header), *noticed),
+        findings=(*server_findings, *_header_findings(header), *request_findings),
         **run,
     )
 
@@ -185,7 +180,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _known(path: Path, settings: Mapping[str, Any], keys: Mapping[str, str]) -> Said:
+def _server_settings(path: Path, settings: Mapping[str, Any], keys: Mapping[str, str]) -> Settings:
     for key in keys:
         if key in settings and settings[key] is None:
             raise InputError(f"{path}: {key} has no value")
@@ -262,15 +257,15 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 
 def _requests(table: Table, warm_up_requests: int) -> tuple[dict[str, Any], list[Finding]]:
-    """The arrays of a RawRun, in order of sending, and what there is to say about them."""
+    """The arrays of a RawRun, in order of sending, and the findings about them."""
     path, columns = table.path, table.columns
     ids = table.counts("request_id")
     order_of_ids = np.argsort(ids, kind="stable")
-    twice = np.flatnonzero(np.diff(ids[order_of_ids]) == 0)
-    if len(twice):
-        one, other = int(order_of_ids[twice[0]]), int(order_of_ids[twice[0] + 1])
-        stands = f"stands on line {table.lines[one]} too, expected it once"
-        raise InputError(f"{path}: line {table.lines[other]}: request_id {ids[other]} {stands}")
+    repeats = np.flatnonzero(np.diff(ids[order_of_ids]) == 0)
+    if len(repeats):
+        row, repeat = order_of_ids[repeats[0] : repeats[0] + 2].tolist()
+        stands = f"stands on line {table.lines[row]} too, expected it once"
+        raise InputError(f"{path}: line {table.lines[repeat]}: request_id {ids[repeat]} {stands}")
     succeeded = np.array([status == "ok" for status in table.words("status", STATUSES)], dtype=np.bool_)
     streamed = np.array([word == "true" for word in table.words("streaming", ("true", "false"))], dtype=np.bool_)
     send, arrival = table.counts("send_time_us"), table.counts("arrival_time_us")
@@ -353,23 +348,22 @@ def _header_findings(header: Mapping[str, Any]) -> list[Finding]:
 
 
 def _not_modelled(table: Table) -> list[Finding]:
-    """Columns that say the server did work no replay here imitates."""
+    """The finding about columns with work of the server that the replay does not model."""
     present: dict[str, int] = {}
-    for column, what in (("image_tokens", "images"), ("audio_tokens", "audio"), ("video_tokens", "video")):
-        present[what] = int((table.counts(column) > 0).sum())
+    for column, kind in (("image_tokens", "images"), ("audio_tokens", "audio"), ("video_tokens", "video")):
+        present[kind] = int((table.counts(column) > 0).sum())
     present["later rounds of a session"] = int((table.counts("round_index") > 0).sum())
     present["LoRA adapters"] = sum(1 for cell in table.columns.get("adapter", ()) if cell)
     if "vllm_priority" in table.columns:
         priorities = table.counts("vllm_priority")
         present["other priorities"] = int((priorities != priorities[0]).sum())
-    found = {what: number for what, number in present.items() if number}
-    if not found:
+    counts = {kind: number for kind, number in present.items() if number}
+    if not counts:
         return []
-    listed = ", ".join(f"{number} requests with {what}" for what, number in found.items())
+    listed = ", ".join(f"{number} requests with {kind}" for kind, number in counts.items())
+    summary = f"The trace holds {listed}, which the replay does not model."
     advice = "They are replayed as plain requests of the same length; use a run without them to fit."
-    return [
-        Finding("not-modelled", "warning", f"The trace holds {listed}, which the replay does not model.", found, advice)
-    ]
+    return [Finding("not-modelled", "warning", summary, counts, advice)]
 
 
 def _reordered(steps_back: int, requests: int) -> Finding:

@@ -49,12 +49,12 @@ def temporal(
     return reports
 
 
-def section_of(found: BlisFit, run: Run) -> BlisSection:
+def section_of(fitted: BlisFit, run: Run) -> BlisSection:
     """The `blis` section of a coefficients file: what BLIS needs to run the deployment that `run` measured."""
     server = run.server
     return BlisSection(
-        alpha_coeffs=[round(alpha, 3) for alpha in found.coefficients.alphas],
-        beta_coeffs=[float(f"{beta:.6g}") for beta in found.coefficients.betas],
+        alpha_coeffs=[round(alpha, 3) for alpha in fitted.coefficients.alphas],
+        beta_coeffs=[float(f"{beta:.6g}") for beta in fitted.coefficients.betas],
         total_kv_blocks=server.num_gpu_blocks,
         block_size=server.block_size,
         max_num_seqs=server.max_num_seqs,
@@ -65,7 +65,7 @@ def section_of(found: BlisFit, run: Run) -> BlisSection:
 
 def coefficients_in(section: BlisSection, where: str) -> BlisCoefficients:
     """The set in a coefficients file's `blis` section, checked as BLIS would check it."""
-    return BlisCoefficients.of(section.alpha_coeffs, section.beta_coeffs, where=f"{where}: blis")
+    return BlisCoefficients.of(section.alpha_coeffs, section.beta_coeffs, source=f"{where}: blis")
 
 
 AS_BLIS = (

@@ -1,14 +1,18 @@
 """Statistics of held-out errors: figures, intervals and tests to judge methods by. Pure functions of arrays, no I/O.
 
-What to use when: `figures` for one run; `bootstrap_interval` for how far the mean error over runs may be off;
-`wilcoxon` and `compare` for whether one method beats another; `inversions` for whether predictions put runs in the
-right order; `step_figures` for step times. Neighbouring requests shared steps and queues, so nothing here takes them
-for independent: what is resampled and paired are contiguous blocks of requests, or runs.
+- `figures`: the errors of one run
+- `bootstrap_interval`: how far the mean error over runs may be off
+- `wilcoxon` and `holm`: whether one method beats another
+- `inversions`: whether predictions put runs in the right order
+- `step_figures`: the errors of step times
+
+Neighbouring requests shared steps and queues, so nothing here takes them for independent: contiguous blocks of
+requests, or runs, are resampled and paired.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,11 +22,11 @@ from roofml.util.arrays import Floats, Ints
 
 LATENCIES = ("e2e", "ttft", "tpot")
 BLOCKS = 20
-"""Blocks of a run: few enough that a block outlasts what neighbours share, enough for a standard deviation."""
+"""Blocks of a run: so few that a block outlasts what neighbours share, and enough for a standard deviation."""
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judged:
     """The judged requests of one run in order of arrival, measured and predicted. Arrays (requests,), times in µs."""
 
@@ -34,15 +38,16 @@ class Judged:
     predicted_e2e_us: Floats
 
     def __post_init__(self) -> None:
-        """Raise ValueError for arrays of several lengths, or none at all."""
+        """Raise ValueError for arrays of several lengths, and for no requests."""
         lengths = {name: len(cast("Floats", values)) for name, values in vars(self).items()}
         if len(set(lengths.values())) != 1 or not len(self.arrival_us):
             raise ValueError(f"expected arrays of one length and at least one request, got {lengths}")
 
     def pair(self, metric: str) -> tuple[Floats, Floats]:
-        """Measured and predicted e2e, ttft or tpot of the requests that have it, in order of arrival.
+        """Return the measured and predicted e2e, ttft or tpot, µs, of the requests that have it, in order of arrival.
 
-        A request has a TPOT when it made more than one token and they did not all come in one chunk.
+        A request has a TPOT if it made more than one token and the tokens came in more than one chunk. Raises
+        ValueError for another metric.
         """
         if metric == "e2e":
             return self.measured_e2e_us, self.predicted_e2e_us
@@ -61,9 +66,9 @@ def _error_pct(measured: float, predicted: float) -> float:
 
 
 def figures(judged: Judged) -> dict[str, Any]:
-    """Every figure of one run: of e2e, ttft, tpot and throughput, measured, predicted and the signed error in %.
+    """Return every figure of one run: e2e, ttft, tpot and throughput, measured and predicted, with signed errors in %.
 
-    Under each latency: `mean`, `p50`, `p90`, `p99` (linear between order statistics, µs); `mape_pct`, the mean over
+    Each latency has `mean`, `p50`, `p90`, `p99` (linear between order statistics, µs); `mape_pct`, the mean over
     requests of |predicted/measured - 1|; `bias_pct`, the same signed. `throughput` is output tokens a second between
     the first arrival and the last completion of the judged requests. A latency that no request has is left out.
     """
@@ -72,16 +77,16 @@ def figures(judged: Judged) -> dict[str, Any]:
         measured, predicted = judged.pair(metric)
         if not len(measured):
             continue
-        found: dict[str, Any] = {}
+        of_metric: dict[str, Any] = {}
         for name, level in (("mean", None), ("p50", 50), ("p90", 90), ("p99", 99)):
             truth, guess = (
                 float(np.mean(v) if level is None else np.percentile(v, level)) for v in (measured, predicted)
             )
-            found[name] = {"measured_us": truth, "predicted_us": guess, "error_pct": _error_pct(truth, guess)}
+            of_metric[name] = {"measured_us": truth, "predicted_us": guess, "error_pct": _error_pct(truth, guess)}
         relative = predicted / measured - 1
-        found["mape_pct"] = 100 * float(np.mean(np.abs(relative)))
-        found["bias_pct"] = 100 * float(np.mean(relative))
-        result[metric] = found
+        of_metric["mape_pct"] = 100 * float(np.mean(np.abs(relative)))
+        of_metric["bias_pct"] = 100 * float(np.mean(relative))
+        result[metric] = of_metric
     tokens = float(np.sum(judged.output_tokens))
     truth, guess = (
         1e6 * tokens / float(np.max(judged.arrival_us + e2e) - np.min(judged.arrival_us))
@@ -96,9 +101,10 @@ def figures(judged: Judged) -> dict[str, Any]:
 
 
 def blocks(n: int, count: int = BLOCKS) -> Ints:
-    """Edges (count + 1,) of contiguous blocks of `n` requests whose sizes differ by one at most.
+    """Return the edges (count + 1,) of contiguous blocks of `n` requests whose sizes differ by one at most.
 
-    Block b is requests edges[b] to edges[b + 1] - 1. Fewer requests than blocks: one request a block.
+    Block b holds requests edges[b] to edges[b + 1] - 1. If there are fewer requests than blocks, a block holds one
+    request. Raises ValueError for fewer than one request or block.
     """
     if n < 1 or count < 1:
         raise ValueError(f"{count} blocks of {n} requests: expected at least one of each")
@@ -107,19 +113,13 @@ def blocks(n: int, count: int = BLOCKS) -> Ints:
 
 
 def block_sums(values: Floats, count: int = BLOCKS) -> Floats:
-    """Sums of `values` (requests,) over its blocks, shape (blocks,)."""
+    """Return the sums of `values` (requests,) over its blocks, shape (blocks,)."""
     return np.asarray(np.add.reduceat(values, blocks(len(values), count)[:-1]), np.float64)
-
-
-def block_errors(judged: Judged, metric: str, count: int = BLOCKS) -> Floats:
-    """|error| of the mean of a latency over each block of requests, %, shape (blocks,)."""
-    measured, predicted = judged.pair(metric)
-    return 100 * np.abs(block_sums(predicted, count) / block_sums(measured, count) - 1)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and where it lies."""
+    """A figure and the bounds of its interval."""
 
     estimate: float
     low: float
@@ -134,30 +134,33 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The mean over runs of |error of the run's mean|, %, with its interval. `pairs`: measured, predicted of each run.
+    """Return the mean over runs of |error of the run's mean|, %, with its interval.
 
-    Block bootstrap (Carlstein 1986): each resample draws as many contiguous blocks as a run has, with replacement, and
-    the run's error is that of the blocks' summed latencies. `resample_runs` draws the runs as well: the interval is
-    then for runs of this kind and not for these alone. |error| folds at 0, where noise alone makes it positive and a
-    percentile interval may lie beside its own estimate; so the interval reaches as far to both sides as the farther
-    quantile does, and not below 0. Away from 0 that is the percentile interval; where errors are all noise the estimate
-    is too, and the interval reaches 0 in about four cases of five.
+    `pairs` has the measured and the predicted latencies of each run, both (requests,). This is the block bootstrap
+    (Carlstein 1986): each resample draws as many contiguous blocks as a run has, with replacement, and the run's error
+    is the error of the summed latencies. `resample_runs` draws the runs as well, so that the interval holds for runs of
+    this kind and not for these runs alone.
+
+    |error| folds at 0: noise alone makes it positive, and a percentile interval may lie beside its own estimate. So the
+    interval reaches as far to both sides as the farther quantile does, and not below 0. Away from 0 it is the
+    percentile interval. If errors are all noise, so is the estimate, and the interval reaches 0 in about four cases of
+    five. Raises ValueError for no runs.
     """
     sums = [(block_sums(measured, count), block_sums(predicted, count)) for measured, predicted in pairs]
     if not sums:
         raise ValueError("no run to resample")
-    held = np.array([len(measured) for measured, _ in sums])
-    padded = np.zeros((2, len(sums), int(held.max())))
-    for run, both in enumerate(sums):
-        padded[:, run, : held[run]] = both
+    counts = np.array([len(measured) for measured, _ in sums])
+    padded = np.zeros((2, len(sums), int(counts.max())))
+    for run, block_pair in enumerate(sums):
+        padded[:, run, : counts[run]] = block_pair
     estimate = float(np.mean(_run_errors(padded.sum(axis=2))))
 
     random = np.random.default_rng(seed)
     runs = np.broadcast_to(np.arange(len(sums)), (resamples, len(sums)))
     if resample_runs:
         runs = random.integers(0, len(sums), runs.shape)
-    drawn = (random.random((*runs.shape, padded.shape[2])) * held[runs][:, :, None]).astype(np.int64)
-    inside = np.arange(padded.shape[2]) < held[runs][:, :, None]
+    drawn = (random.random((*runs.shape, padded.shape[2])) * counts[runs][:, :, None]).astype(np.int64)
+    inside = np.arange(padded.shape[2]) < counts[runs][:, :, None]
     totals = np.where(inside, padded[:, runs[:, :, None], drawn], 0.0).sum(axis=3)
     means = _run_errors(totals).mean(axis=1)
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
@@ -166,47 +169,48 @@ def bootstrap_interval(
 
 
 def _run_errors(totals: Floats) -> Floats:
-    """(measured and predicted, ..., runs) sums -> |error| of each, %."""
+    """Return the |error|, %, of each sum in `totals` (measured and predicted, ..., runs)."""
     return 100 * np.abs(totals[1] / totals[0] - 1)
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A signed-rank test of ours against theirs."""
+    """A signed-rank test of our errors against those of another method."""
 
     statistic: float
-    """Sum of the ranks of pairs in which ours is larger: 0 where it never is."""
+    """Sum of the ranks of pairs in which ours is larger: 0 if it never is."""
     p: float
-    """Probability of a statistic as small if neither were better."""
+    """Probability of a statistic this small if neither method were better."""
     median_difference: float
-    """Of ours - theirs over all pairs: negative where ours is smaller."""
+    """Median of ours - other over all pairs: negative if ours is smaller."""
     n: int
-    """Pairs that differ."""
+    """Number of pairs that differ."""
 
 
-def wilcoxon(ours: Floats, theirs: Floats) -> Paired:
-    """Are ours smaller? Wilcoxon's paired signed-rank test (1945), one-sided, over runs or blocks, shape (pairs,).
+def wilcoxon(ours: Floats, other: Floats) -> Paired:
+    """Test whether ours is smaller than the other, both (pairs,), over runs or blocks.
 
-    Equal pairs say nothing and are left out, as Wilcoxon did; where all are equal p is 1. Few pairs are tested exactly
-    (up to 50, or 13 where differences tie), more by the normal approximation.
+    This is Wilcoxon's paired signed-rank test (1945), one-sided. It leaves out equal pairs, as Wilcoxon did; if all are
+    equal, p is 1. Up to 50 pairs, or 13 if differences tie, are tested exactly, and more by the normal approximation.
+    Raises ValueError for arrays of different shapes and for a difference that is not finite.
     """
     from scipy import stats
 
-    if ours.shape != theirs.shape or ours.ndim != 1:
-        raise ValueError(f"pairs of shapes {ours.shape} and {theirs.shape}")
-    difference = ours - theirs
+    if ours.shape != other.shape or ours.ndim != 1:
+        raise ValueError(f"pairs of shapes {ours.shape} and {other.shape}")
+    difference = ours - other
     if not np.all(np.isfinite(difference)):
         raise ValueError("a pair without a number")
     median = float(np.median(difference)) if len(difference) else 0.0
     different = difference[difference != 0]
     if not len(different):
         return Paired(0.0, 1.0, median, 0)
-    found: Any = cast("Any", stats).wilcoxon(different, alternative="less", method="auto")
-    return Paired(float(found.statistic), float(found.pvalue), median, len(different))
+    result: Any = cast("Any", stats).wilcoxon(different, alternative="less", method="auto")
+    return Paired(float(result.statistic), float(result.pvalue), median, len(different))
 
 
 def holm(p: Floats) -> Floats:
-    """P-values (tests,) corrected for being several, so that the whole family errs with 5 % at most (Holm 1979)."""
+    """Return p-values (tests,) corrected for their number, so that the family errs with 5 % at most (Holm 1979)."""
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
     result = np.empty(len(p))
@@ -215,57 +219,22 @@ def holm(p: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Our method against the best of the others by one metric."""
-
-    other: str
-    ours_mean: float
-    """Mean of our errors over units, in their unit."""
-    other_mean: float
-    test: Paired
-    p_holm: float
-    """The test's p, corrected for the number of metrics."""
-
-
-def compare(errors: Mapping[str, Mapping[str, Floats]], ours: str) -> dict[str, Comparison]:
-    """Test our method against the best other by every metric. `errors`: metric -> method -> |errors| (units,).
-
-    Units are runs or blocks, the same for every method. The best other has the smallest mean: chosen on the same
-    data as it is tested on, which is in its favour and against ours. Raises ValueError where there is no other.
-    """
-    found: dict[str, tuple[str, Paired]] = {}
-    for metric, by_method in errors.items():
-        others = {name: float(np.mean(values)) for name, values in by_method.items() if name != ours}
-        if ours not in by_method or not others:
-            raise ValueError(f"{metric}: expected {ours} and another method, got {', '.join(by_method) or 'none'}")
-        best = min(others, key=lambda name: others[name])
-        found[metric] = best, wilcoxon(by_method[ours], by_method[best])
-    corrected = holm(np.array([test.p for _, test in found.values()]))
-    return {
-        metric: Comparison(
-            best, float(np.mean(errors[metric][ours])), float(np.mean(errors[metric][best])), test, float(p)
-        )
-        for (metric, (best, test)), p in zip(found.items(), corrected, strict=True)
-    }
-
-
-@dataclass(frozen=True)
 class Order:
-    """How well predictions order runs."""
+    """How well predictions put runs in order."""
 
     inverted: int
-    """Pairs that the predictions put the wrong way round."""
+    """Number of pairs that the predictions put in the wrong order."""
     pairs: int
-    """Pairs that count."""
+    """Number of pairs that count."""
     tau: float
-    """Kendall's: (right - wrong) / pairs, 1 where all are right; 0 where no pair counts. A predicted tie is neither."""
+    """Kendall's tau, (right - wrong) / pairs: 1 if all are right, 0 if no pair counts. A predicted tie is neither."""
 
 
 def inversions(measured: Floats, predicted: Floats, tolerance: float = 0.0) -> Order:
-    """Pairs of runs whose order by a figure, p99 say, is inverted by its predictions. Both (runs,).
+    """Count the pairs of runs whose order by a figure, such as p99, the predictions invert. Both arrays are (runs,).
 
-    Pairs whose measured values differ by no more than `tolerance`, relative to the larger, do not count: which of the
-    two is slower is then not known either. Kendall (1938).
+    A pair does not count if its measured values differ by no more than `tolerance`, relative to the larger: then the
+    measurement does not say which is slower either. Kendall (1938). Raises ValueError for arrays of different shapes.
     """
     if measured.shape != predicted.shape or measured.ndim != 1:
         raise ValueError(f"runs of shapes {measured.shape} and {predicted.shape}")
@@ -278,16 +247,16 @@ def inversions(measured: Floats, predicted: Floats, tolerance: float = 0.0) -> O
 
 
 def step_figures(measured: Floats, predicted: Floats) -> dict[str, float]:
-    """Errors of step or cycle times, both (steps,) and in the same unit.
+    """Return the errors of step or cycle times, both (steps,) and in the same unit.
 
-    `mape_pct` and `median_abs_error_pct` of |predicted/measured - 1|, `bias_pct` its signed mean, and `pearson_r`, 0
-    where either does not vary.
+    `mape_pct` and `median_abs_error_pct` are the mean and median of |predicted/measured - 1|, `bias_pct` is the signed
+    mean, and `pearson_r` is 0 if either does not vary. Raises ValueError for different shapes and for no steps.
     """
     if measured.shape != predicted.shape or measured.ndim != 1 or not len(measured):
         raise ValueError(f"steps of shapes {measured.shape} and {predicted.shape}")
     relative = predicted / measured - 1
     a, b = measured - measured.mean(), predicted - predicted.mean()
-    # A constant leaves a rounding error where it has its mean taken off: that is no variation.
+    # A constant minus its mean leaves a rounding error, which is no variation.
     varies = all(np.ptp(values) > 1e-12 * np.max(np.abs(values)) for values in (measured, predicted))
     return {
         "mape_pct": 100 * float(np.mean(np.abs(relative))),

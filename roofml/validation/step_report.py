@@ -60,13 +60,13 @@ def predicted_us(
     """
     if schedule is None and data.source == "replay":
         schedule = replay(run, tables, parameters).schedule
-    found = cycles(data.table, ahead_of(run), data.most_apart)
+    cycle_times = cycles(data.table, ahead_of(run), data.most_apart)
     if judged is not None:
-        found = found.take(judged)
-    if len(found) == 0:
+        cycle_times = cycle_times.take(judged)
+    if len(cycle_times) == 0:
         raise InputError(f"{data.table.name}: no cycle is left to judge by")
-    steps = made_of(data, run, schedule, found)
-    return steps.mean(step_times(tables, steps.steps, parameters.step)), found.time_us
+    steps = made_of(data, run, schedule, cycle_times)
+    return steps.mean(step_times(tables, steps.steps, parameters.step)), cycle_times.time_us
 
 
 def judge(data: StepData, run: Run, tables: ComponentTables, parameters: Parameters, after: float = 0.0) -> StepReport:

@@ -1,74 +1,36 @@
-"""The coefficients file: read back to the last bit, refused for anything it should not hold, honest about its reach."""
+"""The coefficients file: read back to the last bit, refused for anything it should not hold, and read for ever."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fitted import MODEL, a_calibration, a_posterior, a_run, measured_again
 from ruamel.yaml import YAML
 
-from roofml.calibration.coefficients import (
-    Coefficients,
-    coefficients_of,
-    coefficients_text,
-    read_coefficients,
-    write_coefficients,
-)
-from roofml.calibration.fit import Fit
-from roofml.calibration.prior import PACKAGE
+from roofml.calibration.calibrate import load
+from roofml.calibration.coefficients import Coefficients, coefficients_text, read_coefficients, write_coefficients
 from roofml.engine.replay import replay
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import Batch
 from roofml.latency.deployment import deploy
-from roofml.latency.parameters import NAMES, PARAMETERS, PRIOR_SD, PRIOR_VALUES, RequestParameters, StepParameters
-from roofml.models.spec import load_model
-from roofml.traces.run import Run
-from roofml.traces.server import Server
+from roofml.latency.parameters import NAMES, PARAMETERS, PRIOR_SD, Parameter, Parameters
+from roofml.models.spec import config_path
 from roofml.util.errors import InputError
+from roofml.util.files import data_folder
 
-MODEL = "meta-llama/Llama-2-7b-hf"
-VALID = {"batch": (1, 64), "context": (100, 2000), "new_tokens": (1, 2048)}
-
-
-def a_run(requests: int = 30) -> Run:
-    counts = np.arange(requests)
-    return Run(
-        name="made up",
-        server=Server(MODEL, 1, 64, 2048, 16, 5000, 4096, gpu="H100"),
-        request_id=counts,
-        arrival_us=1e5 * counts,
-        prompt_tokens=100 + 7 * counts,
-        output_tokens=20 + counts % 5,
-        prefix_group=np.full(requests, -1),
-        prefix_tokens=np.zeros(requests, np.int64),
-        ttft_us=np.full(requests, 3e4),
-        e2e_us=np.full(requests, 3e5),
-        ok=np.ones(requests, np.bool_),
-    )
-
-
-def a_fit(**changes: Any) -> Fit:
-    random = np.random.default_rng(0)
-    half = random.normal(size=(len(NAMES), len(NAMES)))
-    given: dict[str, Any] = {
-        "values": PRIOR_VALUES * random.uniform(0.9, 1.0, len(NAMES)),
-        "covariance": half @ half.T / 1e3 + np.diag(PRIOR_SD**2) / 9,
-        "prior": PACKAGE,
-        "requests": 30,
-        "rounds": 3,
-        "converged": True,
-        "misfit": 1.0,
-        "paces": {"general": 1.003, "codegen": 0.995},
-        "valid": VALID,
-    }
-    return Fit(**(given | changes))
+Change = Callable[[Any], None]
+"""Something done to the file's mapping."""
 
 
 def made(**changes: Any) -> Coefficients:
-    errors = {"made up": {"e2e_mean": 0.123456, "ttft_mean": -1.0, "tpot_mean": 1 / 3}}
-    return coefficients_of(a_fit(**changes), load_model(MODEL), "H100", [a_run()], 1.0, errors)
+    return a_calibration(**changes).coefficients()
 
 
 @pytest.fixture
@@ -78,7 +40,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def edit(path: Path, change: Any) -> None:
+def edit(path: Path, change: Change) -> None:
     """Apply `change` to the file's mapping."""
     yaml = YAML()
     document = yaml.load(path.read_text())
@@ -102,26 +64,30 @@ def test_two_equal_fits_are_the_same_bytes() -> None:
 def test_what_is_read_predicts_what_was_fitted(file: Path) -> None:
     """Six significant digits: far below what any trace can tell, and the same on every machine."""
     read = read_coefficients(file)
-    np.testing.assert_allclose(read.values, a_fit().values, rtol=5e-6)
-    step, request = read.parameters()
-    assert isinstance(step, StepParameters)
-    assert isinstance(request, RequestParameters)
+    np.testing.assert_allclose(read.values, a_posterior().values, rtol=5e-6)
+    np.testing.assert_allclose(read.covariance, a_posterior().covariance, rtol=5e-4)
     tables = deploy(MODEL, "H100", 1, 2048).tables
-    assert np.all(np.isfinite(replay(a_run(), tables, step, request).e2e_us))
+    served = replay(a_run(), tables, Parameters.of(read.values))
+    np.testing.assert_allclose(
+        served.e2e_us, replay(a_run(), tables, Parameters.of(a_posterior().values)).e2e_us, rtol=1e-5
+    )
 
 
 def test_the_file_has_the_sections_scripts_depend_on(file: Path) -> None:
     document = YAML(typ="safe").load(file.read_text())
-    assert list(document) == ["schema", "model", "gpu", "tensor_parallel", "engine", "step", "request", "fit"]
+    sections = ["schema", "model", "gpu", "tensor_parallel", "engine", "physics", "step", "request", "fit"]
+    assert list(document) == sections
     assert document["schema"] == "roofml/1"
     assert set(document["model"]) == {"name", "hf_repo", "config_sha256"}
     assert set(document["engine"]) == {"name", "version", "dtype", "kv_dtype"}
     assert document["engine"]["version"] is None
+    assert set(document["physics"]) == {"gpu_sheet_sha256", "kernel_tables_sha256"}
     assert list(document["step"])[:3] == ["corrections", "overheads_us", "blend"]
     named = [name for group in document["step"].values() for name in group] + list(document["request"])
     assert named == list(NAMES)
     fit = document["fit"]
     assert {"runs", "requests", "error_pct", "covariance", "not_identified", "valid", "roofml"} <= set(fit)
+    assert fit["run_sha256"] == {"made up": a_run().identity}
     assert fit["valid"]["batch"] == [1, 64]
     assert [len(row) for row in fit["covariance"]] == list(range(1, len(NAMES) + 1))
 
@@ -135,13 +101,12 @@ def test_what_a_person_reads_is_one_number_a_line_and_one_line_a_matrix_row(file
 
 @pytest.mark.parametrize("name", ["yes", "1e3", "ünïcode", "a: b", "# no comment", ":fire: [red]x[/]", "- x", "null"])
 def test_names_of_runs_survive(tmp_path: Path, name: str) -> None:
-    errors = {name: {"e2e_mean": 1.0, "ttft_mean": 1.0, "tpot_mean": 1.0}}
-    one = coefficients_of(a_fit(), load_model(MODEL), "H100", [a_run()], 1.0, errors)
-    write_coefficients(tmp_path / "c.yaml", one)
-    assert list(read_coefficients(tmp_path / "c.yaml").fit.error_pct) == [name]
+    a_calibration([replace(a_run(), name=name)]).save(tmp_path / "c.yaml")
+    fit = read_coefficients(tmp_path / "c.yaml").fit
+    assert list(fit.error_pct) == list(fit.paces) == list(fit.run_sha256 or ()) == fit.runs == [name]
 
 
-def put(*path: str | int, value: Any) -> Any:
+def put(*path: str | int, value: Any) -> Change:
     def change(document: Any) -> None:
         for key in path[:-1]:
             document = document[key]
@@ -150,7 +115,7 @@ def put(*path: str | int, value: Any) -> Any:
     return change
 
 
-def drop(*path: str) -> Any:
+def drop(*path: str) -> Change:
     def change(document: Any) -> None:
         for key in path[:-1]:
             document = document[key]
@@ -165,14 +130,20 @@ WRONG = [
     ("unknown parameter", put("step", "corrections", "warp", value=1.0), r"step\.corrections\.warp: unknown parameter"),
     ("missing section", drop("request"), r"request: .*required"),
     ("missing key", drop("model", "hf_repo"), r"model\.hf_repo: .*required"),
-    ("missing parameter", drop("step", "overheads_us", "per_step_us"), r"step\.overheads_us\.per_step_us: missing"),
+    ("missing section of a fit", drop("fit"), r"fit: .*required"),
+    ("missing digest", drop("physics", "gpu_sheet_sha256"), r"physics\.gpu_sheet_sha256: .*required"),
+    ("unknown parameter of the sd", put("fit", "sd", "warp", value=1.0), r"fit\.sd\.warp: unknown parameter"),
+    ("a row too few", lambda document: document["fit"]["covariance"].pop(), r"fit\.covariance: .*triangle of 27 rows"),
+    ("a row too long", lambda document: document["fit"]["covariance"][3].append(0.0), r"fit\.covariance: .*triangle"),
     ("missing range", drop("fit", "valid", "context"), r"fit\.valid\.context: missing"),
     ("NaN", put("request", "queueing_us", value=float("nan")), r"request\.queueing_us: .*finite"),
     ("infinity", put("step", "blend", "max_weight", value=float("inf")), r"step\.blend\.max_weight: .*finite"),
     ("NaN in the covariance", put("fit", "covariance", 0, 0, value=float("nan")), r"fit\.covariance\.0\.0: .*finite"),
     ("above its bound", put("step", "blend", "max_weight", value=1.5), r"max_weight: 1\.5, expected between 0 and 1"),
     ("below its bound", put("request", "pipeline_delay_us", value=-1.0), r"pipeline_delay_us: -1\.0, expected between"),
-    ("another schema", put("schema", value="roofml/2"), r"schema: .*roofml/1"),
+    ("a newer schema", put("schema", value="roofml/2"), r"schema: roofml/2 is newer than .* roofml/1: upgrade roofml$"),
+    ("another schema", put("schema", value="roofml-global/1"), r"schema: 'roofml-global/1', expected roofml/1"),
+    ("no schema", drop("schema"), r"schema: None, expected roofml/1"),
     ("a word for a number", put("step", "corrections", "weights", value="much"), r"corrections\.weights: .*number"),
     ("a list for a mapping", put("step", value=[1, 2]), r"step: "),
     ("no GPU", put("gpu", value=None), r"gpu: .*string"),
@@ -183,7 +154,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("change", "message"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
-def test_a_file_that_is_not_coefficients_is_refused_by_file_and_field(file: Path, change: Any, message: str) -> None:
+def test_a_file_that_is_not_coefficients_is_refused_by_file_and_field(file: Path, change: Change, message: str) -> None:
     edit(file, change)
     with pytest.raises(InputError) as refused:
         read_coefficients(file)
@@ -193,9 +164,14 @@ def test_a_file_that_is_not_coefficients_is_refused_by_file_and_field(file: Path
     assert "\n" not in text
 
 
+def place_of(parameter: Parameter) -> tuple[str, ...]:
+    """Where the file has it."""
+    return ("request",) if parameter.group == "request" else ("step", parameter.group)
+
+
 @pytest.mark.parametrize("parameter", PARAMETERS, ids=NAMES)
-def test_every_parameter_is_held_to_its_bounds(file: Path, parameter: Any) -> None:
-    group = ("request",) if parameter.group == "request" else ("step", parameter.group)
+def test_every_parameter_is_held_to_its_bounds(file: Path, parameter: Parameter) -> None:
+    group = place_of(parameter)
     for value in (parameter.lower, parameter.upper):
         edit(file, put(*group, parameter.name, value=value))
         assert read_coefficients(file).values[NAMES.index(parameter.name)] == value
@@ -225,40 +201,182 @@ def test_writing_replaces_and_leaves_nothing_beside(file: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
-def decodes(count: int, context: int) -> list[tuple[int, int, int]]:
-    return [(1, context, 0)] * count
-
-
-@pytest.mark.parametrize(
-    ("batch", "said"),
-    [
-        (decodes(64, 2000), []),
-        (decodes(1, 100), []),
-        (decodes(65, 500), ["batch"]),
-        (decodes(8, 99), ["mean context"]),
-        (decodes(8, 2001), ["mean context"]),
-        ([(2049, 0, 2049)], ["new tokens"]),
-        ([*decodes(64, 5000), (2000, 0, 2000)], ["batch", "mean context", "new tokens"]),
-    ],
-)
-def test_steps_outside_what_the_fit_saw_are_said(batch: list[tuple[int, int, int]], said: list[str]) -> None:
-    warnings = made().outside(StepSums.from_requests([batch]))
-    assert len(warnings) == len(said)
-    for warning, word in zip(warnings, said, strict=True):
-        assert warning.startswith(word)
-        assert "the fit has seen" in warning
-
-
-def test_the_share_outside_is_that_of_steps() -> None:
-    steps = StepSums.from_requests([*[decodes(8, 500)] * 3, decodes(100, 500)])
-    (warning,) = made().outside(steps)
-    assert warning == "batch 8 to 100: the fit has seen 1 to 64 (25 % of steps lie outside)"
-
-
-def test_a_step_without_decodes_has_no_context_to_judge() -> None:
-    assert made().outside(StepSums.from_requests([[(512, 0, 512)]])) == []
-
-
 def test_parameters_the_data_did_not_tell_are_named() -> None:
     loose = np.diag(np.where(np.array(NAMES) == "weights", PRIOR_SD**2 / 100, PRIOR_SD**2))
     assert made(covariance=loose).fit.not_identified == [name for name in NAMES if name != "weights"]
+
+
+# A file lives for ever.
+
+OLD = Path(__file__).resolve().parents[1] / "data" / "coefficients-0.1.0"
+BATCHES = (
+    Batch(prefill=[(16, 560)], decode=[(700, 64)]),
+    Batch(decode=[(1500, 8)]),
+    Batch(prefill=[(1500, 0)]),
+)
+PREDICTED: dict[str, tuple[float, float, float]] = {
+    "codellama-34b-instruct-hf-h100-tp2": (16474.7039, 14038.4072, 82486.6334),
+    "llama-2-70b-hf-h100-tp4": (20205.8827, 16126.2089, 105074.296),
+    "llama-2-7b-hf-h100-tp1": (14445.9688, 7924.07244, 31216.8513),
+    "mixtral-8x7b-v0.1-h100-tp2": (19761.9623, 16316.6428, 41460.4772),
+}
+"""What 0.1.0 itself predicted with these files for BATCHES, µs, to nine digits."""
+
+
+def test_every_file_of_0_1_0_is_here() -> None:
+    assert sorted(path.stem for path in OLD.iterdir()) == sorted(PREDICTED)
+    for path in OLD.iterdir():
+        document = YAML(typ="safe").load(path.read_text())
+        assert document["fit"]["roofml"] == "0.1.0"
+        assert "physics" not in document
+        assert "run_sha256" not in document["fit"]
+
+
+@pytest.mark.parametrize("name", PREDICTED)
+def test_a_file_of_0_1_0_predicts_what_it_did_and_what_one_with_digests_does(name: str, tmp_path: Path) -> None:
+    old = load(OLD / f"{name}.yaml")
+    times = tuple(old.step_time(batch).total_us for batch in BATCHES)
+    assert times == pytest.approx(PREDICTED[name], rel=1e-8)
+    path = tmp_path / "with_digests.yaml"
+    shutil.copy(OLD / f"{name}.yaml", path)
+    physics = {
+        "gpu_sheet_sha256": old.deployment.gpu.sheet_sha256,
+        "kernel_tables_sha256": old.deployment.kernels_sha256,
+    }
+    edit(path, put("physics", value=physics))
+    edit(path, put("fit", "run_sha256", value={run.name: f"{i:064x}" for i, run in enumerate(old.runs)}))
+    new = load(path)
+    assert tuple(new.step_time(batch).total_us for batch in BATCHES) == times
+    assert [run.pace for run in new.runs] == [run.pace for run in old.runs]
+    assert new.not_identified == old.not_identified
+    assert old.step_time(BATCHES[0]).interval_us is None
+
+
+@pytest.mark.parametrize("name", PREDICTED)
+def test_a_file_of_0_1_0_is_written_again_without_loss(name: str, tmp_path: Path) -> None:
+    """What was not in it is added: digests of the physics, and that no run's is known."""
+    old = load(OLD / f"{name}.yaml")
+    old.save(tmp_path / "again.yaml")
+    before, after = (read_coefficients(path) for path in (OLD / f"{name}.yaml", tmp_path / "again.yaml"))
+    assert after.physics is not None
+    assert after.values.tolist() == before.values.tolist()
+    np.testing.assert_allclose(after.covariance, before.covariance, rtol=5e-4)
+    assert after.fit.paces == before.fit.paces
+    assert after.blis == before.blis
+    assert load(tmp_path / "again.yaml").pace_of(replace(a_run(), name=before.fit.runs[0])) == old.runs[0].pace
+
+
+def without(document: Any, parameter: Parameter) -> None:
+    """As a file is that was made before the parameter was."""
+    drop(*place_of(parameter), parameter.name)(document)
+    index = list(document["fit"]["sd"]).index(parameter.name)
+    del document["fit"]["sd"][parameter.name]
+    del document["fit"]["covariance"][index]
+    for row in document["fit"]["covariance"][index:]:
+        del row[index]
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS, ids=NAMES)
+def test_a_parameter_that_a_file_lacks_is_neutral_and_known_without_doubt(file: Path, parameter: Parameter) -> None:
+    full, index = read_coefficients(file), NAMES.index(parameter.name)
+    edit(file, lambda document: without(document, parameter))
+    read, rest = read_coefficients(file), np.arange(len(NAMES)) != index
+    assert read.values[index] == parameter.neutral
+    assert read.values[rest].tolist() == full.values[rest].tolist()
+    assert not read.covariance[index].any()
+    assert not read.covariance[:, index].any()
+    assert read.covariance[np.ix_(rest, rest)].tolist() == full.covariance[np.ix_(rest, rest)].tolist()
+
+
+def test_without_long_contexts_they_cost_nothing_besides(file: Path) -> None:
+    """And the file can be shown, drawn from, and written again."""
+    edit(file, lambda document: without(document, PARAMETERS[NAMES.index("long_context")]))
+    calibration = load(file)
+    assert calibration.parameters.step.long_context == 0.0
+    row = next(row for row in calibration.rows() if row["name"] == "long_context")
+    assert (row["low"], row["value"], row["high"]) == (0.0, 0.0, 0.0)
+    assert calibration.draws(10)[:, NAMES.index("long_context")].max() < 1e-200
+    grouped = load(OLD / "codellama-34b-instruct-hf-h100-tp2.yaml")
+    alone = grouped.parameters.step._replace(long_context=0.0)
+    path = file.with_name("grouped.yaml")
+    shutil.copy(OLD / "codellama-34b-instruct-hf-h100-tp2.yaml", path)
+    edit(path, lambda document: without(document, PARAMETERS[NAMES.index("long_context")]))
+    assert load(path).parameters.step == alone
+    long = Batch(decode=[(1500, 8)])
+    assert load(path).step_time(long).total_us < grouped.step_time(long).total_us
+    again = file.with_name("again.yaml")
+    calibration.save(again)
+    assert load(again).values.tolist() == calibration.values.tolist()
+
+
+def test_a_group_that_a_file_lacks_is_neutral(file: Path) -> None:
+    def before_growth(document: Any) -> None:
+        for parameter in PARAMETERS:
+            if parameter.group == "gemm_growth":
+                without(document, parameter)
+        del document["step"]["gemm_growth"]
+
+    edit(file, before_growth)
+    step = load(file).parameters.step
+    assert {name for name, value in step._asdict().items() if value == 0} >= {
+        parameter.name for parameter in PARAMETERS if parameter.group == "gemm_growth"
+    }
+
+
+# What the numbers were fitted over is known by what it is.
+
+
+def test_another_config_of_the_same_name_is_refused(file: Path) -> None:
+    folder = file.parent / "llama-2-7b-hf"
+    folder.mkdir()
+    config = json.loads(config_path(MODEL).read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    with pytest.raises(InputError, match=r"fitted over another config\.json of llama-2-7b-hf \(.*refit with"):
+        load(file, model=str(folder))
+    shutil.copy(config_path(MODEL), folder / "config.json")
+    assert load(file, model=str(folder)).values.tolist() == load(file).values.tolist()
+
+
+def test_another_sheet_of_the_same_name_is_refused(file: Path) -> None:
+    sheet = file.with_name("H100.yaml")
+    shutil.copy(data_folder("hardware") / "H100.yaml", sheet)
+    assert load(file, gpu=str(sheet)).values.tolist() == load(file).values.tolist()
+    edit(sheet, lambda document: document.update(sm_count=document["sm_count"] - 1))
+    with pytest.raises(InputError, match=r"H100: this sheet's numbers are not those of hardware/H100\.yaml"):
+        load(file, gpu=str(sheet))
+    edit(file, put("physics", "gpu_sheet_sha256", value="0" * 64))
+    with pytest.raises(InputError, match=r"fitted over another datasheet of H100 \(000000000000, not"):
+        load(file)
+
+
+def test_other_kernel_tables_of_the_same_name_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = file.parent / "bench_data" / "h100"
+    shutil.copytree(data_folder("bench_data") / "h100", tables)
+    monkeypatch.setattr("roofml.hardware.read_kernels.data_folder", lambda name: file.parent / name)
+    assert load(file).values.tolist() == read_coefficients(file).values.tolist()
+    text = (tables / "allreduce.csv").read_text()
+    (tables / "allreduce.csv").write_text(f"# measured again\n{text}")
+    with pytest.raises(InputError, match=r"fitted over .*kernel tables of H100 \("):
+        load(file)
+
+
+def test_a_file_of_0_1_0_is_not_asked_for_what_it_does_not_say(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the config's digest alone."""
+    tables = file.parent / "bench_data" / "h100"
+    shutil.copytree(data_folder("bench_data") / "h100", tables)
+    monkeypatch.setattr("roofml.hardware.read_kernels.data_folder", lambda name: file.parent / name)
+    text = (tables / "allreduce.csv").read_text()
+    (tables / "allreduce.csv").write_text(f"# measured again\n{text}")
+    path = file.with_name("old.yaml")
+    shutil.copy(OLD / "llama-2-7b-hf-h100-tp1.yaml", path)
+    load(path)
+    edit(path, put("model", "config_sha256", value="0" * 64))
+    with pytest.raises(InputError, match=r"another config\.json of llama-2-7b-hf"):
+        load(path)
+
+
+def test_runs_of_one_name_are_apart_in_the_file(tmp_path: Path) -> None:
+    runs = [replace(a_run(), name="a/run"), measured_again(a_run(31), name="b/run")]
+    a_calibration(runs).save(tmp_path / "c.yaml")
+    assert read_coefficients(tmp_path / "c.yaml").fit.run_sha256 == {run.name: run.identity for run in runs}
+    assert [run.identity for run in load(tmp_path / "c.yaml").runs] == [run.identity for run in runs]

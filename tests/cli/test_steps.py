@@ -26,6 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, write_otlp(folder.parent / "quiet.jsonl", columns_of(schedule, 0.2))
 
 
+@pytest.mark.slow
 def test_evaluate_judges_cycle_times_without_a_fit_with_one_and_with_a_file(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:

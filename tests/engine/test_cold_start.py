@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from reference_scheduler import Row, simulate
 from synthetic import PLENTY, plain_tables, run_of
 
-from roofml.calibration.fit import fit
+from roofml.calibration.fit import fit_parameters
 from roofml.engine.cold_start import EVENTS, kernel_variant
 from roofml.engine.replay import replay, replay_with
 from roofml.latency.components import ComponentTables
 from roofml.latency.deployment import Deployment, deploy
 from roofml.latency.parameters import NAMES, PRIOR_VALUES, Parameters, RequestParameters, StepParameters
 from roofml.traces.run import Run
+from roofml.traces.selection import Selection
 from roofml.validation.demo import synthetic_run
 
-STEP = StepParameters(per_layer_us=100.0, growth_16=0.0, growth_32=0.0, growth_48=0.0, growth_64=0.0)
-COLD = RequestParameters(0.0, 0.0, 0.0, cold_step_us=1_000.0, cold_kernel_us=10_000.0)
+STEP = StepParameters(per_layer_us=100.0)
+COLD = RequestParameters(cold_step_us=1_000.0, cold_kernel_us=10_000.0)
 E, K = 8, 2
 """Experts of a layer, and those a token visits, as in Mixtral."""
 
@@ -35,7 +36,7 @@ def hundred_us(experts: int = 0) -> ComponentTables:
 
 def stalls(run: Run, experts: int = 0) -> list[tuple[float, float]]:
     """Start and excess over 100 µs of every step that took longer."""
-    schedule = replay(run, hundred_us(experts), STEP, COLD).schedule
+    schedule = replay(run, hundred_us(experts), Parameters(STEP, COLD)).schedule
     excess = schedule.step_time_us - 100.0
     return [(float(s), float(e)) for s, e in zip(schedule.step_start_us, excess, strict=True) if e > 1e-9]
 
@@ -47,7 +48,7 @@ def one_after_another(prompts: list[int]) -> Run:
 
 def test_a_dense_model_pays_in_its_first_mixed_step_and_never_again() -> None:
     rows = [(0.0, 8, 20), (450.0, 8, 20), (950.0, 8, 20)]
-    schedule = replay(run_of(rows, PLENTY), hundred_us(), STEP, COLD).schedule
+    schedule = replay(run_of(rows, PLENTY), hundred_us(), Parameters(STEP, COLD)).schedule
     mixed = np.flatnonzero((schedule.steps.prefill_tokens > 0) & (schedule.steps.decode_tokens > 0))
     assert len(mixed) == 2
     assert schedule.cold.sum(axis=0).nonzero()[0].tolist() == [mixed[0]]
@@ -107,16 +108,17 @@ def test_the_schedule_is_that_of_a_plain_scheduler_with_a_plain_list_of_what_was
         return time
 
     _, starts, _ = simulate(run, plain, COLD)
-    assert replay(run, hundred_us(E), STEP, COLD).schedule.step_start_us.tolist() == pytest.approx(starts)
+    served = replay(run, hundred_us(E), Parameters(STEP, COLD))
+    assert served.schedule.step_start_us.tolist() == pytest.approx(starts)
 
 
-def _variant(tokens: int) -> tuple[int, bool, bool]:
+def _variant(tokens: float) -> tuple[int, bool, bool]:
     """Tiles of the nearest tuned number of tokens, the smaller of two as near, and what of the arguments is aligned."""
     tuned = min((256, 512, 1024, 1536, 2048, 3072, 4096), key=lambda m: (abs(m - tokens), m))
     return tuned, tokens * K % 16 == 0, (tokens * K + E * 63) % 16 == 0
 
 
-def test_a_law_of_ones_own_is_served_without_a_cold_kernel() -> None:
+def test_a_function_of_ones_own_is_served_without_a_cold_kernel() -> None:
     run = one_after_another([600, 601])
     served = replay_with(run, lambda steps: 0 * steps.requests + 100.0, COLD)
     assert served.schedule.step_time_us.tolist() == [100.0] * served.schedule.steps.length
@@ -127,14 +129,16 @@ def where() -> Deployment:
     return deploy("mistralai/Mixtral-8x7B-v0.1", "H100", 2, 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel_us", [4e5, 1.5e6])
 def test_a_fit_finds_what_a_kernel_costs(kernel_us: float) -> None:
     truth = PRIOR_VALUES.copy()
     truth[NAMES.index("cold_kernel_us")] = kernel_us
     run = synthetic_run(np.random.default_rng(3), where(), truth)
-    found = fit([run], where().tables)
+    found = fit_parameters([Selection.between(run)], where().tables)
     assert replay(run, where().tables, Parameters.of(found.values)).schedule.cold[1].sum() >= 4
     # Who falls into which stall moves with the cost itself, and what stalls add is trusted to 15 % (COLD_DISCREPANCY).
     assert found.values[NAMES.index("cold_kernel_us")] == pytest.approx(kernel_us, rel=0.2)
     warm = replace(run, server=replace(run.server, fresh=False))
-    assert fit([warm], where().tables).values[NAMES.index("cold_kernel_us")] == pytest.approx(1e6)
+    again = fit_parameters([Selection.between(warm)], where().tables)
+    assert again.values[NAMES.index("cold_kernel_us")] == pytest.approx(1e6)

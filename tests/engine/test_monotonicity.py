@@ -1,4 +1,4 @@
-"""The contract of a step law with a simulator, for every method: ours whatever its parameters, baselines as learned."""
+"""The contract of step times with a simulator, for every method: ours whatever its parameters, baselines as learned."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from synthetic import BUDGET, PLENTY, SHIPPED, run_of, step_parameters, tables
 
 from roofml.engine.monotonicity import one_by_one, random_steps, violations_pct
 from roofml.engine.replay import replay
+from roofml.engine.step_time import StepTimes
 from roofml.latency.batch import StepSums
 from roofml.latency.deployment import deploy
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PRIOR_VALUES, Parameters, StepParameters
+from roofml.traces.selection import Selection
 from roofml.validation.baselines import BASELINES
 from roofml.validation.baselines.samples import sampled
 from roofml.validation.leaderboard.predictors import NEEDS, PREDICTORS
@@ -40,13 +42,13 @@ def test_ours_never_takes_less_time_for_more_work_whatever_its_parameters(parame
                 assert np.all(step_times(ours, more, parameters) >= times * (1 - 1e-12))
 
 
-def test_a_law_that_breaks_it_is_counted() -> None:
+def test_step_times_that_break_it_are_counted() -> None:
     assert violations_pct(lambda steps: 1e6 / (1 + steps.decode_tokens), BUDGET, SEATS, LONGEST) > 30
     assert violations_pct(lambda steps: 1.0 + 0 * steps.decode_tokens, BUDGET, SEATS, LONGEST) == 0
 
 
 @cache
-def learned(name: str):
+def learned(name: str) -> StepTimes:
     """What a baseline learns of a run served by our law, and the run."""
     random = np.random.default_rng(2)
     arrivals = np.cumsum(random.exponential(40_000, 300))
@@ -55,8 +57,8 @@ def learned(name: str):
     where = deploy("llama-2-7b-hf", "H100", 1, BUDGET)
     result = replay(served, where.tables, Parameters.of(PRIOR_VALUES))
     run = replace(served, ttft_us=result.ttft_us, e2e_us=result.e2e_us)
-    samples = sampled(run, run.ok, where)
-    return BASELINES[name].train([samples], 0).law(run, where)
+    samples = sampled(Selection.between(run), where)
+    return BASELINES[name].train([samples], 0).step_times(run, where)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -65,24 +67,24 @@ def test_baselines_keep_the_contract_where_they_can(name: str) -> None:
     for library in NEEDS.get(name, ()):
         if find_spec(library) is None:
             pytest.skip(f"{name} needs {library}")
-    law = learned(name)
+    times_of = learned(name)
     steps = random_steps(BUDGET, SEATS, LONGEST, 50, seed=3)[0]
-    columns = [column.copy() for column in vars(steps).values()]
-    times = one_by_one(law, steps)
+    columns = [column.copy() for column in steps]
+    times = one_by_one(times_of, steps)
     assert np.all(np.isfinite(times))
     assert np.all(times > 0)
-    assert times.tolist() == one_by_one(law, steps).tolist()
-    assert all(np.array_equal(a, b) for a, b in zip(columns, vars(steps).values(), strict=True))
+    assert times.tolist() == one_by_one(times_of, steps).tolist()
+    assert all(np.array_equal(a, b) for a, b in zip(columns, steps, strict=True))
     full = StepSums.from_requests([[(1, 600, 500)] * 127 + [(100, 0, 400)]])
-    best = min(_seconds(law, full) for _ in range(20))  # the best of some: the machine is shared
+    best = min(_seconds(times_of, full) for _ in range(20))  # the best of some: the machine is shared
     assert best < 1e-3
     if name not in FREE_TO_FALL:
-        assert violations_pct(law, BUDGET, SEATS, LONGEST) < 5
+        assert violations_pct(times_of, BUDGET, SEATS, LONGEST) < 5
 
 
-def _seconds(law, steps: StepSums) -> float:
+def _seconds(times_of: StepTimes, steps: StepSums) -> float:
     start = time.perf_counter()
-    law(steps)
+    times_of(steps)
     return time.perf_counter() - start
 
 

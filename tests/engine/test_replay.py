@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from reference_scheduler import Row, simulate
 from synthetic import PLENTY, plain_tables, request_parameters, run_of, step_parameters, tables
 
-import roofml.engine.replay
+import roofml
 from roofml.engine.replay import Replay, replay, replay_with
+from roofml.engine.scheduler import compiled_in
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PRIOR_VALUES, Parameters, RequestParameters, StepParameters
 from roofml.traces.run import Run
 from roofml.traces.server import Server
+from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
 NO_DELAYS = RequestParameters(0.0, 0.0, 0.0)
@@ -51,11 +53,11 @@ def step_us(row: Row) -> float:
 
 
 def columns(steps: StepSums) -> list[Row]:
-    return list(zip(*(getattr(steps, name).tolist() for name in StepSums.__dataclass_fields__), strict=True))
+    return [tuple(row) for row in steps.columns().tolist()]
 
 
 def serve(run: Run, request: RequestParameters = NO_DELAYS) -> Replay:
-    return replay(run, whole_numbers(), WHOLE, request)
+    return replay(run, whole_numbers(), Parameters(WHOLE, request))
 
 
 @st.composite
@@ -97,6 +99,7 @@ whole_delays = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(small_runs(), whole_delays)
 def test_the_schedule_is_that_of_a_plain_scheduler(run: Run, delays: RequestParameters) -> None:
@@ -196,8 +199,8 @@ def test_every_step_takes_the_time_of_the_formula(run: Run) -> None:
 
     To 1e-12, for another order of the same operations. A stale cache of compiled code would fail here.
     """
-    step, request = Parameters.of(PRIOR_VALUES)
-    schedule = replay(run, tables(), step, request).schedule
+    step, request = parameters = Parameters.of(PRIOR_VALUES)
+    schedule = replay(run, tables(), parameters).schedule
     cold = np.array([request.cold_step_us, request.cold_kernel_us]) @ schedule.cold
     np.testing.assert_allclose(schedule.step_time_us, step_times(tables(), schedule.steps, step) + cold, rtol=1e-12)
 
@@ -221,7 +224,7 @@ def test_a_lone_request_takes_the_sum_of_its_steps(
 ) -> None:
     """With async scheduling too: alone, it never waits. To 1e-12 of sums that are taken in another order."""
     server = replace(PLENTY, async_scheduling=ahead)
-    result = replay(run_of([(0.0, prompt, output)], server), tables(), step, request)
+    result = replay(run_of([(0.0, prompt, output)], server), tables(), Parameters(step, request))
     batches = [[(prompt, 0, prompt)]] + [[(1, prompt + i, prompt)] for i in range(output - 1)]
     times = step_times(tables(), StepSums.from_requests(batches), step)
     outside = request.queueing_us + request.pipeline_delay_us
@@ -253,7 +256,7 @@ def test_async_scheduling_keeps_a_seat_until_the_last_step_has_ended() -> None:
 def test_a_prompt_beyond_the_budget_is_computed_in_chunks() -> None:
     """25 tokens at 10 a step; the decoding request is served first and leaves 9."""
     server = replace(SYNC, max_num_batched_tokens=10)
-    result = replay(run_of([(0.0, 4, 9), (1.0, 25, 1)], server), whole_numbers(), WHOLE, NO_DELAYS)
+    result = serve(run_of([(0.0, 4, 9), (1.0, 25, 1)], server))
     steps = result.schedule.steps
     assert steps.prefill_tokens.tolist()[:4] == [4, 9, 9, 7]
     assert steps.decode_tokens.tolist()[:4] == [0, 1, 1, 1]
@@ -336,7 +339,7 @@ def test_queueing_grows_with_running_requests() -> None:
 
 def assert_same(a: Replay, b: Replay) -> None:
     def arrays(value: Any) -> list[Any]:
-        return [value.ttft_us, value.e2e_us, *vars(value.schedule.steps).values()] + [
+        return [value.ttft_us, value.e2e_us, *value.schedule.steps] + [
             array for name, array in vars(value.schedule).items() if name != "steps"
         ]
 
@@ -345,44 +348,55 @@ def assert_same(a: Replay, b: Replay) -> None:
 
 @given(small_runs())
 def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
-    step, request = Parameters.of(PRIOR_VALUES)
-    assert_same(replay(run, tables(), step, request), replay(run, tables(), step, request))
+    parameters = Parameters.of(PRIOR_VALUES)
+    assert_same(replay(run, tables(), parameters), replay(run, tables(), parameters))
 
 
+@pytest.mark.slow
 @given(small_runs(), whole_delays, st.sampled_from([2.0, 0.5, 1024.0]))
 def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor: float) -> None:
     """All times by a power of two: all latencies by it, exactly, and the same schedule."""
     at = whole_numbers()
-    slow = ComponentTables(*(factor * value for value in at if value is not None))._replace(layers=at.layers)
+    longer: list[Any] = [factor * value for value in at if value is not None]
+    slow = ComponentTables(*longer)._replace(layers=at.layers)
     overheads = {name: factor * getattr(WHOLE, name) for name in ("per_step_us", "mixed_step_us", "per_request_us")}
     later = replace(run, arrival_us=factor * run.arrival_us)
     before = serve(run, delays)
-    after = replay(later, slow, WHOLE._replace(**overheads), RequestParameters(*(factor * d for d in delays)))
+    parameters = Parameters(WHOLE._replace(**overheads), RequestParameters(*(factor * d for d in delays)))
+    after = replay(later, slow, parameters)
     assert after.e2e_us.tolist() == (factor * before.e2e_us).tolist()
     assert after.ttft_us.tolist() == (factor * before.ttft_us).tolist()
     assert columns(after.schedule.steps) == columns(before.schedule.steps)
 
 
 def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numba's cache looks at replay.py alone. What else the loop compiles in must be in the digest it is kept under."""
+    """Numba's cache looks at scheduler.py alone. What else the loop compiles in must be in the digest it is kept under.
+
+    That is every file with compiled code that it imports, itself or through others, and what a step's sums are.
+    """
     folder = Path(roofml.__file__).parents[1]
-    texts = [(folder / f"roofml/engine/{name}.py").read_text() for name in ("replay", "step_law")]
-    imported = [name for text in texts for name in re.findall(r"^from (roofml\.[\w.]+) import", text, re.MULTILINE)]
-    files = [folder / f"{name.replace('.', '/')}.py" for name in imported]
-    compiled = {path.stem for path in files if path.is_file() and "numba" in path.read_text()}
-    before = roofml.engine.replay._compiled_in().dtype
+    found, queue = {"roofml.latency.batch"}, ["roofml.engine.scheduler"]
+    while queue:
+        text = (folder / f"{queue.pop().replace('.', '/')}.py").read_text()
+        for name in re.findall(r"^from (roofml\.[\w.]+) import", text, re.MULTILINE):
+            path = folder / f"{name.replace('.', '/')}.py"
+            if name not in found and path.is_file() and "numba" in path.read_text():
+                found.add(name)
+                queue.append(name)
+    compiled = {name.rpartition(".")[2] for name in found}
+    before = compiled_in().dtype
     read = Path.read_bytes
-    digested = set()
+    digested: set[str] = set()
     for name in compiled:
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
-        if roofml.engine.replay._compiled_in().dtype != before:
+        if compiled_in().dtype != before:
             digested.add(name)
-    assert digested == compiled == {"cold_start", "components", "kv_cache", "step_law", "formula"}
+    assert digested == compiled == {"batch", "cold_start", "components", "kv_cache", "step_time", "formula"}
 
 
 def test_the_progress_counts_finished_requests() -> None:
     progress = np.zeros(1, np.int64)
-    replay(run_of([(0.0, 8, 3)] * 5), whole_numbers(), WHOLE, NO_DELAYS, progress)
+    replay(run_of([(0.0, 8, 3)] * 5), whole_numbers(), Parameters(WHOLE, NO_DELAYS), progress)
     assert progress[0] == 5
 
 
@@ -419,7 +433,7 @@ def test_requests_that_can_never_run_are_refused_by_id(
 ) -> None:
     run = run_of(rows or [(0.0, 1, 1)], server)
     if not rows:
-        run = replace(run, **{name: getattr(run, name)[:0] for name in vars(run) if name not in ("name", "server")})
+        run = run.take(np.zeros(1, np.bool_))
     with pytest.raises(InputError) as error:
         serve(run)
     assert str(error.value) == message
@@ -432,23 +446,23 @@ def test_a_request_that_just_fits_is_served() -> None:
 def test_tables_shorter_than_the_budget_are_refused() -> None:
     """The compiled loop would read past their end."""
     with pytest.raises(ValueError, match="tables of 100 tokens for a budget of 2048"):
-        replay(run_of([(0.0, 8, 3)]), whole_numbers(100), WHOLE, NO_DELAYS)
+        replay(run_of([(0.0, 8, 3)]), whole_numbers(100), Parameters(WHOLE, NO_DELAYS))
 
 
-def test_our_own_formula_as_a_python_law_serves_the_same() -> None:
+def test_our_own_formula_as_a_python_function_serves_the_same() -> None:
     """Every latency and step, to the last bit: the scheduler is one, only where a time comes from differs."""
     run = run_of([(3e3 * i, 20 + 13 * i % 200, 5 + i % 40) for i in range(80)], groups=[i % 7 for i in range(80)])
     at, (step, request) = tables(), Parameters.of(PRIOR_VALUES)
-    ours = replay(run, at, step, request)
+    ours = replay(run, at, Parameters(step, request))
     theirs = replay_with(run, lambda steps: step_times(at, steps, step), request)
     assert theirs.e2e_us == pytest.approx(ours.e2e_us, rel=1e-12)  # NumPy and LLVM may fuse differently
     assert columns(theirs.schedule.steps) == columns(ours.schedule.steps)
 
 
-def test_what_a_law_raises_comes_out_and_times_must_be_positive() -> None:
+def test_what_a_function_raises_comes_out_and_times_must_be_positive() -> None:
     run = run_of([(0.0, 20, 5)])
 
-    def broken(steps: StepSums) -> np.ndarray:
+    def broken(steps: StepSums) -> Floats:
         raise LookupError("no such batch")
 
     with pytest.raises(LookupError, match="no such batch"):

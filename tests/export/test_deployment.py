@@ -29,7 +29,10 @@ SECTION = BlisSection(
     alpha_coeffs=list(SET.alphas),
     beta_coeffs=list(SET.betas),
     total_kv_blocks=26602,
+    block_size=16,
     max_num_seqs=128,
+    max_num_batched_tokens=None,
+    max_model_len=None,
 )
 
 
@@ -96,18 +99,23 @@ BLIS_SAYS = [
     ("[9000.5, 400.0, 3.0]", "[9000.5, 400]", "blis: alpha_coeffs: expected at least 3 numbers, found 2"),
     ("1.8, 1.0]", "1.8]", None),
     (", 0.0, 0.0, 1.8, 1.0]", "]", "blis: beta_coeffs: expected 10 or 11 numbers, found 7"),
-    ("26602", "0", "total_kv_blocks 0: expected at least 1"),
 ]
 """What the schema lets through and BLIS would not take."""
 SCHEMA_SAYS = [
     ("blis:\n", "blis_:\n", "blis_: extra inputs are not permitted"),
+    (
+        "total_kv_blocks: 26602",
+        "total_kv_blocks: 0",
+        r"blis\.total_kv_blocks: input should be greater than or equal to 1",
+    ),
+    ("max_num_seqs: 128", "max_num_seqs: 0", r"blis\.max_num_seqs: input should be greater than or equal to 1"),
     ("  total_kv_blocks: 26602\n", "", r"blis\.total_kv_blocks: field required"),
     ("0.9,", ".nan,", r"blis\.beta_coeffs\.0: input should be a finite number"),
     ("0.9,", "yes please,", r"blis\.beta_coeffs\.0: input should be a valid number"),
     ("[9000.5, 400.0, 3.0]", "7", r"blis\.alpha_coeffs: input should be a valid list"),
     ("gpu: H100\n", "", "gpu: field required"),
     ("tensor_parallel: 1\n", "tensor_parallel: two\n", "tensor_parallel: input should be a valid integer"),
-    ("rounds: 3\n", "", r"fit\.rounds: field required"),
+    ("  rounds: 3\n", "", r"fit\.rounds: field required"),
 ]
 """What no coefficients file may be, whoever reads it."""
 

@@ -179,8 +179,8 @@ def at_speed(name: str, factor: float) -> ComponentTables:
     """Tables of a model on two H100 whose peak rates are `factor` times as high."""
     gpu = load_gpu("H100")
     flops = {dtype: factor * rate for dtype, rate in gpu.flops_per_us.items()}
-    gpu = replace(gpu, flops_per_us=flops, bandwidth_bytes_per_us=factor * gpu.bandwidth_bytes_per_us)
-    return component_tables(load_model(name), gpu, 2, BUDGET, load_efficiency(gpu))
+    faster = replace(gpu, flops_per_us=flops, bandwidth_bytes_per_us=factor * gpu.bandwidth_bytes_per_us)
+    return component_tables(load_model(name), faster, 2, BUDGET, load_efficiency(gpu))
 
 
 @given(batches, st.sampled_from([name for name, _ in SHIPPED]))

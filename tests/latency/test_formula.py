@@ -233,7 +233,7 @@ def test_a_ramp_by_hand() -> None:
 
 def test_a_step_by_hand() -> None:
     """Ten decodes; every number given, every term apart."""
-    parts = StepComponents(*map(np.float64, (0, 100, 0, 30, 3000, 1000, 800, 300, 200, 60)))
+    parts = StepComponents(*(np.array([float(us)]) for us in (0, 100, 0, 30, 3000, 1000, 800, 300, 200, 60)))
     p = StepParameters(
         decode_gemm=2.0, decode_attention=3.0, weights=1.1, expert_weights=0.9, kv_cache=0.5,
         attention_items=0.6, long_context=2.0, communication=0.7, per_layer_us=20.0, per_step_us=15.0,
@@ -244,7 +244,8 @@ def test_a_step_by_hand() -> None:
     attention = 800 * 0.5 + 2 * 200 + 0.25 * 90 + 0.6 * 300
     device = gemm + attention + 0.7 * 60 + 20 * 32 + 15 + 10 * 4
     assert device > 5000
-    assert step_time(parts, 10.0, 10.0, 0.0, 32.0, p) == pytest.approx(device + 0.25 * 5000, rel=1e-14)
+    (time,) = step_time(parts, 10.0, 10.0, 0.0, 32.0, p)
+    assert time == pytest.approx(device + 0.25 * 5000, rel=1e-14)
 
 
 def test_a_mixed_step_pays_for_being_one() -> None:
@@ -318,6 +319,7 @@ PARAMETERS = StepParameters(
 """Every one away from its default and from zero."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("shipped", SHIPPED)
 @pytest.mark.parametrize("batch", [MIXED, MIXED[:2], MIXED[2:], MIXED[-1:]], ids=["mixed", "prefill", "decode", "one"])

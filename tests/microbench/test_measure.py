@@ -61,7 +61,7 @@ def test_every_kernel_of_a_toy_is_timed_on_a_cpu(config: Path, tmp_path: Path, e
 
 @needs_torch
 def test_without_a_gpu_it_says_so_and_writes_nothing(config: Path, tmp_path: Path) -> None:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     if torch.cuda.is_available():
         pytest.skip("a GPU is here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_server import FakeHub, serve_hub
@@ -39,12 +40,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> dict[str, Path]:
+def folders(tmp_path: Path) -> dict[str, Any]:
     return {"folder": tmp_path / "model_configs", "cache_dir": tmp_path / "cache"}
 
 
 def test_pull_writes_the_config_byte_for_byte_and_says_where_it_came_from(
-    hub: FakeHub, folders: dict[str, Path]
+    hub: FakeHub, folders: dict[str, Any]
 ) -> None:
     raw = b'{\n  "architectures": ["Qwen2ForCausalLM"],\r\n "note": "\xc3\xa9" }\n'
     hub.add("Org/Tiny-Model_1.5", {"config.json": raw, "model.safetensors": b"", "hf_quant_config.json": {"a": 1}})
@@ -58,7 +59,7 @@ def test_pull_writes_the_config_byte_for_byte_and_says_where_it_came_from(
     assert sorted(path.name for path in target.iterdir()) == ["config.json", "hf_quant_config.json", "provenance.json"]
 
 
-def test_what_was_pulled_is_not_asked_for_again(hub: FakeHub, folders: dict[str, Path]) -> None:
+def test_what_was_pulled_is_not_asked_for_again(hub: FakeHub, folders: dict[str, Any]) -> None:
     hub.add("org/model", {"config.json": CONFIG})
     first = pull("org/model", **folders)
     hub.seen.clear()
@@ -67,7 +68,7 @@ def test_what_was_pulled_is_not_asked_for_again(hub: FakeHub, folders: dict[str,
     assert hub.seen == []
 
 
-def test_a_named_revision_is_resolved_again_and_replaces_what_was_there(hub: FakeHub, folders: dict[str, Path]) -> None:
+def test_a_named_revision_is_resolved_again_and_replaces_what_was_there(hub: FakeHub, folders: dict[str, Any]) -> None:
     repository = hub.add("org/model", {"config.json": CONFIG, "hf_quant_config.json": {"quantization": {}}})
     pull("org/model", **folders)
     repository.revisions |= {"v2": OTHER, OTHER: OTHER}
@@ -78,7 +79,7 @@ def test_a_named_revision_is_resolved_again_and_replaces_what_was_there(hub: Fak
     assert not (pulled.folder / "hf_quant_config.json").exists()
 
 
-def test_a_changed_file_is_pulled_again(hub: FakeHub, folders: dict[str, Path]) -> None:
+def test_a_changed_file_is_pulled_again(hub: FakeHub, folders: dict[str, Any]) -> None:
     hub.add("org/model", {"config.json": CONFIG})
     pulled = pull("org/model", **folders)
     (pulled.folder / "config.json").write_text("{}")
@@ -87,7 +88,7 @@ def test_a_changed_file_is_pulled_again(hub: FakeHub, folders: dict[str, Path]) 
 
 
 def test_a_hub_out_of_reach_is_no_obstacle_to_what_the_client_has_cached(
-    hub: FakeHub, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, folders: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("org/model", {"config.json": CONFIG})
     pull("org/model", "a" * 40, **folders)
@@ -100,7 +101,7 @@ def test_a_hub_out_of_reach_is_no_obstacle_to_what_the_client_has_cached(
 
 @pytest.mark.parametrize("token", [None, "secret"])
 def test_the_token_comes_from_the_environment(
-    hub: FakeHub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, token: str | None
+    hub: FakeHub, folders: dict[str, Any], monkeypatch: pytest.MonkeyPatch, token: str | None
 ) -> None:
     hub.add("org/private", {"config.json": CONFIG}, token="secret")
     if token is None:
@@ -125,7 +126,7 @@ def test_the_token_comes_from_the_environment(
     ],
 )
 def test_a_repository_that_cannot_be_used_is_refused_in_one_line(
-    hub: FakeHub, folders: dict[str, Path], files: dict[str, object], options: dict[str, bool], message: str
+    hub: FakeHub, folders: dict[str, Any], files: dict[str, object], options: dict[str, Any], message: str
 ) -> None:
     hub.add("org/model", files, **options)
     with pytest.raises(InputError, match=message) as error:
@@ -135,7 +136,7 @@ def test_a_repository_that_cannot_be_used_is_refused_in_one_line(
     assert not (folders["folder"] / "model").exists()
 
 
-def test_missing_renamed_and_unknown_revision_are_told_apart(hub: FakeHub, folders: dict[str, Path]) -> None:
+def test_missing_renamed_and_unknown_revision_are_told_apart(hub: FakeHub, folders: dict[str, Any]) -> None:
     hub.add("new/name", {"config.json": CONFIG})
     hub.moved["old/name"] = "new/name"
     with pytest.raises(InputError, match="old/name: renamed to new/name on the Hub: pull that"):
@@ -146,7 +147,7 @@ def test_missing_renamed_and_unknown_revision_are_told_apart(hub: FakeHub, folde
         pull("new/name", "v9", **folders)
 
 
-def test_a_name_taken_by_another_repository_is_refused(hub: FakeHub, folders: dict[str, Path]) -> None:
+def test_a_name_taken_by_another_repository_is_refused(hub: FakeHub, folders: dict[str, Any]) -> None:
     hub.add("first/model", {"config.json": CONFIG})
     hub.add("second/model", {"config.json": CONFIG})
     pull("first/model", **folders)
@@ -159,7 +160,7 @@ def test_a_name_taken_by_another_repository_is_refused(hub: FakeHub, folders: di
     ["", "model", "a/b/c", "org/..", "../model", "org/../../etc", "/etc/passwd", "org/mo del", "org/.hidden", "org/a\n",
      "org/a\\b", "http://x/y", "org/" + "x" * 200, "org/ä"],
 )  # fmt: skip
-def test_names_cannot_leave_the_folder(hub: FakeHub, folders: dict[str, Path], repo: str) -> None:
+def test_names_cannot_leave_the_folder(hub: FakeHub, folders: dict[str, Any], repo: str) -> None:
     with pytest.raises(InputError):
         pull(repo, **folders)
     assert hub.seen == []
@@ -167,7 +168,7 @@ def test_names_cannot_leave_the_folder(hub: FakeHub, folders: dict[str, Path], r
 
 
 def test_a_broken_hub_is_reported_by_its_status(
-    hub: FakeHub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, folders: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.broken = True
     monkeypatch.setattr("time.sleep", lambda seconds: None)
@@ -176,7 +177,7 @@ def test_a_broken_hub_is_reported_by_its_status(
 
 
 def test_the_command_prints_one_json_document(
-    hub: FakeHub, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    hub: FakeHub, folders: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import typer
 

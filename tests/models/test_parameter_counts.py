@@ -33,7 +33,7 @@ def transformers() -> Any:
 
 def language_parameters(transformers: Any, config: dict[str, Any]) -> int:
     """Parameters of the language model in the class that the config names, tied ones counted once."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
 
     architecture = config["architectures"][0]
     if architecture == "KimiK25ForConditionalGeneration":  # its language model is a DeepSeek V3

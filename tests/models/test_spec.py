@@ -94,15 +94,12 @@ def test_gemms_of_all_ranks_hold_every_matrix_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_cache_grows_with_context_and_shrinks_with_ranks(name: str) -> None:
+def test_the_cache_shrinks_with_ranks_and_no_query_reads_more_than_it_sees(name: str) -> None:
     model = load_model(name)
     contexts = [1, 100, 128, 129, 5000, 100_000]
     for tp in TENSOR_PARALLEL:
         if not possible(model, tp):
             continue
-        sizes = [model.request_bytes(context, tp) for context in contexts]
-        assert sizes == sorted(sizes)
-        assert sizes[0] > 0
         assert 0 < model.kv_bytes_per_token(tp) <= model.kv_bytes_per_token(1)
         for op in model.mixers(tp):
             if isinstance(op, AttentionOp):
@@ -169,12 +166,6 @@ def test_sparse_attention_reads_top_k_but_scores_all() -> None:
 def test_kv_cache_in_fp8_is_half() -> None:
     model = load_model("llama-3.1-8b-instruct")
     assert 2 * replace(model, kv_dtype="fp8").kv_bytes_per_token(1) == model.kv_bytes_per_token(1)
-
-
-def test_attention_of_another_kind_is_refused_by_code_that_knows_one_kind() -> None:
-    layer, _ = load_model("deepseek-v3").layers[0]
-    with pytest.raises(NotSupportedError, match="LatentAttention"):
-        layer.attention  # noqa: B018
 
 
 @pytest.mark.parametrize(

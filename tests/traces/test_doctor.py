@@ -6,6 +6,7 @@ import heapq
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from roofml.traces.token_counts import elasticity
 from roofml.util.errors import InputError
 
 
-def diagnose(tmp_path: Path, overrides: ServerOverrides | None = None, **changes: object) -> Run:
-    folder = RunFolder(**changes).write(tmp_path / "run")  # pyright: ignore[reportArgumentType]
+def diagnose(tmp_path: Path, overrides: ServerOverrides | None = None, **changes: Any) -> Run:
+    folder = RunFolder(**changes).write(tmp_path / "run")
     return clean(read_raw(folder, overrides or ServerOverrides()))
 
 
@@ -282,7 +283,7 @@ def served(rate: float, number: int = 600, slots: int = 8) -> list[Row]:
     return rows
 
 
-def with_slots(slots: int) -> dict[str, object]:
+def with_slots(slots: int) -> dict[str, Any]:
     head = header()
     head["server"]["max_num_seqs"] = slots
     return {"header": head, "exp_config": {"max_num_batched_tokens": 2048}}
@@ -344,7 +345,9 @@ def test_a_server_that_had_just_started_is_told_from_a_warm_one(tmp_path: Path) 
     for one in rows[1:4]:
         for column in ("first_chunk_time_us", "last_chunk_time_us"):
             one[column] = int(str(one[column])) + 400_000
-    assert found(diagnose(tmp_path / "cold", rows=rows), "cold-start").evidence["longest_ttft_us"] > 400_000
+    longest = found(diagnose(tmp_path / "cold", rows=rows), "cold-start").evidence["longest_ttft_us"]
+    assert isinstance(longest, float)
+    assert longest > 400_000
     told = diagnose(tmp_path / "told", ServerOverrides(fresh=False), rows=rows)
     assert not codes(told) & {"cold-start", "warm-server"}
     assert not told.server.fresh

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def test_work_the_replay_does_not_model_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_what_nobody_says_is_asked_for(tmp_path: Path, field: str, flag: str) -> None:
-    whole = {"tensor_parallel": 1, "max_num_seqs": 64, "max_num_batched_tokens": 2048, "block_size": 16}
+    whole: dict[str, Any] = {"tensor_parallel": 1, "max_num_seqs": 64, "max_num_batched_tokens": 2048, "block_size": 16}
     whole |= {"num_gpu_blocks": 100, "max_model_len": 512}
     head = header()
     head["server"] = {}
@@ -445,7 +446,7 @@ def some_rows(draw: st.DrawFn) -> list[Row]:
 @settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
     run = read_raw(RunFolder(rows=rows).write(tmp_path_factory.mktemp("run")))
-    by_id = {one["request_id"]: one for one in rows}
+    by_id = {int(str(one["request_id"])): one for one in rows}
     first = min(int(str(one["send_time_us"])) for one in rows)
     assert sorted(run.request_id.tolist()) == sorted(by_id)
     assert (np.diff(run.send_us) >= 0).all()

@@ -1,9 +1,10 @@
 """Batches: what the steps of each cycle computed, as far as a sample can say.
 
-A cycle is the mean time of one to a few steps, of which at most some were sampled. Those are taken as they were. For
-the others the number of decodes is interpolated between the samples on either side, for a batch changes slowly; and of
-prefills, which come and go within a step, they are expected to have what the sampled steps around have: an average
-over steps that differ, not one average step, for a step's time bends where tokens are few.
+A cycle time is the mean time of the steps between two samples, and the file holds only the sampled ones of them.
+Sampled steps are taken as they are. Steps that were not sampled get their number of decodes by interpolation between
+the samples on either side, because a batch changes slowly. Prefills come and go within a step, so each missing step is
+represented by the prefills of all sampled steps around it. That is an average over different steps and not one average
+step, because the time of a step is not linear where tokens are few.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class CycleSteps:
         return np.sqrt(np.maximum(square - mean**2, 0.0) * self.missing / self.count)
 
 
-def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget: int) -> CycleSteps:
+def cycle_steps(steps: SampledSteps, cycles: Cycles, means: MeanContexts, budget: int) -> CycleSteps:
     """What the steps of every cycle computed, with contexts a request from `means`.
 
     Raises InputError where a sampled step has more new tokens than the server's `budget` for one.
@@ -67,24 +68,24 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
     samples = len(steps)
     around = min(SAMPLES_AROUND, samples)
     # Rows of the sampled steps of each cycle: from `first` on, `count` of them at most.
-    low = np.searchsorted(steps.id, found.first)
-    high = np.searchsorted(steps.id, found.first + found.count)
+    low = np.searchsorted(steps.id, cycles.first)
+    high = np.searchsorted(steps.id, cycles.first + cycles.count)
     known = high - low
-    missing = found.count - known
+    missing = cycles.count - known
     spread = np.where(missing > 0, around, 0)
     size = known + spread
     start = np.concatenate(([0], np.cumsum(size)[:-1]))
-    cycle = np.repeat(np.arange(len(found)), size)
+    cycle = np.repeat(np.arange(len(cycles)), size)
     place = np.arange(len(cycle)) - start[cycle]
     sampled = place < known[cycle]
     # A stand-in takes its prefills from a sample around, its decodes and contexts from where it stands.
-    window = np.clip(found.before - around // 2 + 1, 0, samples - around)
+    window = np.clip(cycles.before - around // 2 + 1, 0, samples - around)
     source = np.where(sampled, low[cycle] + place, window[cycle] + place - known[cycle])
-    middle = _middle_of_missing(steps, found, low, high, missing)
+    middle = _middle_of_missing(steps, cycles, low, high, missing)
     decodes = np.where(
         sampled, steps.decode_requests[source], np.rint(np.interp(middle, steps.id, steps.decode_requests))[cycle]
     )
-    nearest = np.where(sampled, source, found.before[cycle])
+    nearest = np.where(sampled, source, cycles.before[cycle])
     prefills, new = steps.prefill_requests[source].astype(np.float64), steps.prefill_tokens[source].astype(np.float64)
     new = np.minimum(new, budget - decodes)  # a stand-in's own decodes were fewer
     before = means.prefill[source] * prefills
@@ -93,7 +94,7 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
     if means.pairs is not None:
         known_pairs = means.pairs[source]
         pairs = np.where(sampled & np.isfinite(known_pairs), known_pairs, pairs)
-    weight = np.where(sampled, 1.0, (missing / np.maximum(spread, 1))[cycle]) / found.count[cycle]
+    weight = np.where(sampled, 1.0, (missing / np.maximum(spread, 1))[cycle]) / cycles.count[cycle]
     return CycleSteps(
         StepSums(
             prefill_tokens=new,
@@ -107,13 +108,13 @@ def cycle_steps(steps: SampledSteps, found: Cycles, means: MeanContexts, budget:
         weight,
         start,
         np.where(sampled, 0.0, 1.0),
-        missing / found.count,
-        found.count,
+        missing / cycles.count,
+        cycles.count,
     )
 
 
-def _middle_of_missing(steps: SampledSteps, found: Cycles, low: Ints, high: Ints, missing: Ints) -> Floats:
+def _middle_of_missing(steps: SampledSteps, cycles: Cycles, low: Ints, high: Ints, missing: Ints) -> Floats:
     """Mean number (`id`) of the steps of each cycle that were not sampled, (cycles,); 0 where none is missing."""
     total = np.concatenate(([0], np.cumsum(steps.id)))
-    all_of_them = found.count * found.first + found.count * (found.count - 1) // 2
+    all_of_them = cycles.count * cycles.first + cycles.count * (cycles.count - 1) // 2
     return (all_of_them - (total[high] - total[low])) / np.maximum(missing, 1)

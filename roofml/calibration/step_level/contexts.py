@@ -164,11 +164,11 @@ def _from_replay(steps: SampledSteps, run: Run, schedule: Schedule, ahead: int) 
     replayed = schedule.steps
     when = steps.start_us + match(steps, schedule).offset_us
     row = np.searchsorted(schedule.step_start_us, when, side="right") - 1 + ahead
-    row = np.clip(row, 0, len(replayed) - 1)
+    row = np.clip(row, 0, replayed.length - 1)
     fallback, prompt = _means_of(run)
     rows = np.stack((replayed.decode_tokens, replayed.decode_context, replayed.decode_beyond))
     total = np.concatenate((np.zeros((3, 1)), np.cumsum(rows, axis=1)), axis=1)
-    low, high = np.maximum(row - AROUND, 0), np.minimum(row + AROUND + 1, len(replayed))
+    low, high = np.maximum(row - AROUND, 0), np.minimum(row + AROUND + 1, replayed.length)
     decodes, context, beyond = total[:, high] - total[:, low]
     some = decodes > 0
     mean = np.where(some, context / np.maximum(decodes, 1), fallback)

@@ -36,7 +36,7 @@ from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
 
 CALM = 0.25
-"""Share of cycles, those of which most is known, that show how exact a cycle time is."""
+"""Share of cycles that show how exact a cycle time is: those with the fewest unknown steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,25 +118,25 @@ def ahead_of(run: Run) -> int:
     return 1 if run.server.async_scheduling else 0
 
 
-def made_of(data: StepData, run: Run, schedule: Schedule | None, found: Cycles) -> CycleSteps:
-    """The steps of the cycles `found` in a table. Without a `schedule`, contexts that need none."""
+def made_of(data: StepData, run: Run, schedule: Schedule | None, cycle_times: Cycles) -> CycleSteps:
+    """The steps of the cycles `cycle_times` in a table. Without a `schedule`, contexts that need none."""
     means: MeanContexts = contexts(data.table, data.source, run, schedule, ahead_of(run))
-    return cycle_steps(data.table, found, means, run.server.max_num_batched_tokens)
+    return cycle_steps(data.table, cycle_times, means, run.server.max_num_batched_tokens)
 
 
 def block(
     data: StepData, run: Run, schedule: Schedule | None, tables: ComponentTables, values: Floats, fitted: Bools | None
 ) -> StepBlock:
     """The rows of the cycles `fitted` (cycles,), all where None, weighted for parameters near `values`."""
-    found = cycles(data.table, ahead_of(run), data.most_apart)
+    cycle_times = cycles(data.table, ahead_of(run), data.most_apart)
     if fitted is not None:
-        found = found.take(fitted)
-    steps = made_of(data, run, schedule, found)
+        cycle_times = cycle_times.take(fitted)
+    steps = made_of(data, run, schedule, cycle_times)
     columns = step_columns(steps.steps, tables)
     times, _ = times_and_gradients(values[:STEP_COUNT], columns, tables)
     times = times[: len(steps.weight)]
-    weights = cycle_weights(found.time_us, steps.mean(times), steps.spread(times))
-    return StepBlock(columns, data.run, tables, steps, found.time_us, weights)
+    weights = cycle_weights(cycle_times.time_us, steps.mean(times), steps.spread(times))
+    return StepBlock(columns, data.run, tables, steps, cycle_times.time_us, weights)
 
 
 def cycle_weights(measured: Floats, predicted: Floats, spread: Floats) -> Floats:
@@ -155,8 +155,8 @@ def cycle_weights(measured: Floats, predicted: Floats, spread: Floats) -> Floats
 
 def first_share(data: StepData, run: Run, share: float) -> Bools:
     """(cycles,) which cycles lie in the first `share` of a table's samples. Raises InputError where none does."""
-    found = cycles(data.table, ahead_of(run), data.most_apart)
-    inside: Bools = found.before + 1 < share * len(data.table)
+    cycle_times = cycles(data.table, ahead_of(run), data.most_apart)
+    inside: Bools = cycle_times.before + 1 < share * len(data.table)
     if not inside.any():
         raise InputError(f"{data.table.name}: no cycle in the first {share:.0%} of the sampled steps")
     return inside

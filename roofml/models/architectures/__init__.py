@@ -23,7 +23,7 @@ class Architecture:
     tied: bool = False
     """The class's default of `tie_word_embeddings`."""
     renames: tuple[tuple[str, str], ...] = ()
-    """Module names of its checkpoints where they differ from those of `roofml` (start of ours, start of theirs)."""
+    """(start of a module's name in roofml, its start in the class's checkpoints) for each that differs."""
 
 
 MIXTRAL_NAMES = (("mlp.experts", "block_sparse_moe.experts"), ("mlp.gate", "block_sparse_moe.gate"))

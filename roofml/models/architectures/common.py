@@ -20,13 +20,13 @@ class Stack:
 
     layers: list[Layer]
     small: int
-    """The final norm, and whatever else lies outside."""
+    """Number of parameters outside of the layers, such as the final norm's."""
 
 
 def heads_of(
     fields: Fields, field: str = "num_attention_heads", kv_field: str = "num_key_value_heads"
 ) -> tuple[int, int]:
-    """Query and KV heads; a config without KV heads has as many as query heads."""
+    """Numbers of query and KV heads; a config that gives no KV heads has as many as query heads."""
     heads = fields.size(field)
     kv_heads = fields.size(kv_field, heads, f"not in the config: as many as {field}")
     if heads % kv_heads:
@@ -72,7 +72,7 @@ def attention_of(
 
 
 def mlp_of(fields: Fields, field: str = "intermediate_size", *, gated: bool = True, bias: bool = False) -> FeedForward:
-    """One MLP of that width."""
+    """An MLP of the width in the config's `field`."""
     return FeedForward(fields.size(field), gated=gated, bias=bias, field=field)
 
 

@@ -19,8 +19,9 @@ def llama(
 ) -> Stack:
     """The Llama pattern: pre-norm GQA and gated MLP.
 
-    qkv_bias None: as `attention_bias` says (default `bias_default`), output projection included unless `output_bias`
-    says otherwise. `window` is the class's default of `sliding_window`, which then holds for every layer.
+    With `qkv_bias` None, `attention_bias` (default `bias_default`) holds for the query, key and value projections, and
+    for the output projection unless `output_bias` is given. `window` is the class's default of `sliding_window`, which
+    then holds for every layer.
     """
     bias = fields.flag("attention_bias", bias_default) if qkv_bias is None else qkv_bias
     on_output = (bias if qkv_bias is None else False) if output_bias is None else output_bias
@@ -33,9 +34,9 @@ def llama(
 
 
 def llama_full(fields: Fields, *, qkv_bias: bool | None = None, qk_norm: bool = False) -> Stack:
-    """The Llama pattern with full attention; a window counts only where `use_sliding_window` turns it on (Qwen).
+    """The Llama pattern with full attention; a window counts only if `use_sliding_window` turns it on (Qwen).
 
-    It then holds from layer `max_window_layers` on, or as `layer_types` says.
+    The window then holds from layer `max_window_layers` on, or in the layers that `layer_types` names.
     """
     layers = fields.layers()
     windows = [0] * layers

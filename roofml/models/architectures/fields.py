@@ -14,9 +14,9 @@ MOST_LAYERS = 10_000
 
 
 class Fields:
-    """The fields of a parsed `config.json`, of its language model where it wraps several.
+    """The fields of a parsed `config.json`, or of the language model in it if it wraps several models.
 
-    `assumed` lists what was taken from a default, as "field = value (why)".
+    `assumed` lists the values taken from defaults, each as "field = value (why)".
     """
 
     def __init__(self, config: Mapping[str, Any], name: str, outer: Mapping[str, Any] | None = None) -> None:
@@ -27,15 +27,15 @@ class Fields:
         self.assumed: list[str] = []
 
     def error(self, field: str, expected: str) -> InputError:
-        """What to raise for a field that is not as `expected`."""
-        found = repr(self.config.get(field))
+        """The error for a field whose value is not as `expected`."""
+        value = repr(self.config.get(field))
         return InputError(
-            f"{self.name}: {field}: expected {expected}, found {found if len(found) < 80 else found[:77] + '...'}"
+            f"{self.name}: {field}: expected {expected}, found {value if len(value) < 80 else value[:77] + '...'}"
         )
 
-    def refusal(self, field: str, what: str) -> NotSupportedError:
-        """What to raise for an option that is not modelled."""
-        return NotSupportedError(f"{self.name}: {field}: {what} is not supported yet")
+    def refusal(self, field: str, option: str) -> NotSupportedError:
+        """The error for an option that is not modelled."""
+        return NotSupportedError(f"{self.name}: {field}: {option} is not supported yet")
 
     def refuse(self, field: str, *harmless: object) -> None:
         """Raise NotSupportedError if the field is given with a value that changes the model and is not modelled."""
@@ -50,7 +50,7 @@ class Fields:
         return self.config.get(field) is None
 
     def size(self, field: str, default: int | None = None, why: str = "not in the config: the class's default") -> int:
-        """A positive integer. Where it is missing or null the default, which is noted, or an error."""
+        """A positive integer. If the field is missing or null, the default, which `assumed` notes, or an error."""
         value = self.config.get(field)
         if value is None and default is not None:
             self._assume(field, default, why)
@@ -63,10 +63,10 @@ class Fields:
     def dtype(self) -> str:
         """The type of weights and activations: `dtype` or `torch_dtype`, of the language model or of its wrapper.
 
-        vLLM serves a config without one, and one of float32, in bfloat16.
+        vLLM serves a config without a type, or with float32, in bfloat16.
         """
-        found = [at.get(field) for at in (self.config, self.outer) for field in ("dtype", "torch_dtype")]
-        value = next((value for value in found if value is not None), None)
+        values = [config.get(field) for config in (self.config, self.outer) for field in ("dtype", "torch_dtype")]
+        value = next((value for value in values if value is not None), None)
         if value is None or value == "float32":
             self._assume("dtype", "bfloat16", f"the config says {value or 'nothing'}: vLLM's choice")
             return "bfloat16"
@@ -82,7 +82,7 @@ class Fields:
         return layers
 
     def count(self, field: str, default: int = 0) -> int:
-        """An integer of 0 or more; `default` where it is missing or null."""
+        """An integer of 0 or more; `default` if it is missing or null."""
         value = self.config.get(field)
         if value is None:
             return default
@@ -91,11 +91,11 @@ class Fields:
         return value
 
     def optional_size(self, field: str) -> int:
-        """A positive integer, or 0 where the field is missing or null."""
+        """A positive integer, or 0 if the field is missing or null."""
         return 0 if self._missing(field) else self.size(field)
 
     def flag(self, field: str, default: bool = False) -> bool:
-        """A boolean; `default`, the class's own, where it is missing or null."""
+        """A boolean; the class's `default` if it is missing or null."""
         value = self.config.get(field)
         if value is None:
             return default
@@ -104,7 +104,7 @@ class Fields:
         return value
 
     def word(self, field: str, choices: Mapping[str, object] | None = None, default: str | None = None) -> str:
-        """A string, one of `choices` where they are given."""
+        """A string, one of `choices` if they are given."""
         value = self.config.get(field)
         if value is None and default is not None:
             self._assume(field, default, "not in the config")
@@ -116,7 +116,7 @@ class Fields:
         return value
 
     def words(self, field: str, length: int, choices: Mapping[str, object]) -> list[str] | None:
-        """A list of `length` (or more, the rest is ignored: draft layers) of the `choices`; None where missing."""
+        """The first `length` of a list of `choices` (draft layers may follow them); None if the field is missing."""
         if self._missing(field):
             return None
         value = self.config.get(field)
@@ -129,7 +129,7 @@ class Fields:
         return cast("list[str]", items)
 
     def numbers(self, field: str, length: int = 0) -> list[int] | None:
-        """A list of integers of 0 or more, at least `length` of them; None where missing or null."""
+        """A list of integers of 0 or more, at least `length` of them; None if the field is missing or null."""
         if self._missing(field):
             return None
         value = self.config.get(field)
@@ -149,11 +149,11 @@ class Fields:
         return Fields(cast("dict[str, Any]", value), f"{self.name}: {field}")
 
     def given(self, *names: str) -> str:
-        """The first of several names of one field that the config has; the first name where it has none."""
+        """The first of a field's `names` that the config has; the first name if it has none."""
         return next((name for name in names if not self._missing(name)), names[0])
 
     def experts_per_token(self, experts: int, *names: str) -> int:
-        """How many of the experts a token uses: positive and at most all of them."""
+        """Number of experts that a token uses. Raises InputError for more than there are."""
         field = self.given(*(names or ("num_experts_per_tok",)))
         chosen = self.size(field)
         if chosen > experts:

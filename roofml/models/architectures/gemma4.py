@@ -12,7 +12,7 @@ from roofml.models.layer import Layer
 def gemma4(fields: Fields) -> Stack:
     """Full layers have `global_head_dim` and `num_global_key_value_heads`; with `attention_k_eq_v` no value matrix.
 
-    With `enable_moe_block` every layer adds a mixture to its MLP; the MLP stands here as its shared expert.
+    With `enable_moe_block` every layer adds a mixture to its MLP, which becomes the mixture's shared expert here.
     """
     for field in ("hidden_size_per_layer_input", "num_kv_shared_layers", "use_double_wide_mlp"):
         fields.refuse(field, 0, False)
@@ -36,7 +36,7 @@ def gemma4(fields: Fields) -> Stack:
             experts,
             fields.experts_per_token(experts, "top_k_experts"),
             shared_width=mlp.width,
-            small=hidden + experts,  # the router's scale, and one an expert
+            small=hidden + experts,  # the router's scales, and one for each expert
             field="moe_intermediate_size",
             shared_field="intermediate_size",
             shared_module="mlp",

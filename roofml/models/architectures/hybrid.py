@@ -17,7 +17,7 @@ LINEAR_OR_FULL = {"linear_attention": 0, "full_attention": 1}
 
 
 def state_dtype_of(fields: Fields, field: str, model_dtype: str) -> str:
-    """Type of the recurrent state: as the config says, else the model's own."""
+    """Type of the recurrent state: the config's `field`, else the model's own type."""
     if fields.config.get(field) is None:
         return model_dtype
     return fields.word(field, STATE_DTYPE_BYTES)
@@ -47,12 +47,12 @@ def qwen_next(fields: Fields, *, sparse: bool = True) -> Stack:
         fields.size("linear_conv_kernel_dim"),
         state_dtype_of(fields, "mamba_ssm_dtype", fields.dtype),
     )
-    chosen = sparse_steps(fields, layers) if sparse else [False] * layers
+    is_mixture = sparse_steps(fields, layers) if sparse else [False] * layers
     mixture = qwen_experts(fields, shared=True) if sparse else mlp_of(fields)
-    dense = mixture if all(chosen) else mlp_of(fields)
+    dense = mixture if all(is_mixture) else mlp_of(fields)
     stack = [
         Layer(linear if kind == "linear_attention" else attention, mixture if moe else dense)
-        for kind, moe in zip(kinds, chosen, strict=True)
+        for kind, moe in zip(kinds, is_mixture, strict=True)
     ]
     return Stack(stack, fields.size("hidden_size"))
 
@@ -128,8 +128,8 @@ def decilm(fields: Fields) -> Stack:
     for i, block in enumerate(cast("list[object]", value)):
         if not isinstance(block, dict):
             raise fields.error("block_configs", "mappings")
-        at = Fields(cast("dict[str, Any]", block), f"{fields.name}: block_configs[{i}]")
-        attention, ffn = at.inner("attention"), at.inner("ffn")
+        block_fields = Fields(cast("dict[str, Any]", block), f"{fields.name}: block_configs[{i}]")
+        attention, ffn = block_fields.inner("attention"), block_fields.inner("ffn")
         for part in (attention, ffn):
             for option in ("replace_with_linear", "sparsify", "num_sink_tokens", "window_length"):
                 part.refuse(option, False)

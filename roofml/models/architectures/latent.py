@@ -14,7 +14,7 @@ from roofml.util.errors import InputError
 
 
 def latent_attention_of(fields: Fields, *, sparse: bool = False) -> LatentAttention:
-    """MLA from the DeepSeek field names, with the indexer's where `sparse`."""
+    """Latent attention from DeepSeek's field names, with the indexer if `sparse`."""
     query_rank = fields.optional_size("q_lora_rank")
     if sparse and not query_rank:
         raise fields.error("q_lora_rank", "a positive integer (the indexer reads the compressed query)")

@@ -8,9 +8,6 @@ from roofml.models.attention import Attention
 from roofml.models.feed_forward import FeedForward
 from roofml.models.layer import Layer
 
-DENSE_OR_SPARSE = {"dense": 0, "sparse": 1}
-"""The words of `mlp_layer_types`."""
-
 
 def experts_of(
     fields: Fields,
@@ -24,7 +21,7 @@ def experts_of(
     shared_gate: bool = False,
     latent: int = 0,
 ) -> FeedForward:
-    """A mixture with experts of the size in field `width`, their number in the first of the fields `experts` given."""
+    """A mixture: the field `width` gives the size of an expert, the first of `experts` in the config their number."""
     field = fields.given(*experts)
     number = fields.size(field)
     return FeedForward(
@@ -129,8 +126,8 @@ def llama4(fields: Fields) -> Stack:
     if len(rotated) < layers:
         raise fields.error("no_rope_layers", f"a list of {layers} numbers")
     step = fields.size("interleave_moe_layer_step", 1)
-    chosen = fields.numbers("moe_layers")
-    sparse = chosen if chosen is not None else list(range(step - 1, layers, step))
+    moe_layers = fields.numbers("moe_layers")
+    sparse = moe_layers if moe_layers is not None else list(range(step - 1, layers, step))
     mixture = experts_of(
         fields,
         "intermediate_size",
@@ -192,16 +189,16 @@ def mimo_v2(fields: Fields) -> Stack:
 def step3(fields: Fields) -> Stack:
     """Step 3.5/3.7: windowed and full layers, a gate per head on the attention output, dense first layers.
 
-    Windowed layers have other heads where `attention_other_setting` says so.
+    `attention_other_setting` gives windowed layers other numbers of heads.
     """
     layers = fields.layers()
     windows = window_pattern(fields, layers, ["full_attention"] * layers)
     heads, kv_heads = heads_of(fields)
     local_heads, local_kv_heads = heads, kv_heads
     if fields.config.get("attention_other_setting") is not None:
-        other = fields.inner("attention_other_setting")
-        local_heads = other.size("num_attention_heads", heads)
-        local_kv_heads = other.size("num_attention_groups", kv_heads)
+        local = fields.inner("attention_other_setting")
+        local_heads = local.size("num_attention_heads", heads)
+        local_kv_heads = local.size("num_attention_groups", kv_heads)
     size = head_dim_of(fields)
     shared = fields.size("share_expert_dim")
     mixture = experts_of(

@@ -1,6 +1,6 @@
-"""Steps: what an instrumented server wrote down of its own steps, and the fit of step times to it.
+"""Steps: tables of the engine steps that an instrumented server recorded.
 
-A file of sampled steps -> `SampledSteps` (`table`) -> cycle times (`cycles`) -> what they computed (`batches`) -> fit.
+A reader turns a file into `SampledSteps` (`table`); `cycles` takes cycle times from them, `sampling` judges the sample.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from roofml.traces.steps.table import SampledSteps as SampledSteps
 from roofml.util.errors import InputError
 
 READERS = {"parquet": (parquet.detect, parquet.read), "OTLP JSON lines": (otlp.detect, otlp.read)}
-"""Format name -> how it is recognised and read."""
+"""Format name -> the functions that recognise and read it."""
 
 
 def is_steps(path: Path) -> bool:
@@ -21,7 +21,7 @@ def is_steps(path: Path) -> bool:
 
 
 def read_steps(path: Path) -> SampledSteps:
-    """The sampled steps in `path`. Raises InputError where nothing is there, no format fits or the content cannot be.
+    """The sampled steps in `path`. Raises InputError if there is no file, no format fits or the content is impossible.
 
     The message is one line with file, row or line, and attribute.
     """

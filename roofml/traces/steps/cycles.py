@@ -1,18 +1,19 @@
 """Cycles: the time from one step to the next, from neighbouring sampled steps.
 
-`step.duration_us` is the time inside one call of the scheduler; the GPU works on. The time of a step is in the same
-table: between two sampled steps i and j the server formed id[j] - id[i] batches, so that one cycle took, on average,
-(start[j] - start[i]) / (id[j] - id[i]).
+`step.duration_us` is the time inside one call of the scheduler, after which the GPU works on. The start times give the
+time of a step: between two sampled steps i and j the server formed id[j] - id[i] batches, so that one cycle took
+(start[j] - start[i]) / (id[j] - id[i]) on average.
 
-Whose time it is: with async scheduling the batch of a step is formed while the step before runs, so the scheduler
-starts on step n when step n - 2 ends. From the start of i to that of j the GPU therefore works on the steps
-id[i] - 1 ... id[j] - 2; without async scheduling on id[i] ... id[j] - 1. Cold prompts in real tables show it: a step of
-1,522 prompt tokens (Llama-2-70B on four H100) leaves its own cycle as short as the prompt before it allows.
+Which steps the time belongs to depends on the scheduler. With async scheduling the batch of a step is formed while the
+step before runs, so the scheduler starts on step n when step n - 2 ends. From the start of i to that of j the GPU
+therefore works on the steps id[i] - 1 ... id[j] - 2; without async scheduling on id[i] ... id[j] - 1. Cold prompts in
+real tables show this: a step of 1,522 prompt tokens (Llama-2-70B on four H100) does not lengthen its own cycle, which
+is as short as the prompt before it allows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,42 +22,41 @@ from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 
 MOST_APART = 5
-"""Steps between neighbours past which their mean says little about one cycle: the batch has changed meanwhile. Of
-neighbours sampled at 10 % two fifths are within it, of those at 1 % a twentieth."""
+"""Most steps between neighbours whose mean is used. Further apart the batch has changed, and the mean says little about
+one cycle. If 10 % of steps are sampled, two fifths of neighbours are near enough, if 1 %, a twentieth."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cycles:
     """Mean times of cycles between neighbouring samples. Arrays have shape (cycles,)."""
 
     before: Ints
-    """Row of the sampled step that each begins with; the next row ends it."""
+    """Row of the sampled step that begins the cycle; the next row ends it."""
     first: Ints
-    """Number (`id`) of the first step whose time it is."""
+    """Number (`id`) of the first step that the time covers."""
     count: Ints
-    """Steps whose mean time it is."""
+    """Number of steps that the time covers."""
     time_us: Floats
-    """Mean time of one of them."""
+    """Mean time of one of these steps, µs."""
     apart: int
-    """Neighbours further than MOST_APART steps apart, not used."""
+    """Number of neighbours more than MOST_APART steps apart, which are not used."""
     idle: int
-    """Neighbours near enough of which one had an empty batch: the time between is the load's, not the server's."""
+    """Number of near neighbours of which one had an empty batch: the load sets the time between, not the server."""
 
     def __len__(self) -> int:
         return len(self.before)
 
-    def take(self, which: Bools) -> Cycles:
-        """Those where `which` (cycles,) is True."""
-        return Cycles(
-            self.before[which], self.first[which], self.count[which], self.time_us[which], self.apart, self.idle
-        )
+    def take(self, chosen: Bools) -> Cycles:
+        """The cycles where `chosen` (cycles,) is True."""
+        arrays = {name: getattr(self, name)[chosen] for name in ("before", "first", "count", "time_us")}
+        return replace(self, **arrays)
 
 
 def cycles(steps: SampledSteps, ahead: int, most_apart: int = MOST_APART) -> Cycles:
     """The cycles of neighbours at most `most_apart` steps apart between which the server did not idle.
 
-    `ahead`: how many steps before the one it forms the GPU is at: 1 with async scheduling, else 0. Raises InputError
-    when none is left.
+    The scheduler is `ahead` of the GPU by this number of steps: 1 with async scheduling, else 0. Raises InputError if
+    no cycle is left.
     """
     count = np.diff(steps.id)
     time = np.diff(steps.start_us) / count

@@ -17,7 +17,7 @@ MAGIC = b"PAR1"
 
 
 def detect(path: Path) -> bool:
-    """A parquet file, by name or by its first bytes."""
+    """Whether `path` is a parquet file, by its name or its first bytes."""
     if not path.is_file():
         return False
     if path.suffix == ".parquet":
@@ -27,7 +27,7 @@ def detect(path: Path) -> bool:
 
 
 def read(path: Path) -> SampledSteps:
-    """The steps in `path`. Raises InputError naming the column that is missing or holds something else than counts."""
+    """The steps in `path`. Raises InputError naming the column that is missing or does not hold counts."""
     try:
         arrow: Any = import_module("pyarrow")
         parquet: Any = import_module("pyarrow.parquet")

@@ -1,7 +1,7 @@
-"""SampledSteps: the engine steps that an instrumented server wrote down, as arrays, whatever file they came in.
+"""SampledSteps: the engine steps that an instrumented server recorded, as arrays, whatever their file format.
 
-A server writes down a sample of its steps: those with `id` 27, 30, 41 of 42. Attribute names are those of vLLM
-instrumented with OpenTelemetry (`step.BATCH_SUMMARY` events of the scope `vllm.scheduler.step`).
+A server records a sample of its steps, for example those with `id` 27, 30 and 41 of 42. Attribute names are those of
+vLLM instrumented with OpenTelemetry (`step.BATCH_SUMMARY` events of the scope `vllm.scheduler.step`).
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ FIELDS = {
     "blocks_total": "kv.blocks_total_gpu",
     "blocks_free": "kv.blocks_free_gpu",
 }
-"""Field -> attribute. All are counts or whole numbers of ns or µs; `SampledSteps` says what they mean."""
+"""Field -> attribute. All are counts or whole numbers of ns or µs; `SampledSteps` explains them."""
 
 FEWEST = 2
-"""Sampled steps without which there is not one cycle."""
-
+"""Fewest sampled steps that make a cycle."""
 
 LONG_CONTEXT = 1024
 """Tokens of context up to which decode attention in serving costs what its kernel takes alone (`long_context`)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contexts:
-    """What the requests of each sampled step had in the KV cache, as sums; NaN for a step of which it is not known.
+    """Sums over what the requests of each sampled step had in the KV cache; NaN if it is not known for a step.
 
     Every array has shape (samples,), in tokens (pairs of tokens for `prefill_pairs`), as in
     `roofml.latency.batch.StepSums`.
@@ -56,11 +55,11 @@ class Contexts:
 
     @property
     def known(self) -> Bools:
-        """(samples,)"""
+        """(samples,) True for the steps whose contexts are known."""
         return np.isfinite(self.decode_context)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SampledSteps:
     """Steps of one server, sampled, in the order they ran. Every array has shape (samples,)."""
 
@@ -74,17 +73,17 @@ class SampledSteps:
     prefill_requests: Ints
     decode_requests: Ints
     prefill_tokens: Ints
-    """New tokens of the prefill requests; those of decode requests are one each."""
+    """New tokens of the prefill requests. Decode requests have one each."""
     running: Ints
-    """Requests in the scheduler's list of running ones: those in the step, and those whose last step is in flight."""
+    """Requests that the scheduler lists as running: those in the step, and those whose last step is in flight."""
     waiting: Ints
     finished: Ints
     preempted: Ints
     blocks_total: Ints
     blocks_free: Ints
-    """KV blocks that no request uses; those that only the prefix cache remembers count as free."""
+    """KV blocks that no request uses; blocks that only the prefix cache holds count as free."""
     snapshot: Contexts | None = None
-    """From the server's own list of requests, where it wrote one."""
+    """Contexts from the server's own list of requests, if it recorded one."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -98,19 +97,19 @@ class SampledSteps:
 def table_of(
     name: str, columns: Mapping[str, Ints], place: str, places: Ints, snapshot: Contexts | None = None
 ) -> SampledSteps:
-    """Checked columns (keys of FIELDS) -> steps. `place` and `places` (samples,) say where each stands: "line 12".
+    """Checked columns (keys of FIELDS) -> steps. Messages locate a step by `place` and `places` (samples,): "line 12".
 
-    Raises InputError naming file, place and attribute for what no scheduler can have written.
+    Raises InputError naming file, place and attribute for values that no scheduler can have recorded.
     """
     c = columns
     count = len(c["id"])
     if count < FEWEST:
         raise InputError(f"{name}: {count} sampled steps, expected at least {FEWEST}")
 
-    def refuse(wrong: Bools, attribute: str, expected: str, of: Ints) -> None:
+    def refuse(wrong: Bools, attribute: str, expected: str, values: Ints) -> None:
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise InputError(f"{name}: {place} {places[row]}: {attribute} is {of[row]}, expected {expected}")
+            raise InputError(f"{name}: {place} {places[row]}: {attribute} is {values[row]}, expected {expected}")
 
     for field, attribute in FIELDS.items():
         refuse(c[field] < 0, attribute, "a number of at least 0", c[field])

@@ -1,6 +1,6 @@
-"""Baselines: other ways to predict the same latencies, trained on the same requests and served by the same scheduler.
+"""Other ways to predict the same latencies, trained on the same requests and served by the same scheduler.
 
-A new one is one file here and one row below.
+A new baseline needs a file in this folder and a row in `BASELINES`.
 """
 
 from __future__ import annotations
@@ -34,4 +34,4 @@ BASELINES: dict[str, Baseline] = {
         SYMBOLIC,
     )
 }
-"""Name -> baseline, in the order of a table."""
+"""Name -> baseline, in the order of tables."""

@@ -1,7 +1,7 @@
-"""Baseline: another way to say how long a step takes, served by the same scheduler so that step times alone differ.
+"""Baseline: another way to compute step times. The scheduler is the same, so that step times alone differ.
 
-A baseline learns from samples and says how long steps take in a run of any model, seen or not, and what a request
-spends outside its steps.
+A baseline learns from samples how long steps take in a run of any model, also of one that it did not learn from, and
+how much time a request spends outside its steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from roofml.util.errors import InputError
 from roofml.validation.baselines.samples import Samples
 
 StepTimesOf = Callable[[Run, Deployment], StepTimes]
-"""How long steps take on the server of a run, of any model."""
+"""(run, deployment) -> the step times of the run's server, for any model."""
 
 NO_OVERHEAD = RequestParameters(queueing_us=0.0, queueing_per_running_us=0.0, pipeline_delay_us=0.0)
 
@@ -35,30 +35,30 @@ class Trained:
     step_times: StepTimesOf
     request: RequestParameters
     free: int
-    """How many numbers were learned."""
+    """Number of learned numbers."""
     token_us: float = 0.0
-    """Added to the latencies for every output token; the next step does not wait for it. BLIS alone has it."""
+    """µs added to the latencies for every output token; the next step does not wait for it. Only BLIS has it."""
     completion_us: float = 0.0
-    """Added to E2E; BLIS alone has it."""
+    """µs added to E2E. Only BLIS has it."""
     note: str = ""
-    """What was found, for people to read."""
+    """What the baseline learned, for people to read."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One row of the registry."""
+    """A row of the registry."""
 
     name: str
-    """For a command line."""
+    """Name on a command line."""
     title: str
-    """For a table."""
+    """Title in a table."""
     train: Callable[[Sequence[Samples], int], Trained]
-    """Samples and a seed -> what they teach; the same for the same samples and seed."""
+    """(samples, seed) -> what the baseline learned, always the same for the same samples and seed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """Predicted latencies of every request of a run, µs, shape (requests,), and the schedule that they come from."""
+    """Predicted latencies of a run's requests (requests,), µs, and the schedule that they come from."""
 
     ttft_us: Floats
     e2e_us: Floats
@@ -67,13 +67,13 @@ class Served:
 
 @dataclass(frozen=True, eq=False)
 class BaselineModel:
-    """What a baseline learned, for one deployment: a `LatencyModel`."""
+    """What a baseline learned, applied to one deployment: a `LatencyModel`."""
 
     trained: Trained
     deployment: Deployment
 
     def replay(self, run: Run) -> Served:
-        """Serve a run. Raises what the replay raises."""
+        """Serve a run. It raises what the replay raises."""
         trained = self.trained
         result = replay_with(run, self.step_times(run), trained.request)
         return Served(
@@ -83,26 +83,27 @@ class BaselineModel:
         )
 
     def step_times(self, run: Run) -> StepTimes:
-        """How long steps take."""
+        """Return the step times of the run's server."""
         return self.trained.step_times(run, self.deployment)
 
 
 def with_queueing(samples: Sequence[Samples], times: StepTimesOf, free: int, note: str = "") -> Trained:
-    """The step times with one queueing constant: what replays without it leave of TTFT, the median.
+    """Add one queueing constant, µs, to the step times: the median TTFT that replays without it leave unexplained.
 
-    `free` counts the numbers in them. Never negative: steps too slow for the load queue by themselves.
+    `free` is the count of learned numbers in the step times. The constant is not negative: if steps are too slow for
+    the load, requests queue without it.
     """
-    left: list[Floats] = []
+    unexplained: list[Floats] = []
     for s in samples:
         if s.chosen.any():
-            alone = replay_with(s.run, times(s.run, s.deployment), NO_OVERHEAD)
-            left.append((s.run.ttft_us - alone.ttft_us)[s.chosen])
-    queueing_us = max(0.0, float(np.median(np.concatenate(left))))
+            replay = replay_with(s.run, times(s.run, s.deployment), NO_OVERHEAD)
+            unexplained.append((s.run.ttft_us - replay.ttft_us)[s.chosen])
+    queueing_us = max(0.0, float(np.median(np.concatenate(unexplained))))
     return Trained(times, NO_OVERHEAD._replace(queueing_us=queueing_us), free + 1, note=note)
 
 
 def library(name: str) -> Any:
-    """An optional library's module. Raises InputError with the way to install it."""
+    """Import an optional library's module. Raises InputError, with the way to install it, if it is missing."""
     try:
         return import_module(name)
     except ImportError as error:

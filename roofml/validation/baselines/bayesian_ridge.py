@@ -1,7 +1,7 @@
-"""Bayesian ridge: as regime ridge, with the strength of the pull inferred from the data (MacKay's evidence), and batch
-size as hinges, so that time may bend where kernels change tiles.
+"""Bayesian ridge: regime ridge whose penalty is inferred from the data (MacKay's evidence), with hinges of batch size.
 
-Learned are a weight for each component and hinge and a constant in each of two regimes, and the floor.
+At a hinge the time may bend, as it does when kernels change tiles. The baseline learns a weight for each component and
+hinge and a constant in each of two regimes, and the floor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORM = Form(2, mixed, hinges=(0.0, 16.0, 32.0, 64.0))
 
 
 def evidence(columns: Floats, target: Floats, weights: Floats) -> tuple[Floats, float]:
-    """Bayesian linear regression, precisions of noise and weights by maximal evidence."""
+    """Fit a Bayesian linear regression: the precisions of noise and weights maximize the evidence."""
     model = library("sklearn.linear_model").BayesianRidge()
     model.fit(columns, target, sample_weight=weights / weights.mean())
     return np.asarray(model.coef_, np.float64), float(model.intercept_)

@@ -1,7 +1,7 @@
 """Blackbox: a step takes β0 + β1·prefill tokens + β2·decode tokens, the first form of BLIS and of many simulators.
 
-Three non-negative numbers are learned, by least squares of relative errors on the means over each request's steps;
-nothing about the model or the GPU goes in.
+It learns three non-negative numbers by least squares of relative errors on the means over each request's steps. It
+knows nothing about the model or the GPU.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from roofml.validation.baselines.baseline import Baseline, Trained, with_queuein
 from roofml.validation.baselines.samples import Samples, stacked
 
 LEAST_US = 1.0
-"""Where all that was learned is 0 for a step."""
+"""Step time if all learned terms of a step are 0."""
 
 
 def betas(samples: Sequence[Samples]) -> Floats:
-    """β0, β1, β2: µs, µs a prefill token, µs a decode token."""
+    """Return β0 (µs), β1 (µs a prefill token) and β2 (µs a decode token)."""
     means, pace = stacked(samples, [features(s.schedule.steps) for s in samples])
     solution, _ = cast("tuple[Floats, float]", nnls(means / pace[:, None], np.ones(len(pace))))
     return solution
 
 
 def features(steps: StepSums) -> Floats:
-    """(steps, 3): what the betas multiply."""
+    """Return what the betas multiply, shape (steps, 3)."""
     return np.stack((np.ones(steps.length), steps.prefill_tokens, steps.decode_tokens), axis=1)
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
-    """Regress the three betas."""
+    """Learn the three betas."""
     constant, prefill, decode = betas(samples).tolist()
 
     def times_of(run: Run, deployment: Deployment) -> StepTimes:

@@ -1,9 +1,9 @@
-"""BLIS's two step times as its defaults have them: nothing is learned from the samples.
+"""BLIS's two step times with its defaults. Nothing is learned from the samples.
 
-Source: github.com/inference-sim/inference-sim at f90a1e3, sim/latency and defaults.yaml. They are served by our
-scheduler, which forms a batch while the step before it runs; BLIS's does not, and `roofml.blis.replay` is BLIS whole.
-Both use its bundled alphas for what a request spends outside steps, although these were fitted together with
-`trained-physics` alone.
+Source: github.com/inference-sim/inference-sim at f90a1e3, sim/latency and defaults.yaml. Our scheduler
+serves them, and it forms a batch while the step before it runs. BLIS's scheduler does not; `roofml.blis.replay` is BLIS
+as a whole. Both use BLIS's bundled alphas for the time that a request spends outside steps, although these were fitted
+together with `trained-physics` alone.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ BETAS = (0.152128, 0.0, 1.36252915, 0.752037, 32.09546717, 4.41684444, 126.02482
 
 
 def blis_steps(steps: StepSums) -> BlisSteps:
-    """The sums of BLIS's formulas. All are exact but `prefill_pairs`.
+    """Return the sums of BLIS's formulas. All are exact except `prefill_pairs`.
 
-    That is Σ new·(prompt + new/2), and neither the prompt nor Σ new² is in a StepSums: each prefill is taken for its
-    prompt's last chunk, prompt = context + new, and for as long as the step's mean prefill.
+    This is Σ new·(prompt + new/2), and a StepSums has neither the prompt nor Σ new². So each prefill counts as its
+    prompt's last chunk, prompt = context + new, and as long as the step's mean prefill.
     """
     prefills = steps.requests - steps.decode_tokens
     squares = steps.prefill_tokens**2 / np.maximum(prefills, 1.0)
@@ -50,7 +50,7 @@ def blis_steps(steps: StepSums) -> BlisSteps:
 
 
 def trained_physics(deployment: BlisDeployment) -> StepTimes:
-    """`trained-physics` with the bundled betas, µs: `roofml.blis.latency.step_times_us`, constants made once."""
+    """Return `trained-physics`, µs, with the bundled betas: `blis.latency.step_times_us` with constants made once."""
     constants, betas = rates(deployment), complete((*BETAS, BETAS[3])).tolist()
 
     def times(steps: StepSums) -> Floats:
@@ -62,9 +62,10 @@ def trained_physics(deployment: BlisDeployment) -> StepTimes:
 
 
 def roofline(deployment: BlisDeployment) -> StepTimes:
-    """`roofline`, µs: `roofml.blis.latency.roofline_times_us` with its constants multiplied out, which a replay needs.
+    """Return `roofline`, max(compute, memory), µs, with its constants multiplied out so that a replay is fast.
 
-    max(compute, memory); a test holds the two equal.
+    A test holds it equal to `roofml.blis.latency.roofline_times_us`. Raises InputError for a deployment that BLIS
+    refuses.
     """
     check_deployment(deployment, "roofline")
     model, tp, hardware = deployment.model, deployment.tp, deployment.hardware
@@ -104,13 +105,13 @@ def roofline(deployment: BlisDeployment) -> StepTimes:
 
 
 def with_alphas(times: StepTimesOf) -> Trained:
-    """A BLIS law with the bundled alphas, cut to whole µs as BLIS cuts them."""
+    """Add the bundled alphas to step times, truncated to whole µs as BLIS does."""
     queueing, completion, token = (float(int(alpha)) for alpha in ALPHAS)
     return Trained(times, NO_OVERHEAD._replace(queueing_us=queueing), 0, token_us=token, completion_us=completion)
 
 
 def roofline_of(run: Run, deployment: Deployment) -> StepTimes:
-    """BLIS's roofline for the run's model, GPU and tensor parallel size."""
+    """Return BLIS's roofline for the run's model, GPU and tensor parallel size."""
     return roofline(blis_deployment_of(run))
 
 

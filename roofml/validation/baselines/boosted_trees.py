@@ -1,8 +1,8 @@
-"""Boosted trees: XGBoost on thirty physics features of a step, rising with those that mean more work.
+"""Boosted trees: XGBoost on thirty physics features of a step.
 
-What a learner without a formula makes of the same physics. It learns log step time from the paces of the requests in a
-step, so that times are positive, and is monotone in every feature that cannot shorten a step. A
-request more may also lower means, which are free, so that it may still shorten a step a little.
+It shows what a learner without a formula makes of the same physics. It learns log step time from the paces of the
+requests in a step, so that times are positive. Step time is monotone in every feature that cannot shorten a step. One
+more request may also lower the features that are means, which are free, so it may still shorten a step a little.
 """
 
 from __future__ import annotations
@@ -40,18 +40,21 @@ GROWING = (
     "decode_beyond",
     "mixed",
 )
-"""Features of which more cannot shorten a step."""
+"""Features that cannot shorten a step when they grow."""
 MEANS = ("context_per_decode", "tokens_per_prefill", "memory_share")
 CONSTANTS = ("layers", "hidden_size", "kv_heads_per_gpu", "active_weight_bytes_per_gpu", "tp", "kv_bytes_per_token")
 FEATURES = (*GROWING, *MEANS, *CONSTANTS)
 
 ROUNDS, DEPTH, RATE = 200, 4, 0.1
 STEPS_A_RUN = 15_000
-"""Steps drawn of each run: neighbours differ little."""
+"""Steps drawn from each run. Not all are needed: neighbours differ little."""
 
 
 def features_of(deployment: Deployment) -> Callable[[StepSums], NDArray[np.float32]]:
-    """Steps -> (steps, features), in the order of FEATURES and the precision that XGBoost splits in."""
+    """Return a function of steps to features (steps, features), in the order of FEATURES.
+
+    The features are float32, because XGBoost splits in that precision.
+    """
     parts_in, model, tp = parts_of(deployment.tables), deployment.model, deployment.tp
     kv_heads = [op.kv_heads for op in model.mixers(tp) if isinstance(op, AttentionOp)]
     constants = (
@@ -94,20 +97,20 @@ def features_of(deployment: Deployment) -> Callable[[StepSums], NDArray[np.float
 
 
 class Forest(NamedTuple):
-    """Trees as arrays over all their nodes; a child's number is its row."""
+    """Trees as arrays over all their nodes. A node's number is its row."""
 
     root: NDArray[np.int64]
-    """(trees,)"""
+    """(trees,) first node of each tree."""
     feature: NDArray[np.int64]
-    """(nodes,) what an inner node splits by; -1 for a leaf."""
+    """(nodes,) the feature that an inner node splits by; -1 for a leaf."""
     value: NDArray[np.float32]
-    """(nodes,) where it splits, or what the leaf adds."""
+    """(nodes,) the value at which an inner node splits, or the amount that a leaf adds."""
     left: NDArray[np.int64]
-    """(nodes,) the next node where the feature is less than the value; the right one follows it."""
+    """(nodes,) the next node if the feature is less than the value; the other child follows it."""
 
 
 def forest_of(dumped: Sequence[str]) -> Forest:
-    """From XGBoost's JSON dump, one string a tree."""
+    """Build the forest from XGBoost's JSON dump, one string a tree."""
     root: list[int] = []
     feature: list[int] = []
     value: list[float] = []
@@ -138,7 +141,7 @@ def forest_of(dumped: Sequence[str]) -> Forest:
 
 @njit
 def predict(forest: Forest, features: NDArray[np.float32], start: float) -> Floats:
-    """exp(start + Σ over trees of the leaf's value) of every row."""
+    """Return exp(start + Σ over trees of the leaf's value) of every row, shape (rows,)."""
     result = np.empty(len(features))
     for row in range(len(features)):
         total = start
@@ -153,7 +156,10 @@ def predict(forest: Forest, features: NDArray[np.float32], start: float) -> Floa
 
 
 def grow(samples: Sequence[Samples], seed: int) -> tuple[Forest, float]:
-    """Boost trees on the steps whose time requests show: the forest, and the mean log time that it starts from."""
+    """Boost trees on the steps whose time requests show.
+
+    Returns the forest and the mean log time, of µs, that it starts from. Raises InputError without xgboost.
+    """
     xgboost = library("xgboost")
     random = np.random.default_rng(seed)
     rows: list[NDArray[np.float32]] = []
@@ -183,7 +189,7 @@ def grow(samples: Sequence[Samples], seed: int) -> tuple[Forest, float]:
 
 
 def times_with(forest: Forest, start: float) -> Callable[[Run, Deployment], StepTimes]:
-    """The law of a forest."""
+    """Return the step times of a forest."""
 
     def times_of(run: Run, deployment: Deployment) -> StepTimes:
         features = features_of(deployment)

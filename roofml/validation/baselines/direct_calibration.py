@@ -1,6 +1,6 @@
-"""Direct calibration: an ideal step time and one constant more a step, set until mean E2E is the measured one.
+"""Direct calibration: an ideal step time plus a constant for each step, chosen so that mean E2E is the measured mean.
 
-What earlier research on BLIS settled for. The ideal is BLIS's roofline; one number is learned, and nothing about TTFT.
+Earlier research on BLIS settled for this. The ideal is BLIS's roofline. One number is learned, and nothing about TTFT.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from roofml.validation.baselines.blis_laws import roofline_of
 from roofml.validation.baselines.samples import Samples
 
 REPLAYS = 12
-"""At most so many rounds of replays."""
+"""Most rounds of replays."""
 CLOSE = 1e-4
 """Relative error of mean E2E that ends the search."""
 
 
 def with_constant(overhead_us: float) -> StepTimesOf:
-    """BLIS's roofline and `overhead_us` more a step."""
+    """Return BLIS's roofline plus `overhead_us` for each step."""
 
     def times_of(run: Run, deployment: Deployment) -> StepTimes:
         ideal = roofline_of(run, deployment)
@@ -40,22 +40,22 @@ def with_constant(overhead_us: float) -> StepTimesOf:
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
-    """Replay and correct the constant, by secants within a bracket: mean E2E rises with it.
+    """Replay and correct the constant by secants within a bracket, because mean E2E rises with it.
 
-    With several runs it is the mean over runs of log(replayed mean/measured mean) that becomes 0.
+    With several runs, the mean over runs of log(replayed mean/measured mean) becomes 0.
     """
-    learned = [s for s in samples if s.paced.any()]
+    shown = [s for s in samples if s.paced.any()]
 
     def miss(overhead_us: float) -> float:
         times_of = with_constant(overhead_us)
         ratios: list[float] = []
-        for s in learned:
+        for s in shown:
             e2e_us = replay_with(s.run, times_of(s.run, s.deployment), NO_OVERHEAD).e2e_us
             ratios.append(float(np.log(np.mean(e2e_us[s.chosen]) / np.mean(s.run.e2e_us[s.chosen]))))
         return float(np.mean(ratios))
 
-    pace = np.concatenate([s.pace_us for s in learned])
-    ideal = [s.request_means(roofline_of(s.run, s.deployment)(s.schedule.steps)[:, None])[:, 0] for s in learned]
+    pace = np.concatenate([s.pace_us for s in shown])
+    ideal = [s.request_means(roofline_of(s.run, s.deployment)(s.schedule.steps)[:, None])[:, 0] for s in shown]
     low, high = 0.0, float(np.max(pace))  # no overhead, and a step that is all overhead
     guess = min(max(float(np.mean(pace - np.concatenate(ideal))), 0.0), high)
     earlier: tuple[float, float] | None = None
@@ -69,8 +69,8 @@ def train(samples: Sequence[Samples], seed: int) -> Trained:
         # The first correction takes E2E for proportional to the mean step.
         slope = 1 / float(np.mean(pace)) if earlier is None else (error - earlier[1]) / (guess - earlier[0])
         earlier = (guess, error)
-        tried = guess - error / slope if slope > 0 else low
-        guess = tried if low < tried < high else 0.5 * (low + high)
+        secant = guess - error / slope if slope > 0 else low
+        guess = secant if low < secant < high else 0.5 * (low + high)
     return Trained(with_constant(guess), NO_OVERHEAD, free=1)
 
 

@@ -1,7 +1,7 @@
-"""Expressions: step times put together from components with +, max and p-norms, and numbers that are not negative.
+"""Expressions: step times made from components with +, max and p-norms, and with numbers that are not negative.
 
-A join weighs its right side against its left: join(a, ratio·b). What multiplies a whole term is found by least squares
-and not searched, so that only shapes and ratios are.
+A join weighs its right side against its left: join(a, ratio·b). Least squares gives the factor of a whole term, so that
+the search has to find shapes and ratios alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from roofml.latency.components import COMPONENTS
 from roofml.util.arrays import Floats
 
 POWERS: Mapping[str, float] = {"sum": 1.0, "norm2": 2.0, "norm4": 4.0, "max": np.inf}
-"""Ways to join two times: (a^p + b^p)^(1/p), from one after the other to the longer of the two."""
+"""Ways to join two times, (a^p + b^p)^(1/p): from their sum (p = 1) to the longer of the two (p = ∞)."""
 CONSTANT = len(COMPONENTS)
 """The leaf after the components: 1 ms in every step."""
 NAMES = (*COMPONENTS, "1ms")
@@ -41,16 +41,16 @@ class Join:
 
 Node = Leaf | Join
 Terms = tuple[Node, ...]
-"""What is summed, each with a weight of its own."""
+"""The terms of a sum, each with its own weight."""
 
 
 def size(node: Node) -> int:
-    """Leaves and joins."""
+    """Return the number of leaves and joins."""
     return 1 if isinstance(node, Leaf) else 1 + size(node.left) + size(node.right)
 
 
 def evaluate(node: Node, parts: Floats) -> Floats:
-    """Value in every step, (steps,) µs, from its components (steps, components) µs. Rises with every component."""
+    """Return values (steps,), µs, from components (steps, components), µs. They rise with every component."""
     if isinstance(node, Leaf):
         return np.full(len(parts), 1000.0) if node.index == CONSTANT else parts[:, node.index]
     left, right = evaluate(node.left, parts), node.ratio * evaluate(node.right, parts)
@@ -66,7 +66,7 @@ def evaluate(node: Node, parts: Floats) -> Floats:
 
 
 def formula(node: Node) -> str:
-    """For people to read: `max(decode_gemm, 0.8·weights)`."""
+    """Return the expression for people to read: `max(decode_gemm, 0.8·weights)`."""
     if isinstance(node, Leaf):
         return NAMES[node.index]
     right = formula(node.right)

@@ -1,4 +1,4 @@
-"""Naive mean: every step takes as long as the mean step measured. What any method has to beat; one number learned."""
+"""Naive mean: every step takes as long as the mean measured step. One number is learned; any method has to beat it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from roofml.validation.baselines.samples import Samples
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
-    """The mean pace of all requests."""
+    """Learn the mean pace of all requests."""
     mean = float(np.mean(np.concatenate([s.pace_us for s in samples])))
 
     def times_of(run: Run, deployment: Deployment) -> StepTimes:

@@ -1,4 +1,4 @@
-"""Components as features: fast for the one step that a replay asks for at a time."""
+"""Components as features. A single step is fast, because a replay asks for one step at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from roofml.util.arrays import Floats
 
 
 def parts_of(tables: ComponentTables) -> Callable[[StepSums], Floats]:
-    """Steps -> their components (steps, components), µs. One step goes through plain numbers, and fast."""
+    """Return a function of steps to their components (steps, components), µs. It computes one step in plain numbers."""
     listed = tables._replace(
         gemm=tables.gemm.tolist(),
         weights=tables.weights.tolist(),
@@ -33,5 +33,5 @@ def parts_of(tables: ComponentTables) -> Callable[[StepSums], Floats]:
 
 
 def columns_of(tables: ComponentTables, steps: StepSums) -> Floats:
-    """The components of every step, shape (steps, components), µs."""
+    """Return the components of every step, shape (steps, components), µs."""
     return np.stack(components(tables, steps), axis=1)

@@ -1,9 +1,9 @@
-"""Regime ridge: overhead floor or ridge regression on physics components, with weights for each kind of step.
+"""Regime ridge: ridge regression on physics components with a floor, and with weights for each kind of step.
 
-The earlier research on BLIS found steps with and without prompts to follow different lines. Learned are a weight for
-each component and a constant in each regime, and the floor: the least pace measured. How hard the ridge pulls is
-chosen by generalized cross-validation. Weights are not negative, as more work in a simulator must not take less time;
-without that a tenth to a quarter of random steps break it.
+Earlier research on BLIS found that steps with and without prompts follow different lines. The baseline learns a weight
+for each component and a constant in each regime, and the floor, which is the least measured pace. Generalized
+cross-validation chooses the penalty. Weights are not negative, because more work in a simulator must not take less
+time; with free weights a tenth to a quarter of random steps break this.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from roofml.validation.baselines.piecewise import Form, mixed, trained
 from roofml.validation.baselines.samples import Samples
 
 HEAVY = 256.0
-"""Prompt tokens from which a step counts as prefill-heavy: vLLM runs it without a CUDA graph."""
+"""A step with this many prompt tokens is prefill-heavy: vLLM runs it without a CUDA graph."""
 PULLS = np.logspace(-3, 6, 19)
-"""Ridge penalties tried, in units of the standardized columns' squared error."""
+"""Ridge penalties to choose from, in units of the standardized columns' squared error."""
 
 
 def with_heavy(steps: StepSums) -> Ints:
-    """0: decodes alone; 1: with prompts; 2: with `HEAVY` prompt tokens or more."""
+    """Return the regime of each step: 0 with decodes alone, 1 with prompts, 2 with `HEAVY` prompt tokens or more."""
     return mixed(steps) + (steps.prefill_tokens >= HEAVY)
 
 
 def ridge(columns: Floats, target: Floats, weights: Floats) -> tuple[Floats, float]:
-    """Ridge regression, not negative, with the penalty of the least generalized cross-validation error without that."""
+    """Fit a non-negative ridge regression. Cross-validation of the ridge with free signs chooses the penalty."""
     # Weights of mean 1, so that penalties mean the same for short and long steps.
     weights = weights / weights.mean()
     model = library("sklearn.linear_model").RidgeCV(alphas=PULLS)
@@ -42,8 +42,8 @@ def ridge(columns: Floats, target: Floats, weights: Floats) -> tuple[Floats, flo
     triangle = np.linalg.qr(rows, mode="r")
     pull = np.column_stack((np.sqrt(model.alpha_) * np.eye(columns.shape[1]), np.zeros(columns.shape[1])))
     full = np.vstack((triangle, pull))
-    found, _ = cast("tuple[Floats, float]", nnls(full[:, :-1], full[:, -1]))
-    return found, middle - float(centre @ found)
+    coefficients, _ = cast("tuple[Floats, float]", nnls(full[:, :-1], full[:, -1]))
+    return coefficients, middle - float(centre @ coefficients)
 
 
 def _two(samples: Sequence[Samples], seed: int) -> Trained:

@@ -1,8 +1,8 @@
 """Samples: what a run teaches a method about step times, although a client never sees a step.
 
-Which steps a request waited for is taken from a replay at the measured load; how long they took on average it measured
-itself: its pace, (E2E - TTFT) over the steps after its first token. A law that is linear in some features of a step is
-linear in their means over a request's steps, so that such laws are regressed on exactly what was measured.
+A replay at the measured load says which steps a request waited for. The request itself measured how long they took on
+average: its pace is (E2E - TTFT) divided by the steps after its first token. A law that is linear in some features of a
+step is also linear in their means over a request's steps, so such laws are regressed on exactly what was measured.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from roofml.util.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What one run teaches."""
+    """What a run teaches a method."""
 
     deployment: Deployment
     run: Run
     chosen: Bools
-    """(requests,) those learned from."""
+    """(requests,) the requests to learn from."""
     schedule: Schedule
     """The replay at the measured load: the steps that requests most likely were in."""
     step_us: Floats
-    """(steps,) time of a step as far as requests show it: the mean pace, µs, of the chosen ones that decode in it; NaN
-    where none does. A short step among long ones is smeared over its neighbours."""
+    """(steps,) time of a step as far as requests show it: the mean pace, µs, of the chosen requests that decode in it,
+    or NaN if none does. A short step among long steps is smeared over its neighbours."""
 
     @property
     def paced(self) -> Bools:
-        """(requests,) the chosen ones that show a pace: at least two tokens, not all in one chunk."""
+        """(requests,) the chosen requests that show a pace: at least two tokens, in more than one chunk."""
         return _paced(self.run, self.chosen, self.schedule)
 
     @property
@@ -49,9 +49,9 @@ class Samples:
         return (self.run.e2e_us - self.run.ttft_us)[rows] / steps
 
     def request_means(self, features: Floats) -> Floats:
-        """Means of step features (steps, k) over the steps that each request waits for: (paced requests, k).
+        """Return means of step features (steps, k) over the steps that each request waits for: (paced requests, k).
 
-        The means of a law that is linear in the features are what `pace_us` measured.
+        For a law that is linear in the features, these means predict `pace_us`.
         """
         rows = self.paced
         total = np.concatenate((np.zeros((1, features.shape[1])), np.cumsum(features, axis=0)))
@@ -60,9 +60,10 @@ class Samples:
 
 
 def samples_of(selections: Sequence[Selection]) -> list[Samples]:
-    """The samples of every selection, in order; of several models, perhaps. Raises InputError where none shows a pace.
+    """Return the samples of every selection, in order. The selections may be of several models.
 
-    Runs of one model, GPU and tensor parallel size share their deployment.
+    Runs of one model, GPU and tensor parallel size share their deployment. Raises InputError if no request shows a
+    pace.
     """
     runs = [selection.run for selection in selections]
     samples: list[Samples] = []
@@ -76,7 +77,7 @@ def samples_of(selections: Sequence[Selection]) -> list[Samples]:
 
 
 def sampled(selection: Selection, deployment: Deployment) -> Samples:
-    """What the selected requests of one run teach."""
+    """Return the samples of one run's selected requests."""
     run, chosen = selection.run, selection.requests
     schedule = at_measured_load(selection, deployment.tables, PACKAGE.values)
     rows = _paced(run, chosen, schedule)
@@ -91,12 +92,15 @@ def sampled(selection: Selection, deployment: Deployment) -> Samples:
 
 
 def stacked(samples: Sequence[Samples], features: Sequence[Floats]) -> tuple[Floats, Floats]:
-    """Request means (requests, k) of step features (steps, k), one array a run, and paces (requests,), µs, of all."""
+    """Return the request means (requests, k) and paces (requests,), µs, of all runs.
+
+    `features` has one array (steps, k) a run.
+    """
     means = np.vstack([s.request_means(f) for s, f in zip(samples, features, strict=True)])
     return means, np.concatenate([s.pace_us for s in samples])
 
 
 def _paced(run: Run, chosen: Bools, schedule: Schedule) -> Bools:
-    with np.errstate(invalid="ignore"):  # NaN where a request failed
+    with np.errstate(invalid="ignore"):  # NaN for a failed request
         streamed = run.e2e_us > run.ttft_us
     return chosen & run.ok & streamed & (schedule.last_step > schedule.first_step)

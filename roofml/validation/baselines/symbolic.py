@@ -1,8 +1,8 @@
-"""Symbolic regression: a search over ways to put a step's components together, and not only over numbers.
+"""Symbolic regression: a search over expressions of a step's components, and not only over numbers.
 
-Expressions evolve from several seeds. Those that no smaller one beats in validation, the last part of each run's
-training requests, are the Pareto front; the law is the smallest of them that is nearly as good as the best, its weights
-then regressed on all requests. After AI Feynman and PySR, in small.
+Expressions evolve from several seeds. The last part of each run's training requests validates them. The Pareto front
+holds the expressions that no smaller expression beats in validation. The law is the smallest of them that is nearly as
+good as the best, and its weights are then regressed on all requests. It follows AI Feynman and PySR, in small.
 """
 
 from __future__ import annotations
@@ -36,81 +36,83 @@ from roofml.validation.baselines.physics import columns_of, parts_of
 from roofml.validation.baselines.samples import Samples, stacked
 
 SEEDS, GENERATIONS, PARENTS, CHILDREN = 3, 25, 12, 36
-"""Searches, and in each: rounds, expressions kept, and new ones tried in a round."""
+"""Number of searches; in each search, of rounds, of expressions kept, and of new expressions in a round."""
 TERMS, LARGEST = 6, 15
-"""Most terms of an expression, most leaves and joins of all its terms."""
+"""Most terms of an expression, and most leaves and joins of all its terms."""
 STEPS = 150_000
-"""About as many steps are looked at, in one stretch of each run."""
+"""About this many steps are used, in one stretch of each run."""
 VALIDATION = 0.3
-"""Share of each run's requests, the last, that choose between expressions."""
+"""The last share of each run's requests, which chooses between expressions."""
 NEARLY = 1.1
-"""An expression with so many times the least validation error is preferred when it is smaller."""
+"""A smaller expression is preferred if its validation error is at most this many times the least."""
 PRICE = 0.01
-"""How much worse, relatively, an expression may be for each leaf or join less, while the search goes on."""
+"""During the search an expression may be worse by this share for each leaf or join less."""
 LEAST_US = 1.0
-"""Where every term of an expression is 0 in a step."""
+"""Step time if every term of an expression is 0."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """An expression and how good it is."""
+class Candidate:
+    """A judged expression: its weights, size and errors."""
 
     terms: Terms
     weights: tuple[float, ...]
-    """One a term, not negative."""
+    """One weight a term, not negative."""
     size: int
-    """Leaves and joins of all terms."""
+    """Number of leaves and joins of all terms."""
     error_pct: float
     """Root mean square error of a request's pace in training, %."""
     validation_error_pct: float
-    """The same over the requests that weights were not regressed on."""
+    """The same error over the requests that weights were not regressed on."""
 
     def __str__(self) -> str:
-        """As `0.93·max(decode_gemm, 1.2·weights) + 0.4·1ms`."""
+        """Return the formula, as `0.93·max(decode_gemm, 1.2·weights) + 0.4·1ms`."""
         pairs = zip(self.weights, self.terms, strict=True)
         return " + ".join(f"{weight:.3g}·{formula(term)}" for weight, term in pairs)
 
     def times_us(self, parts: Floats) -> Floats:
-        """Step times (steps,), µs, from components (steps, components)."""
+        """Return step times (steps,), µs, from components (steps, components), µs."""
         total = np.full(len(parts), 0.0)
         for weight, term in zip(self.weights, self.terms, strict=True):
             total = total + weight * evaluate(term, parts)
         return np.maximum(total, LEAST_US)
 
 
-def search(samples: Sequence[Samples], seed: int) -> list[Found]:
-    """The Pareto front of validation error and size, smallest first; the same for the same seed."""
+def search(samples: Sequence[Samples], seed: int) -> list[Candidate]:
+    """Return the Pareto front of validation error and size, smallest first. It is the same for the same seed."""
     problem = _Problem(samples)
-    seen: dict[Terms, Found] = {}
-    for one in np.random.SeedSequence(seed).spawn(SEEDS):
-        _evolve(problem, np.random.default_rng(one), seen)
-    front: list[Found] = []
-    for found in sorted(seen.values(), key=lambda f: (f.size, f.validation_error_pct, str(f))):
-        if not front or found.validation_error_pct < front[-1].validation_error_pct:
-            front.append(found)
+    judged: dict[Terms, Candidate] = {}
+    for sequence in np.random.SeedSequence(seed).spawn(SEEDS):
+        _evolve(problem, np.random.default_rng(sequence), judged)
+    front: list[Candidate] = []
+    for candidate in sorted(judged.values(), key=lambda f: (f.size, f.validation_error_pct, str(f))):
+        if not front or candidate.validation_error_pct < front[-1].validation_error_pct:
+            front.append(candidate)
     return front
 
 
-def knee(front: Sequence[Found]) -> Found:
-    """The smallest expression whose validation error is nearly the least."""
-    least = min(found.validation_error_pct for found in front)
-    return next(found for found in front if found.validation_error_pct <= NEARLY * least)
+def knee(front: Sequence[Candidate]) -> Candidate:
+    """Return the smallest expression whose validation error is nearly the least."""
+    least = min(candidate.validation_error_pct for candidate in front)
+    return next(candidate for candidate in front if candidate.validation_error_pct <= NEARLY * least)
 
 
-def refitted(found: Found, samples: Sequence[Samples]) -> Found:
-    """The same terms, with weights regressed on every request there is."""
+def refitted(candidate: Candidate, samples: Sequence[Samples]) -> Candidate:
+    """Return the same terms with weights regressed on all requests."""
     columns = [
-        np.stack([evaluate(term, columns_of(s.deployment.tables, s.schedule.steps)) for term in found.terms], axis=1)
+        np.stack(
+            [evaluate(term, columns_of(s.deployment.tables, s.schedule.steps)) for term in candidate.terms], axis=1
+        )
         for s in samples
     ]
     means, pace = stacked(samples, columns)
     relative = means / pace[:, None]
     weights, _ = cast("tuple[Floats, float]", nnls(relative, np.ones(len(pace))))
-    return replace(found, weights=tuple(weights.tolist()), error_pct=_rms_pct(relative, weights))
+    return replace(candidate, weights=tuple(weights.tolist()), error_pct=_rms_pct(relative, weights))
 
 
 class _Problem:
-    """What expressions are judged by: components of a stretch of steps, and the paces measured in it."""
+    """The data that judges expressions: components of a stretch of steps, and the paces measured in it."""
 
     def __init__(self, samples: Sequence[Samples]) -> None:
         shown = [s for s in samples if s.paced.any()]
@@ -133,7 +135,7 @@ class _Problem:
         self._columns: dict[Node, Floats] = {}
 
     def column(self, node: Node) -> Floats:
-        """Mean value over each request's steps, relative to its pace: (requests,)."""
+        """Return the mean value over each request's steps, relative to the request's pace: (requests,)."""
         if node not in self._columns:
             means: list[Floats] = []
             for parts, (first, last) in zip(self.parts, self.ends, strict=True):
@@ -142,8 +144,8 @@ class _Problem:
             self._columns[node] = np.concatenate(means) / self.pace
         return self._columns[node]
 
-    def judge(self, terms: Terms) -> Found:
-        """Regress the weights; terms that get none are dropped."""
+    def judge(self, terms: Terms) -> Candidate:
+        """Regress the weights, and drop the terms whose weight is 0."""
         matrix = np.stack([self.column(term) for term in terms], axis=1)
         train = matrix[self.learned]
         # The triangle has the same least squares in a few rows.
@@ -153,7 +155,7 @@ class _Problem:
         used = np.flatnonzero(weights > 0)
         rest = matrix[~self.learned] if not self.learned.all() else train
         kept = tuple(terms[i] for i in used)
-        return Found(
+        return Candidate(
             terms=kept,
             weights=tuple(weights[used].tolist()),
             size=sum(map(size, kept)),
@@ -163,7 +165,7 @@ class _Problem:
 
 
 def _stretch(first: Ints, last: Ints, steps: int) -> tuple[int, int]:
-    """`steps` of a run from the middle on of what its requests were in, and never fewer than one request's."""
+    """Return start and end of about `steps` steps in the middle of the run, with all steps of at least one request."""
     low, high = int(first.min()), int(last.max())
     start = max(low, (low + high - steps) // 2)
     nearest = int(np.argmin(np.where(first >= start, first, np.iinfo(np.int64).max)))
@@ -171,35 +173,35 @@ def _stretch(first: Ints, last: Ints, steps: int) -> tuple[int, int]:
 
 
 def _rms_pct(relative: Floats, weights: Floats) -> float:
-    """Of predicted over measured - 1, for columns (requests, terms) relative to the pace."""
+    """Return the RMS, %, of predicted/measured - 1, for columns (requests, terms) relative to the pace."""
     return 100 * float(np.sqrt(np.mean((relative @ weights - 1) ** 2)))
 
 
-def _evolve(problem: _Problem, random: np.random.Generator, seen: dict[Terms, Found]) -> None:
-    """One search; every expression tried goes into `seen`."""
+def _evolve(problem: _Problem, random: np.random.Generator, judged: dict[Terms, Candidate]) -> None:
+    """Search once. Every judged expression goes into `judged`."""
 
-    def fitness(found: Found) -> tuple[float, str]:
-        return found.error_pct * (1 + PRICE * found.size), str(found)
+    def fitness(candidate: Candidate) -> tuple[float, str]:
+        return candidate.error_pct * (1 + PRICE * candidate.size), str(candidate)
 
-    # From every component alone, and from the plain sum of all.
+    # The search starts from every component alone, and from the plain sum of all.
     starts: list[Terms] = [(Leaf(i), Leaf(CONSTANT)) for i in range(CONSTANT)]
     starts.append(_trimmed(tuple(Leaf(int(i)) for i in random.permutation(CONSTANT + 1))))
-    tried = [problem.judge(terms) for terms in starts]
-    parents: list[Found] = []
+    children = [problem.judge(terms) for terms in starts]
+    parents: list[Candidate] = []
     for _ in range(GENERATIONS + 1):
-        for found in tried:
-            if found.terms:
-                seen.setdefault(found.terms, found)
-        # One of each value: copies with an idle number changed would fill the list.
-        best: dict[float, Found] = {}
-        for found in sorted((f for f in (*parents, *tried) if f.terms), key=fitness):
-            best.setdefault(round(found.error_pct, 6), found)
+        for candidate in children:
+            if candidate.terms:
+                judged.setdefault(candidate.terms, candidate)
+        # Keep one candidate of each value: copies that differ in an unused number would fill the list.
+        best: dict[float, Candidate] = {}
+        for candidate in sorted((f for f in (*parents, *children) if f.terms), key=fitness):
+            best.setdefault(round(candidate.error_pct, 6), candidate)
         parents = list(best.values())[:PARENTS]
-        tried = [problem.judge(_child(parents, random)) for _ in range(CHILDREN)]
+        children = [problem.judge(_child(parents, random)) for _ in range(CHILDREN)]
 
 
-def _child(parents: Sequence[Found], random: np.random.Generator) -> Terms:
-    """A changed copy of one, better ones more often, or the terms of two mixed."""
+def _child(parents: Sequence[Candidate], random: np.random.Generator) -> Terms:
+    """Return a changed copy of a parent, of better parents more often, or the mixed terms of two parents."""
     first, second = (parents[int(len(parents) * random.random() ** 2)] for _ in range(2))
     terms = list(first.terms)
     choice = random.random()
@@ -222,7 +224,7 @@ def _child(parents: Sequence[Found], random: np.random.Generator) -> Terms:
 
 
 def _changed(node: Node, random: np.random.Generator) -> Node:
-    """One thing in a term changed: a ratio, a way to join, a leaf; or a join made or undone."""
+    """Return the term with one change: of a ratio, a way to join or a leaf, or with a join more or less."""
     choice = random.random()
     if isinstance(node, Leaf):
         leaf = Leaf(int(random.integers(len(NAMES))))
@@ -243,7 +245,7 @@ def _way(random: np.random.Generator) -> str:
 
 
 def _trimmed(terms: Terms) -> Terms:
-    """Each term once, as many as may be, in one order."""
+    """Return each term once, up to the limits of terms and size, in a fixed order."""
     kept: list[Node] = []
     for term in dict.fromkeys(terms):
         if len(kept) < TERMS and sum(map(size, kept)) + size(term) <= LARGEST:
@@ -252,20 +254,20 @@ def _trimmed(terms: Terms) -> Terms:
 
 
 def train(samples: Sequence[Samples], seed: int) -> Trained:
-    """Search, take the knee, and regress its weights on all requests."""
+    """Search, take the knee of the front, and regress its weights on all requests."""
     shown = [s for s in samples if s.paced.any()]
-    found = refitted(knee(search(shown, seed)), shown)
+    candidate = refitted(knee(search(shown, seed)), shown)
 
     def times_of(run: Run, deployment: Deployment) -> StepTimes:
         parts = parts_of(deployment.tables)
 
         def times(steps: StepSums) -> Floats:
-            return found.times_us(parts(steps))
+            return candidate.times_us(parts(steps))
 
         return times
 
-    joins = (found.size - len(found.terms)) // 2
-    return with_queueing(samples, times_of, free=len(found.weights) + joins, note=str(found))
+    joins = (candidate.size - len(candidate.terms)) // 2
+    return with_queueing(samples, times_of, free=len(candidate.weights) + joins, note=str(candidate))
 
 
 SYMBOLIC = Baseline("symbolic", "an expression found by search", train)

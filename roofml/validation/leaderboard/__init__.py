@@ -1,4 +1,4 @@
 """Leaderboard: every method by every protocol on the same runs, with intervals and tests.
 
-`cells` computes, `board` makes figures of what was computed, `page` shows them.
+`cells` computes, `board` makes figures from the cells, and `page` shows the figures.
 """

@@ -1,4 +1,4 @@
-"""Board: the figures of a leaderboard, from its cells."""
+"""The figures of a leaderboard, made from its cells."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from roofml.validation.leaderboard.predictors import OURS, PREDICTORS, Predictor
 from roofml.validation.statistics import LATENCIES, bootstrap_interval, holm, inversions, wilcoxon
 
 
-def board(inputs: Inputs, found: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
-    """Every figure of the leaderboard as one JSON document, from cells."""
+def board(inputs: Inputs, cells: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """Return every figure of the leaderboard as one JSON document. `cells`: (protocol, method) -> cell."""
     by_protocol: dict[str, Any] = {}
     for protocol in splits.PROTOCOLS:
-        names = [name for name in PREDICTORS if (protocol, name) in found]
+        names = [name for name in PREDICTORS if (protocol, name) in cells]
         if not names:
             continue
-        rows = {name: _summary(PREDICTORS[name], found[protocol, name], inputs.seed) for name in names}
+        rows = {name: _summary(PREDICTORS[name], cells[protocol, name], inputs.seed) for name in names}
         by_protocol[protocol] = {
             "methods": sorted(rows.values(), key=lambda row: row["e2e"]["mean_abs_error_pct"]),
-            "against_best_other": _tests({name: found[protocol, name] for name in names}),
+            "against_best_other": _tests({name: cells[protocol, name] for name in names}),
         }
     loaded = load(inputs)
     return {
@@ -43,13 +43,13 @@ def board(inputs: Inputs, found: Mapping[tuple[str, str], dict[str, Any]]) -> di
     }
 
 
-def _summary(predictor: Predictor, one: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A method's row: errors over the runs that are not saturated, and of those that are apart."""
-    normal = [row for row in one["runs"] if not row["saturated"]]
-    saturated = [row for row in one["runs"] if row["saturated"]]
+def _summary(predictor: Predictor, cell: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Return a method's row: its errors over the runs that are not saturated and, apart, of the saturated runs."""
+    normal = [row for row in cell["runs"] if not row["saturated"]]
+    saturated = [row for row in cell["runs"] if row["saturated"]]
     result: dict[str, Any] = {"method": predictor.name, "title": predictor.title, "kind": predictor.kind}
-    result["free"] = max(fold["free"] for fold in one["folds"])
-    result["notes"] = sorted({fold["note"] for fold in one["folds"] if fold["note"]})
+    result["free"] = max(fold["free"] for fold in cell["folds"])
+    result["notes"] = sorted({fold["note"] for fold in cell["folds"] if fold["note"]})
     for metric in LATENCIES:
         interval = bootstrap_interval([_arrays(row, metric) for row in normal], seed=seed)
         errors = [abs(row["figures"][metric]["mean"]["error_pct"]) for row in normal]
@@ -76,12 +76,12 @@ def _summary(predictor: Predictor, one: Mapping[str, Any], seed: int) -> dict[st
         {"run": row["run"], **{metric: row["figures"][metric]["mean"]["error_pct"] for metric in LATENCIES}}
         for row in saturated
     ]
-    tables = {name: value for fold in one["folds"] for name, value in fold.get("steps", {}).items()}
+    tables = {name: value for fold in cell["folds"] for name, value in fold.get("steps", {}).items()}
     if tables:
         result["steps"] = tables
-    if all("violations_pct" in fold for fold in one["folds"]):
-        result["violations_pct"] = float(np.mean([fold["violations_pct"] for fold in one["folds"]]))
-    validation = [abs(bias) for fold in one["folds"] for bias in fold["validation"].values()]
+    if all("violations_pct" in fold for fold in cell["folds"]):
+        result["violations_pct"] = float(np.mean([fold["violations_pct"] for fold in cell["folds"]]))
+    validation = [abs(bias) for fold in cell["folds"] for bias in fold["validation"].values()]
     if validation:
         result["validation_abs_bias_pct"] = float(np.mean(validation))
     return result
@@ -92,34 +92,34 @@ def _arrays(row: Mapping[str, Any], metric: str) -> tuple[Floats, Floats]:
     return np.array(measured, np.float64), np.array(predicted, np.float64)
 
 
-def _errors(one: Mapping[str, Any], metric: str, over: str) -> Floats:
-    """|error| of each unit, %: runs, or blocks of requests of all runs. Saturated runs are left out."""
-    normal = [row for row in one["runs"] if not row["saturated"]]
+def _errors(cell: Mapping[str, Any], metric: str, over: str) -> Floats:
+    """Return the |error| of each unit, %. Units are runs or all runs' blocks of requests, without saturated runs."""
+    normal = [row for row in cell["runs"] if not row["saturated"]]
     pairs = [_arrays(row, metric) for row in normal]
     if over == "runs":
         pairs = [(m.sum(keepdims=True), p.sum(keepdims=True)) for m, p in pairs]
     return np.concatenate([100 * np.abs(p / m - 1) for m, p in pairs])
 
 
-def _tests(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Ours against the best baseline, by metric: signed-rank tests over runs and over blocks, p's Holm-corrected.
+def _tests(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Test ours against the best baseline by metric: signed-rank tests over runs and over blocks, Holm-corrected.
 
-    The best is the one with the smallest mean error over runs: chosen with the test in sight, in its favour.
+    The best baseline has the smallest mean error over runs. It is chosen on the same data as the test, in its favour.
     """
-    others = [name for name in found if PREDICTORS[name].kind == "baseline"]
-    if OURS not in found or not others:
+    others = [name for name in cells if PREDICTORS[name].kind == "baseline"]
+    if OURS not in cells or not others:
         return {}
     result: dict[str, Any] = {}
     for metric in LATENCIES:
-        best = min(others, key=lambda name: float(np.mean(_errors(found[name], metric, "runs"))))
+        best = min(others, key=lambda name: float(np.mean(_errors(cells[name], metric, "runs"))))
         tests = {
-            over: wilcoxon(_errors(found[OURS], metric, over), _errors(found[best], metric, over))
+            over: wilcoxon(_errors(cells[OURS], metric, over), _errors(cells[best], metric, over))
             for over in ("runs", "blocks")
         }
         result[metric] = {
             "best_other": best,
-            "ours_pct": float(np.mean(_errors(found[OURS], metric, "runs"))),
-            "best_other_pct": float(np.mean(_errors(found[best], metric, "runs"))),
+            "ours_pct": float(np.mean(_errors(cells[OURS], metric, "runs"))),
+            "best_other_pct": float(np.mean(_errors(cells[best], metric, "runs"))),
             **{
                 over: {"p": test.p, "median_difference_pct": test.median_difference, "pairs": test.n}
                 for over, test in tests.items()

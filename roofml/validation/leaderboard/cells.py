@@ -1,8 +1,8 @@
-"""Cells: the work of a leaderboard, cut into one method by one protocol.
+"""Cells: the work of a leaderboard, cut into pieces of one method and one protocol.
 
-A cell is a JSON document of plain sums, kept in a folder under a digest of all that it depends on, so that what was
-computed once is not computed again. The board is made of cells alone, and therefore the same, byte for byte, whether
-they were old or new.
+A cell is a JSON document of plain sums. It is kept in a folder named by a digest of everything that it depends on, so
+that no cell is computed twice. The board is made of cells alone, so it is the same, byte for byte, whether its cells
+are old or new.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from roofml.validation.splits import Fold
 from roofml.validation.statistics import LATENCIES, Judged, block_sums, figures, step_figures
 
 TRAIN, VALIDATION = 0.6, 0.2
-"""Shares of a run that the protocol temporal learns from, and validates on; the rest is the test."""
+"""Shares of a run that the protocol temporal learns from and validates on. The rest is the test."""
 CELL_VERSION = 1
 HASHED_DATA = ("bench_data", "hardware", "model_configs")
 NOT_HASHED = (
@@ -53,23 +53,23 @@ NOT_HASHED = (
     "calibration/identifiability.py",
     "calibration/experiment_design.py",
 )
-"""Of the package: no cell runs it, or it is hashed by itself. So are the other modules of this package."""
+"""Parts of the package that the digest leaves out: no cell runs them, or they are hashed by themselves."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a board is made from. Plain values, so that it goes to other processes."""
+    """The inputs of a board: plain values, which can be sent to other processes."""
 
     runs: tuple[Path, ...]
     gpu: str | None
     steps: tuple[Path, ...] = ()
-    """Tables of sampled steps, each named as its run."""
+    """Tables of sampled steps. Each has the name of its run."""
     seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """The runs as read."""
+    """The runs and step tables as read."""
 
     runs: list[Run]
     tables: list[StepData]
@@ -77,20 +77,20 @@ class Loaded:
 
 @cache
 def load(inputs: Inputs) -> Loaded:
-    """Read everything. Raises InputError for what cannot be used."""
+    """Read all inputs. Raises InputError for an input that cannot be used."""
     runs = read_runs(inputs.runs, ServerOverrides(gpu=inputs.gpu))
     return Loaded(runs, [StepData(read_steps(path), run_named(path, runs)) for path in inputs.steps])
 
 
 def folds_of(protocol: str, runs: Sequence[Run]) -> list[Fold]:
-    """The folds of a protocol. Raises InputError where the runs do not allow it."""
+    """Return the folds of a protocol. Raises InputError if the runs do not allow them."""
     if protocol == "temporal":
         return splits.temporal(runs, TRAIN, VALIDATION)
     return splits.lomo(runs) if protocol == "lomo" else splits.lowo(runs)
 
 
 def elsewhere(protocol: str, fold: Fold, folds: Sequence[Fold], runs: Sequence[Run]) -> list[Selection]:
-    """What may be learned from other models than the one judged, without reading any part that is a test."""
+    """Return the parts of other models' runs that may be learned from: none of them is in a test."""
     model = fold.test[0].run.server.model
     if protocol == "temporal":
         return [part for other in folds for part in other.train if part.run.server.model != model]
@@ -101,7 +101,7 @@ def elsewhere(protocol: str, fold: Fold, folds: Sequence[Fold], runs: Sequence[R
 
 
 def cell(inputs: Inputs, protocol: str, name: str) -> dict[str, Any]:
-    """One predictor by one protocol, as a JSON document. Latencies in µs, errors in %."""
+    """Compute a predictor by a protocol, as a JSON document. Latencies are in µs, errors in %."""
     loaded, predictor = load(inputs), PREDICTORS[name]
     folds = folds_of(protocol, loaded.runs)
     cache = FitCache()
@@ -165,7 +165,7 @@ def _bias(part: Selection, predicted: Latencies) -> float:
 
 
 def _steps(loaded: Loaded, fold: Fold, model: LatencyModel) -> dict[str, dict[str, float]]:
-    """Errors of the cycle times that came after the training part, by table; contexts are from one replay for all."""
+    """Return the errors of cycle times after the training part, by table. All methods share one replay's contexts."""
     errors: dict[str, dict[str, float]] = {}
     for data in loaded.tables:
         run = loaded.runs[data.run]
@@ -180,13 +180,13 @@ def _steps(loaded: Loaded, fold: Fold, model: LatencyModel) -> dict[str, dict[st
 
 
 def _digits(value: float) -> float:
-    """Eight digits: more than any figure here needs, and few enough that a last bit does not show."""
+    """Round to eight digits: more than any figure here needs, and too few for a last bit to show."""
     return float(f"{value:.8g}")
 
 
 def digest(inputs: Inputs) -> str:
-    """Of everything that a cell depends on besides its names: this package's code and data, the runs, the tables."""
-    found = hashlib.sha256(str(CELL_VERSION).encode())
+    """Return a digest of what a cell depends on besides its names: the package's code and data, runs, step tables."""
+    sha = hashlib.sha256(str(CELL_VERSION).encode())
     package = Path(__file__).resolve().parents[2]
     no_cell = {package / name for name in NOT_HASHED} | {
         Path(__file__).with_name(f) for f in ("board.py", "making.py", "page.py")
@@ -196,16 +196,17 @@ def digest(inputs: Inputs) -> str:
         for file in files:
             if file.suffix in {".pyc", ".nbc", ".nbi"} or no_cell & {file, *file.parents}:
                 continue
-            found.update(f"{folder.name}/{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
-    found.update(f"{inputs.gpu} {inputs.seed}".encode())
-    return found.hexdigest()[:20]
+            sha.update(f"{folder.name}/{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+    names = [run.name for run in load(inputs).runs]  # those of one name are told apart by their folders
+    sha.update(f"{inputs.gpu} {inputs.seed} {names}".encode())
+    return sha.hexdigest()[:20]
 
 
 def tasks(selected: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
-    """(protocol, method) of every cell, those that take longest first."""
+    """Return (protocol, method) of every cell, the slowest cells first."""
     order = {"lowo": 0, "temporal": 1, "lomo": 2}
-    found = [(protocol, name) for protocol, names in selected.items() for name in names]
-    return sorted(found, key=lambda task: (order[task[0]], PREDICTORS[task[1]].kind == "baseline"))
+    pairs = [(protocol, name) for protocol, names in selected.items() for name in names]
+    return sorted(pairs, key=lambda task: (order[task[0]], PREDICTORS[task[1]].kind == "baseline"))
 
 
 def cells(
@@ -215,29 +216,30 @@ def cells(
     jobs: int,
     on_cell: Callable[[str, str, bool], None] | None = None,
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """All cells of `selected` (protocol -> methods), from `folder` or computed in `jobs` processes and kept there.
+    """Return all cells of `selected` (protocol -> methods).
 
-    `on_cell(protocol, method, known)` is called as each is there. Raises what a cell raises.
+    A cell comes from `folder`, or is computed in one of `jobs` processes and kept there. `on_cell(protocol, method,
+    cached)` is called for each cell when it is ready. Raises what a cell raises.
     """
-    place = folder / digest(inputs)
-    place.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    cache_folder = folder / digest(inputs)
+    cache_folder.mkdir(parents=True, exist_ok=True)
+    documents: dict[tuple[str, str], dict[str, Any]] = {}
     left: list[tuple[str, str]] = []
     for protocol, name in tasks(selected):
-        path = place / f"{protocol}-{name}.json"
+        path = cache_folder / f"{protocol}-{name}.json"
         if path.is_file():
-            found[protocol, name] = json.loads(path.read_text("utf-8"))
+            documents[protocol, name] = json.loads(path.read_text("utf-8"))
             if on_cell is not None:
                 on_cell(protocol, name, True)
         else:
             left.append((protocol, name))
     for (protocol, name), document in _computed(inputs, left, jobs):
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        write_atomically(place / f"{protocol}-{name}.json", text)
-        found[protocol, name] = json.loads(text)
+        write_atomically(cache_folder / f"{protocol}-{name}.json", text)
+        documents[protocol, name] = json.loads(text)
         if on_cell is not None:
             on_cell(protocol, name, False)
-    return found
+    return documents
 
 
 def _computed(
@@ -245,7 +247,7 @@ def _computed(
 ) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
     if not left:
         return
-    # One thread each: the processes are what runs side by side.
+    # Each process gets one thread, because the processes run side by side.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)

@@ -1,4 +1,4 @@
-"""Making a leaderboard: from what was asked for to the files that carry it."""
+"""Making a leaderboard, from a request to the written files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from roofml.validation.leaderboard.page import markdown, picture
 from roofml.validation.leaderboard.predictors import PREDICTORS, check_installed
 
 ELSEWHERE = ("roofml", "global-9", "extended", "per-model-9", "package-prior", "wide-prior", "no-cold-start")
-"""Variants that also run by the protocols that leave out a model or a workload; the others are about the trace."""
+"""Variants that also run by the protocols that leave out a model or a workload. The others are about the trace."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """The request of a command line."""
 
     runs: tuple[Path, ...]
     gpu: str | None
     steps: tuple[Path, ...]
     protocols: tuple[str, ...]
     predictors: tuple[str, ...]
-    """Only these; all of them where none is named."""
+    """Only these predictors; all of them if none is named."""
     seed: int
     all_protocols: bool
-    """Whether none was named."""
+    """Whether no protocol was named."""
 
     def selected(self) -> dict[str, list[str]]:
-        """Protocol -> predictors. Raises InputError for a name that is none."""
+        """Return protocol -> predictors. Raises InputError for a name that is no predictor."""
         for name in self.predictors:
             if name not in PREDICTORS:
                 raise InputError(f"--method {name!r}: expected one of {', '.join(PREDICTORS)}")
@@ -53,7 +53,7 @@ class Request:
         }
 
     def command(self, output: Path) -> str:
-        """The command line that makes the same board."""
+        """Return the command line that makes the same board."""
         given = [*(f"--steps {shlex.quote(str(path))}" for path in self.steps)]
         given += [] if self.all_protocols else [f"--protocol {protocol}" for protocol in self.protocols]
         given += [f"--method {name}" for name in self.predictors]
@@ -64,7 +64,10 @@ class Request:
 
 
 def written_files(output: Path | None) -> list[Path]:
-    """The Markdown file and what is put beside it. Raises InputError for a name that they would share, or cannot be."""
+    """Return the Markdown file and the JSON and PNG files beside it.
+
+    Raises InputError if two of them would have the same name, or if one cannot be written.
+    """
     if output is None:
         return []
     files = [output, output.with_suffix(".json"), output.with_suffix(".png")]
@@ -82,10 +85,10 @@ def make(
     jobs: int,
     on_cell: Callable[[int, int, str], None],
 ) -> dict[str, Any]:
-    """The board as one JSON document, written to `output` and beside it where that is given.
+    """Return the board as one JSON document. If `output` is given, write the files there and beside it.
 
-    Cells are kept in `folder`. `on_cell(done, total, what)` is called as each is there. Raises InputError before
-    anything is computed, where the request cannot be met.
+    Cells are kept in `folder`. `on_cell(done, total, what)` is called for each cell when it is ready. Raises
+    InputError, before anything is computed, if the request cannot be met.
     """
     selected, files = request.selected(), written_files(output)
     if folder.exists() and not folder.is_dir():
@@ -98,20 +101,20 @@ def make(
         folds_of(protocol, runs)
     total, done = sum(map(len, selected.values())), 0
 
-    def computed(protocol: str, name: str, known: bool) -> None:
+    def count(protocol: str, name: str, cached: bool) -> None:
         nonlocal done
         done += 1
-        on_cell(done, total, f"{protocol} {name}{' (known)' if known else ''}")
+        on_cell(done, total, f"{protocol} {name}{' (known)' if cached else ''}")
 
     on_cell(0, total, f"{total} cells")
-    found = board(inputs, cells(inputs, selected, folder, jobs, computed))
+    document = board(inputs, cells(inputs, selected, folder, jobs, count))
     if output is not None:
-        write_atomically(output, markdown(found, request.command(output)))
-        write_atomically(files[1], as_text(found))
-        picture(found, files[2])
-    return found
+        write_atomically(output, markdown(document, request.command(output)))
+        write_atomically(files[1], as_text(document))
+        picture(document, files[2])
+    return document
 
 
 def as_text(document: object) -> str:
-    """JSON with two spaces, as it is written to files."""
+    """Return JSON indented by two spaces, as files have it."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""Page: a board as Markdown and as a picture."""
+"""A board as Markdown, as a picture and as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ METRIC_TITLES = {"e2e": "E2E", "tpot": "TPOT", "ttft": "TTFT"}
 
 
 def number(value: float) -> str:
-    """Three figures or so: errors of a hundredth of a percent and of a hundred thousand percent stand in one table."""
+    """Return about three figures: one table may hold errors of 0.01 % and of 100,000 %."""
     if value >= 9999.5:
         return f"{value:.1e}"
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def signed(value: float) -> str:
-    """The same with a sign."""
+    """Return the number with its sign."""
     return ("+" if value >= 0 else "-") + number(abs(value))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1) -> list[str]:
-    """The first `text` columns are words, the others numbers."""
+    """Return the lines of a Markdown table whose first `text` columns are words and whose others are numbers."""
     return [
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * text + "---:|" * (len(columns) - text),
@@ -46,7 +46,7 @@ def _name(row: Row) -> str:
 
 
 def markdown(board: Mapping[str, Any], command: str) -> str:
-    """The whole page. `command` is what made it."""
+    """Return the whole page. `command` is the command line that made it."""
     normal = [run for run in board["runs"] if not run["saturated"]]
     lines = [
         "# Leaderboard",
@@ -76,8 +76,8 @@ def markdown(board: Mapping[str, Any], command: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _protocol(title: str, found: Mapping[str, Any]) -> list[str]:
-    rows = [row for row in found["methods"] if row["kind"] != "variant"]
+def _protocol(title: str, results: Mapping[str, Any]) -> list[str]:
+    rows = [row for row in results["methods"] if row["kind"] != "variant"]
 
     def mean(row: Row, metric: str) -> str:
         low, high = row[metric]["interval_95"]
@@ -109,7 +109,7 @@ def _protocol(title: str, found: Mapping[str, Any]) -> list[str]:
         "pairs of runs in the wrong order by p99 E2E",
     ]
     lines = [f"## {title}", "", *_table(columns, cells)]
-    tests = found["against_best_other"]
+    tests = results["against_best_other"]
     if tests:
         lines += [
             "Ours against the best baseline of each metric, chosen with the test in sight (Wilcoxon signed-rank, "
@@ -133,19 +133,19 @@ def _protocol(title: str, found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _ablation(found: Mapping[str, Any]) -> list[str]:
-    """Variants of our model beside the default, by each protocol that has them."""
-    temporal = {row["method"]: row for row in found["temporal"]["methods"] if row["kind"] != "baseline"}
+def _ablation(protocols: Mapping[str, Any]) -> list[str]:
+    """Return the table of our model's variants beside the default, by each protocol that has them."""
+    temporal = {row["method"]: row for row in protocols["temporal"]["methods"] if row["kind"] != "baseline"}
     if len(temporal) < 2:
         return []
     elsewhere = [
-        (protocol, {row["method"]: row for row in found[protocol]["methods"]})
+        (protocol, {row["method"]: row for row in protocols[protocol]["methods"]})
         for protocol in ("lowo", "lomo")
-        if protocol in found
+        if protocol in protocols
     ]
 
     def saturated(row: Row, metric: str) -> str:
-        return ", ".join(signed(one[metric]) for one in row["saturated"]) or "-"
+        return ", ".join(signed(run[metric]) for run in row["saturated"]) or "-"
 
     cells = [
         [
@@ -159,7 +159,8 @@ def _ablation(found: Mapping[str, Any]) -> list[str]:
             saturated(row, "e2e"),
             saturated(row, "tpot"),
         ]
-        for name, row in sorted(temporal.items(), key=lambda item: item[0] != OURS)  # the default, then by error
+        # The default comes first, then the others by error.
+        for name, row in sorted(temporal.items(), key=lambda item: item[0] != OURS)
     ]
     columns = [
         "variant",
@@ -219,10 +220,10 @@ def _contract(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _saturated(found: Mapping[str, Any]) -> list[str]:
+def _saturated(protocols: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for protocol, one in found.items():
-        rows = [row for row in one["methods"] if row["saturated"] and row["kind"] != "variant"]
+    for protocol, results in protocols.items():
+        rows = [row for row in results["methods"] if row["saturated"] and row["kind"] != "variant"]
         cells = [
             [_name(row), *(signed(run[metric]) for metric in METRIC_TITLES)]
             for row in sorted(rows, key=lambda row: abs(row["saturated"][0]["e2e"]))
@@ -238,11 +239,11 @@ def _saturated(found: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _names(found: Mapping[str, Any]) -> list[str]:
+def _names(protocols: Mapping[str, Any]) -> list[str]:
     titles = {
         row["method"]: (row["title"], row["notes"])
-        for one in found.values()
-        for row in one["methods"]
+        for results in protocols.values()
+        for row in results["methods"]
         if row["kind"] == "baseline"
     }
     if not titles:
@@ -255,17 +256,17 @@ def _names(found: Mapping[str, Any]) -> list[str]:
 
 
 def picture(board: Mapping[str, Any], path: Path) -> None:
-    """Errors of mean E2E, TPOT and TTFT by method and protocol, with intervals, as PNG. Needs matplotlib."""
+    """Draw errors of mean E2E, TPOT and TTFT by method and protocol, with intervals, as PNG. Needs matplotlib."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = board["protocols"]
-    most = max(len(_shown(one)) for one in found.values())
-    figure: Any = Figure(figsize=(11, 1.2 + 0.27 * most * len(found)), layout="constrained")
+    protocols = board["protocols"]
+    most = max(len(_shown(results)) for results in protocols.values())
+    figure: Any = Figure(figsize=(11, 1.2 + 0.27 * most * len(protocols)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes: Any = figure.subplots(len(found), len(METRIC_TITLES), squeeze=False, sharex="col")
-    for row, (protocol, one) in enumerate(found.items()):
-        rows = _shown(one)[::-1]
+    axes: Any = figure.subplots(len(protocols), len(METRIC_TITLES), squeeze=False, sharex="col")
+    for row, (protocol, results) in enumerate(protocols.items()):
+        rows = _shown(results)[::-1]
         for column, (metric, title) in enumerate(METRIC_TITLES.items()):
             axis = axes[row][column]
             for place, entry in enumerate(rows):
@@ -286,14 +287,14 @@ def picture(board: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
 
 
-def _shown(one: Mapping[str, Any]) -> list[Row]:
-    return [row for row in one["methods"] if row["kind"] != "variant"]
+def _shown(results: Mapping[str, Any]) -> list[Row]:
+    return [row for row in results["methods"] if row["kind"] != "variant"]
 
 
 def summary_tables(board: dict[str, Any]) -> list[Table]:
-    """The board for a terminal: one table a protocol."""
+    """Return the board for a terminal, one table a protocol."""
     tables: list[Table] = []
-    for name, of_protocol in board["protocols"].items():
+    for name, results in board["protocols"].items():
         rows = [
             [
                 row["method"],
@@ -302,13 +303,13 @@ def summary_tables(board: dict[str, Any]) -> list[Table]:
                 number(row["e2e"]["p99_abs_error_pct"]),
                 number(row["e2e"]["request_mape_pct"]),
             ]
-            for row in of_protocol["methods"]
+            for row in results["methods"]
         ]
         columns = ["method", "kind", *METRIC_TITLES.values(), "p99 E2E", "request |E2E|"]
         tests = [
             f"{METRIC_TITLES[metric]} {number(test['ours_pct'])} against {number(test['best_other_pct'])} of "
             f"{test['best_other']} (p = {test['runs']['p_holm']:.2g} over runs, {test['blocks']['p_holm']:.2g} blocks)"
-            for metric, test in of_protocol["against_best_other"].items()
+            for metric, test in results["against_best_other"].items()
         ]
         tables.append(Table(PROTOCOL_TITLES[name], columns, rows, "; ".join(["mean absolute errors, %", *tests])))
     return tables

@@ -1,4 +1,4 @@
-"""Predictors: our model, its variants and the baselines behind one interface, so that all are judged alike."""
+"""Our model, its variants and the baselines behind one interface, so that all are judged alike."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NEEDS = {
     "two-regime-ridge": ("sklearn",),
     "three-regime-ridge": ("sklearn",),
 }
-"""Libraries of the extra `baselines`."""
+"""Predictor -> the libraries of the extra `baselines` that it needs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a predictor learned from one fold."""
+    """What a predictor learned from a fold."""
 
     model: LatencyModel
     free: int
-    """Numbers learned."""
+    """Number of learned numbers."""
     note: str = ""
-    """What was chosen, for people to read."""
+    """What the predictor chose, for people to read."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,11 @@ class Predictor:
     source: Variant | Baseline
 
     def learn(self, fold: Fold, elsewhere: Sequence[Selection], cache: FitCache, seed: int) -> Learned:
-        """Learn a fold. `elsewhere`: training parts of other models, of which baselines make no use; `cache`: fits that
-        may be used again."""
+        """Learn a fold.
+
+        `elsewhere` has training parts of other models, which baselines do not use. `cache` keeps fits that may be used
+        again. Raises InputError if the fold has nothing to learn from.
+        """
         if isinstance(self.source, Variant):
             learned = learn(self.source, fold, elsewhere, cache)
             norm = learned.calibration.deployment.tables.norm
@@ -64,8 +67,8 @@ PREDICTORS: dict[str, Predictor] = {
 
 
 def check_installed(names: Sequence[str], picture: bool) -> None:
-    """Raise InputError where an optional library is missing that one of the predictors, or a picture, needs."""
-    wanted = [library for name in names for library in NEEDS.get(name, ())]
-    for library, extra in [*((library, "baselines") for library in wanted), *([("matplotlib", "plot")] * picture)]:
+    """Raise InputError if an optional library is missing that one of the predictors, or a picture, needs."""
+    libraries = [library for name in names for library in NEEDS.get(name, ())]
+    for library, extra in [*((library, "baselines") for library in libraries), *([("matplotlib", "plot")] * picture)]:
         if find_spec(library) is None:
             raise InputError(f"{library} is not installed: pip install 'roofml[{extra}]'")

@@ -1,8 +1,8 @@
-"""Variants of our model by name. One formula; what differs is which parameters are free, whether models share
-them, what is believed before, how compute and memory combine, and what of a trace is taken into account.
+"""Variants of our model by name.
 
-The default is what `roofml fit` does. Every other variant leaves out or changes one thing, so that a table of their
-errors says what each part buys.
+They share one formula. They differ in which parameters are free, whether models share them, the priors, how compute and
+memory combine, and which facts of a trace they use. The default is what `roofml fit` does. Every other variant leaves
+out or changes one thing, so that a table of their errors shows what each part is worth.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from roofml.util.digest import digest
 from roofml.validation.splits import Fold, by_model
 
 WIDER = 10.0
-"""Standard deviations of a wide prior are so many times the package's: as good as none."""
+"""Standard deviations of a wide prior are this many times the package's. Such a prior is almost none."""
 HELD_SD = 1e-6
-"""Standard deviation, in units of its prior's, of a parameter that is not free."""
+"""Standard deviation of a parameter that is not free, in units of its prior's."""
 START_SEED = 0
 
 NINE = (
@@ -47,7 +47,7 @@ NINE = (
     "per_layer_us",
     "per_step_us",
 )
-"""One correction for every component that a roofline has, and two overheads."""
+"""A correction for every component of a roofline, and two overheads."""
 REQUEST = ("queueing_us", "queueing_per_running_us", "pipeline_delay_us", "cold_step_us", "cold_kernel_us")
 GROWTH = tuple(name for name in NAMES if name.startswith("growth_"))
 NO_GROWTH = dict.fromkeys(GROWTH, 0.0)
@@ -57,28 +57,28 @@ Blind = Literal["prefix hits", "true output lengths", "pipelining"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant."""
+    """A variant of our model."""
 
     name: str
     title: str
     prior: Literal["pooled", "package", "wide"] = "pooled"
-    """pooled: also what the other models' training parts say."""
+    """`pooled` also uses the training parts of the other models."""
     free: tuple[str, ...] = NAMES
-    """Parameters that are fitted; the others keep their prior's value."""
+    """Parameters that are fitted. The others keep their prior's value."""
     held: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Parameters that are not free, at another value."""
+    """Parameters that are not fitted and have this value."""
     shared: bool = False
-    """One set of parameters for all models."""
+    """Whether all models share one set of parameters."""
     norms: tuple[float, ...] = ()
-    """Orders of the norm that takes the blend's place; the one that fits best. Empty: the blend."""
+    """Orders of the norm that replaces the blend; the best fit decides between them. Empty for the blend."""
     datasheet: bool = False
-    """Kernels as fast as the datasheet says, in place of those measured."""
+    """Whether kernels are as fast as the datasheet says, and not as measured."""
     blind_to: Blind | None = None
-    """What of the trace and the server is not taken into account."""
+    """The fact of the trace or the server that the variant does not use."""
     paced: bool = True
-    """A run that was learned from is predicted at its server's own pace."""
+    """Whether a run that was learned from is predicted at its server's own pace."""
     starts: int = 1
-    """Fits from so many starts, drawn from the prior; the best is kept."""
+    """Number of fits from starts drawn from the prior. The best fit is kept."""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -115,31 +115,31 @@ VARIANTS: dict[str, Variant] = {
 
 @dataclass(frozen=True, eq=False)
 class VariantModel:
-    """What a variant learned for one deployment: a calibration, and what it takes into account of a run."""
+    """What a variant learned for one deployment: a calibration, and the facts of a run that the variant uses."""
 
     variant: Variant
     calibration: Calibration
 
     def replay(self, run: Run) -> Replay:
-        """Serve the run as the variant takes it."""
+        """Serve the run as the variant sees it."""
         return self.calibration.replay(seen(self.variant, run))
 
     def step_times(self, run: Run) -> StepTimes:
-        """How long steps take on the server of `run`."""
+        """Return the step times on the server of `run`."""
         return self.calibration.step_times(run)
 
 
 @dataclass
 class FitCache:
-    """Fits that folds of one board have in common, by what was fitted: requests by recording, never by name."""
+    """Fits that folds of a board share, by a digest of the fitted requests: by their recordings, never by name."""
 
     fits: dict[str, Posterior] = field(default_factory=dict[str, Posterior])
 
 
 def learn(variant: Variant, fold: Fold, elsewhere: Sequence[Selection], cache: FitCache) -> VariantModel:
-    """Learn a fold, whose test is of one model. `elsewhere`: training parts of the other models, for pooled priors.
+    """Learn a fold whose test is of one model. `elsewhere` has training parts of the other models, for pooled priors.
 
-    A model that the fold has no training part of is predicted by what the others say.
+    If the fold has no training part of the model, the other models predict it.
     """
     fold = replace(fold, train=_as_seen(variant, fold.train), test=_as_seen(variant, fold.test))
     elsewhere = _as_seen(variant, elsewhere)
@@ -149,13 +149,13 @@ def learn(variant: Variant, fold: Fold, elsewhere: Sequence[Selection], cache: F
     others = [selection for selection in (*fold.train, *elsewhere) if selection.run.server.model != name]
     start = prior_of(variant)
 
-    def found(fitted: Posterior, of: Sequence[Selection], at: Deployment = deployment) -> VariantModel:
+    def model(fitted: Posterior, fitted_to: Sequence[Selection], over: Deployment = deployment) -> VariantModel:
         paces: Mapping[str, float] = fitted.paces if variant.paced else {}
-        runs = tuple(FittedRun(s.run.name, s.run.identity, paces.get(s.run.identity)) for s in of)
-        return VariantModel(variant, Calibration(at, fitted, runs))
+        runs = tuple(FittedRun(s.run.name, s.run.identity, paces.get(s.run.identity)) for s in fitted_to)
+        return VariantModel(variant, Calibration(over, fitted, runs))
 
     if variant.shared:
-        return found(_fit(variant, sorted(own + others, key=lambda s: s.run.name), start, cache), own + others)
+        return model(_fit(variant, sorted(own + others, key=lambda s: s.run.name), start, cache), own + others)
     if not own or variant.prior == "pooled":
         evidence = [
             evidence_of(_fit(variant, group, start, cache), group[0].run.server.model) for group in by_model(others)
@@ -164,35 +164,35 @@ def learn(variant: Variant, fold: Fold, elsewhere: Sequence[Selection], cache: F
     if not own:
         return VariantModel(variant, Calibration(deployment, posterior_of(start)))
     norm, best = _best(variant, own, start)
-    return found(best, own, deployment_for(variant, [own[0].run], norm))
+    return model(best, own, deployment_for(variant, [own[0].run], norm))
 
 
 def free_parameters(variant: Variant) -> int:
-    """Numbers fitted."""
+    """Return the number of fitted numbers."""
     return len(variant.free) - len(set(variant.held) & set(variant.free))
 
 
 def prior_of(variant: Variant) -> Prior:
-    """The prior that a variant starts from, with what it holds held."""
+    """Return the prior that a variant starts from, with its parameters held that are not free."""
     wider = WIDER if variant.prior == "wide" else 1.0
     return hold(variant, Prior(PACKAGE.mean, PACKAGE.covariance * wider**2, variant.prior))
 
 
 def hold(variant: Variant, prior: Prior) -> Prior:
-    """`prior` with certainty about every parameter that is not free."""
+    """Return `prior` with certainty about every parameter that is not free."""
     mean, scale = prior.mean.copy(), np.ones(len(NAMES))
     values = prior.values
     for row, name in enumerate(NAMES):
         if name in variant.held or name not in variant.free:
-            wanted = variant.held.get(name, BY_NAME[name].prior)
-            values[row] = max(wanted, BY_NAME[name].lower)
+            value = variant.held.get(name, BY_NAME[name].prior)
+            values[row] = max(value, BY_NAME[name].lower)
             scale[row] = HELD_SD
             mean[row] = to_coordinates(values)[row]
     return Prior(mean, prior.covariance * np.outer(scale, scale), prior.source)
 
 
 def deployment_for(variant: Variant, runs: Sequence[Run], norm: float | None = None) -> Deployment:
-    """The deployment of runs of one model, as the variant sees kernels and their overlap."""
+    """Return the deployment of runs of one model, with kernels and their overlap as the variant sees them."""
     deployment = deployment_of(runs)
     tables = deployment.tables
     if variant.datasheet:
@@ -203,12 +203,12 @@ def deployment_for(variant: Variant, runs: Sequence[Run], norm: float | None = N
 
 
 def seen(variant: Variant, run: Run) -> Run:
-    """The run as a variant takes it."""
+    """Return the run as a variant sees it."""
     if variant.blind_to == "prefix hits":
         return replace(run, server=replace(run.server, prefix_caching=False))
     if variant.blind_to == "pipelining":
         return replace(run, server=replace(run.server, async_scheduling=False))
-    if variant.blind_to == "true output lengths":
+    if variant.blind_to == "true output lengths" and len(run.counted_tokens):
         return replace(run, output_tokens=np.maximum(run.counted_tokens, 1))
     return run
 
@@ -218,17 +218,17 @@ def _as_seen(variant: Variant, selections: Sequence[Selection]) -> tuple[Selecti
 
 
 def _best(variant: Variant, selections: Sequence[Selection], prior: Prior) -> tuple[float | None, Posterior]:
-    """Order of the norm, and the fit with the smallest loss over orders and starts."""
+    """Return the fit with the smallest loss over orders and starts, with the order of its norm."""
     starts = [None, *prior.draws(variant.starts - 1, START_SEED)] if variant.starts > 1 else [None]
-    tried: list[tuple[float | None, Posterior]] = []
+    fits: list[tuple[float | None, Posterior]] = []
     for norm in variant.norms or (None,):
         deployment = deployment_for(variant, [selection.run for selection in selections], norm)
-        tried += [(norm, fit_parameters(selections, deployment.tables, prior=prior, start=start)) for start in starts]
-    return min(tried, key=lambda of_norm: of_norm[1].loss)
+        fits += [(norm, fit_parameters(selections, deployment.tables, prior=prior, start=start)) for start in starts]
+    return min(fits, key=lambda of_norm: of_norm[1].loss)
 
 
 def _fit(variant: Variant, selections: Sequence[Selection], prior: Prior, cache: FitCache) -> Posterior:
-    """One set of parameters for all, each run with the tables of its own model; looked up where it is known."""
+    """Fit one set of parameters to all runs, each with the tables of its own model, or take it from the cache."""
     key = digest(variant.name, *(part for s in selections for part in (s.run.identity, s.requests)))
     if key not in cache.fits:
         norm = variant.norms[len(variant.norms) // 2] if variant.norms else None

@@ -48,16 +48,16 @@ def found(inputs: Inputs) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_parts_of_a_fold_never_overlap_and_nothing_elsewhere_is_judged(inputs: Inputs) -> None:
-    diagnoses = load(inputs).diagnoses
+    runs = load(inputs).runs
     for protocol in ("temporal", "lomo", "lowo"):
-        folds = folds_of(protocol, diagnoses)
+        folds = folds_of(protocol, runs)
         for fold in folds:
             for test in (*fold.test, *fold.validation):
-                for other in (*fold.train, *elsewhere(protocol, fold, folds, diagnoses)):
-                    if other.run.name == test.run.name:
+                for other in (*fold.train, *elsewhere(protocol, fold, folds, runs)):
+                    if other.run is test.run:
                         assert not np.any(other.requests & test.requests)
             model = fold.test[0].run.server.model
-            assert all(p.run.server.model != model for p in elsewhere(protocol, fold, folds, diagnoses))
+            assert all(p.run.server.model != model for p in elsewhere(protocol, fold, folds, runs))
             if protocol == "lomo":
                 assert all(p.run.server.model != model for p in fold.train)
 
@@ -83,6 +83,44 @@ def test_the_digest_follows_data_and_seed(inputs: Inputs, tmp_path: Path) -> Non
     assert digest(inputs) == digest(inputs)
     assert digest(inputs) != digest(Inputs(inputs.runs, "H100", seed=1))
     assert digest(inputs) != digest(Inputs(inputs.runs[:2], "H100"))
+
+
+@pytest.fixture(scope="module")
+def of_one_name(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Inputs]:
+    """The same three runs: with names of their own, and two of them in folders of one name."""
+    folder = tmp_path_factory.mktemp("of-one-name")
+    places = [("first", "x/run"), ("second", "y/run"), ("other", "other")]
+    models = [(MODEL, 1, 1), (MODEL, 2, 1), (OTHER, 3, 2)]
+    distinct, alike = (
+        tuple(write(folder / str(i) / names[i], *of) for names, of in zip(places, models, strict=True)) for i in (0, 1)
+    )
+    return Inputs(distinct, "H100"), Inputs(alike, "H100")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name"), [("temporal", "roofml"), ("temporal", "naive-mean"), ("lowo", "package-prior")]
+)
+def test_two_runs_of_one_name_are_two_rows(of_one_name: tuple[Inputs, Inputs], protocol: str, name: str) -> None:
+    distinct, alike = of_one_name
+    assert [run.name for run in load(alike).runs] == ["x/run", "y/run", "other"]
+    expected, found = cell(distinct, protocol, name), cell(alike, protocol, name)
+    named = {"first": "x/run", "second": "y/run"}
+    assert [row["run"] for row in found["runs"]] == [named.get(row["run"], row["run"]) for row in expected["runs"]]
+    assert [{**row, "run": ""} for row in found["runs"]] == [{**row, "run": ""} for row in expected["runs"]]
+    biases = [[list(fold["validation"].values()) for fold in one["folds"]] for one in (found, expected)]
+    assert biases[0] == biases[1]
+
+
+def test_cells_are_known_again_by_the_names_that_they_carry(inputs: Inputs, tmp_path: Path) -> None:
+    """Folders of one name in other folders are called otherwise on the board."""
+    first, second = (
+        tuple(write(tmp_path / parent / name / "run", MODEL, seed) for name, seed in (("x", 1), ("y", 2)))
+        for parent in ("p", "q")
+    )
+    renamed = tuple(run.parent.rename(run.parent.with_name(f"{run.parent.name}2")) / "run" for run in second)
+    named = [[run.name for run in load(Inputs(runs, "H100")).runs] for runs in (first, renamed)]
+    assert named == [["x/run", "y/run"], ["x2/run", "y2/run"]]
+    assert digest(Inputs(first, "H100")) != digest(Inputs(renamed, "H100"))
 
 
 def test_a_board_has_every_row_with_intervals_and_tests(
@@ -143,7 +181,7 @@ def test_bad_usage_is_one_line(inputs: Inputs, flags: list[str], message: str) -
 
 def test_protocols_that_the_runs_do_not_allow_are_refused(inputs: Inputs) -> None:
     with pytest.raises(InputError, match="at least two models"):
-        folds_of("lomo", load(Inputs(inputs.runs[:2], "H100")).diagnoses)
+        folds_of("lomo", load(Inputs(inputs.runs[:2], "H100")).runs)
     assert "at least two models" in fails("leaderboard", *inputs.runs[:2], "--gpu", "H100").err
 
 

@@ -1,0 +1,131 @@
+"""`roofml --help`: every command is there, says what it does and shows how, and it comes at once."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Any
+
+import pytest
+import typer.main
+from commandline import ROOT, ok, python, roofml
+
+from roofml import __version__
+from roofml.cli.main import app
+
+HEAVY = ("jax", "jaxlib", "numba", "numpy", "scipy", "pandas", "ruamel", "huggingface_hub", "matplotlib")
+
+
+def everything() -> dict[str, Any]:
+    """Every command and group of commands, by its full name; the root's is empty."""
+    found: dict[str, Any] = {}
+
+    def walk(name: str, command: Any) -> None:
+        found[name] = command
+        for child, below in getattr(command, "commands", {}).items():
+            walk(f"{name} {child}".strip(), below)
+
+    walk("", typer.main.get_command(app))
+    return found
+
+
+def commands() -> dict[str, Any]:
+    """Every command that does something, by its full name."""
+    return {name: command for name, command in everything().items() if not hasattr(command, "commands")}
+
+
+def test_the_commands_of_the_contract_are_there() -> None:
+    contract = {"pull", "inspect", "doctor", "fit", "predict", "replay", "evaluate", "export blis", "demo"}
+    assert contract <= set(commands())
+
+
+@pytest.mark.parametrize("name", everything())
+def test_every_command_and_group_says_what_it_is_for(name: str) -> None:
+    command = everything()[name]
+    assert command.help
+    shown = ok(*name.split(), "--help").out
+    assert f"Usage: roofml {name}".rstrip() in shown
+    assert command.help.split("\n")[0].split(". ")[0][:60] in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = commands()[name]
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{name}: {parameter.name}"
+    assert {"--json", "--quiet"} <= {flag for parameter in command.params for flag in parameter.opts}
+    shown = ok(*name.split(), "--help").out
+    assert f"Usage: roofml {name}" in shown
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_shows_an_example_that_its_options_allow(name: str) -> None:
+    command = commands()[name]
+    assert command.epilog is not None
+    assert command.epilog.startswith(f"Example: roofml {name}")
+    words = shlex.split(command.epilog.removeprefix(f"Example: roofml {name}"))
+    known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word for word in words if word.startswith("-")} <= known
+    command.make_context(name, words)  # raises for an option's value, or an argument, that it does not take
+    assert command.epilog in " ".join(ok(*name.split(), "--help").out.split())
+
+
+def test_the_shell_can_complete() -> None:
+    shown = ok("--help").out
+    assert "--install-completion" in shown
+    assert "--show-completion" in shown
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_stands_in_the_readme(name: str) -> None:
+    assert f"roofml {name}" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from roofml.cli.main import run
+assert run(["--help"]) == 0
+assert run(["fit", "--help"]) == 0
+print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
+"""
+    assert python(code).stderr == "[]\n"
+
+
+def test_help_is_quick() -> None:
+    """0.15 s where nothing else runs. The issue asks for 0.5 s; the best of three, for machines that are busy."""
+
+    def once() -> float:
+        start = time.perf_counter()
+        assert "Usage" in python("from roofml.cli.main import main; main()", "--help").stdout
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(3)) < 0.5
+
+
+def test_version() -> None:
+    assert ok("--version").out == f"roofml {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nonsense",
+        "fit",
+        "fit --bogus x",
+        "fit x --train-fraction much",
+        "fit x --target vidur",
+        "replay",
+        "predict llama-2-7b-hf",
+        "doctor x --tp two",
+        "demo --seed -1",
+        "export",
+    ],
+)
+def test_bad_usage_exits_with_2_and_says_why_on_stderr(line: str) -> None:
+    result = roofml(*line.split())
+    assert result.status == 2
+    assert result.out == ""
+    assert "Usage: roofml" in result.err

@@ -1,0 +1,145 @@
+"""`roofml replay`: a run served again with a file of coefficients, and which files it refuses."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from commandline import fails, ok, roofml
+from runfolder import RunFolder, exp_config, requests
+
+from roofml.calibration.coefficients import read_coefficients
+from roofml.engine.replay import replay as library_replay
+from roofml.latency.deployment import deployment_of
+from roofml.latency.parameters import Parameters
+from roofml.traces.read import read_run
+
+
+@pytest.mark.slow
+def test_replay_compares_and_counts(folder: Path, coeffs: Path) -> None:
+    shown = ok("replay", folder, "--coeffs", coeffs).out
+    for word in ("e2e_mean", "ttft_p99", "measured", "predicted", "mean batch", "preemptions 0"):
+        assert word in shown
+    found = ok("replay", folder, "--coeffs", coeffs, "--json").document
+    assert found["schedule"]["steps"] > 1000
+    assert found["schedule"]["cached_share_of_prompts"] == 0
+    assert found["requests"] == 150
+
+
+def test_a_warm_server_is_replayed_without_a_cold_start(folder: Path, coeffs: Path) -> None:
+    fresh, warm = (
+        ok("replay", folder, "--coeffs", coeffs, flag, "--json").document["metrics"]["ttft_p99"]["predicted_us"]
+        for flag in ("--fresh", "--warm")
+    )
+    assert fresh > warm + 50_000
+
+
+def test_replay_writes_every_request(folder: Path, coeffs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "requests.csv"
+    found = ok("replay", folder, "--coeffs", coeffs, "-o", output, "--json").document
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = "request_id arrival_us ttft_us e2e_us first_step last_step cached_tokens preemptions"
+    assert list(rows[0]) == names.split()
+    assert [int(row["request_id"]) for row in rows] == list(range(150))
+    mean = sum(float(row["e2e_us"]) for row in rows) / len(rows)
+    assert mean == pytest.approx(found["metrics"]["e2e_mean"]["predicted_us"], rel=1e-9)
+    assert all(int(row["first_step"]) <= int(row["last_step"]) for row in rows)
+
+
+def test_replay_does_not_depend_on_what_was_measured(coeffs: Path, tmp_path: Path) -> None:
+    """Of two servers that were not fitted: of one that was, the pace is known, by what was measured."""
+
+    def late(seconds: int) -> Path:
+        rows = requests(150)
+        for row in rows:
+            row["last_chunk_time_us"] = int(str(row["last_chunk_time_us"])) + 1_000_000 * seconds
+        return RunFolder(rows=rows).write(tmp_path / f"late-{seconds}")
+
+    one, two = (ok("replay", late(n), "--coeffs", coeffs, "--json").document["metrics"] for n in (1, 10))
+    assert one["e2e_mean"]["predicted_us"] == two["e2e_mean"]["predicted_us"]
+    assert one["e2e_mean"]["measured_us"] < two["e2e_mean"]["measured_us"]
+
+
+def test_outside_of_what_the_fit_saw_is_a_warning(folder: Path, coeffs: Path, tmp_path: Path) -> None:
+    narrow = tmp_path / "narrow.yaml"
+    narrow.write_text(re.sub(r"batch: \[\d+, \d+\]", "batch: [1, 2]", coeffs.read_text()))
+    for line in (["replay", folder], ["evaluate", folder]):
+        result = ok(*line, "--coeffs", narrow, "--quiet")
+        assert re.search(r"^warning: .*batch 1 to \d+: the fit has seen 1 to 2", result.err, re.MULTILINE)
+    predict = ["predict", "llama-2-7b-hf", "--gpu", "H100", "--coeffs", narrow, "--decode", "500x3"]
+    assert "warning: batch 3 to 3: the fit has seen 1 to 2 (100 % of steps lie outside)" in ok(*predict).err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--gpu", "H200"], "GPU H200 is not that of .*: H100"),
+        (["--tp", "2"], "tensor parallel size 2 is not that of .*: 1"),
+        (["--model", "llama-2-70b-hf"], "model llama-2-70b-hf is not that of .*: llama-2-7b-hf"),
+    ],
+)
+@pytest.mark.parametrize("command", ["replay", "evaluate"])
+def test_coefficients_of_another_pair_are_refused(
+    folder: Path, coeffs: Path, command: str, flags: list[str], message: str
+) -> None:
+    result = roofml(command, folder, "--coeffs", coeffs, *flags, "--quiet")
+    assert (result.status, result.out) == (2, "")
+    assert re.search(message, result.err)
+
+
+@pytest.mark.parametrize("command", ["replay", "evaluate"])
+def test_a_run_that_says_another_gpu_is_refused(tmp_path: Path, coeffs: Path, command: str) -> None:
+    other = RunFolder(rows=requests(60), exp_config=exp_config() | {"gpu": "A100-SXM"}).write(tmp_path / "other")
+    result = roofml(command, other, "--coeffs", coeffs)
+    assert (result.status, result.out) == (2, "")
+    assert re.search("GPU A100-SXM is not that of .*: H100", result.err)
+
+
+OTHERS = {
+    "config_sha256": "another config.json of llama-2-7b-hf",
+    "gpu_sheet_sha256": "another datasheet of H100",
+    "kernel_tables_sha256": "another kernel tables of H100",
+}
+
+
+@pytest.mark.parametrize("digest", OTHERS)
+@pytest.mark.parametrize("command", ["replay", "evaluate", "predict"])
+def test_another_config_sheet_or_tables_of_the_same_name_are_refused(
+    folder: Path, coeffs: Path, tmp_path: Path, command: str, digest: str
+) -> None:
+    changed = tmp_path / "changed.yaml"
+    text, number = re.subn(f"{digest}: .*", f"{digest}: {'f' * 64}", coeffs.read_text())
+    assert number == 1
+    changed.write_text(text)
+    step = ["predict", "llama-2-7b-hf", "--gpu", "H100", "--decode", "700x2"]
+    line = step if command == "predict" else [command, folder]
+    said = fails(*line, "--coeffs", changed).err
+    assert said.startswith(f"roofml: {changed}: was fitted over {OTHERS[digest]} (ffffffffffff, not ")
+    assert "refit with `roofml fit`" in said
+
+
+def test_a_file_that_names_its_runs_alone_is_taken_at_its_word_and_says_so(
+    folder: Path, coeffs: Path, tmp_path: Path
+) -> None:
+    """Files of 0.1.0 have no digest of what was measured, and none of sheet and tables."""
+    older = tmp_path / "older.yaml"
+    text = re.sub(r"^  run_sha256:\n    quiet: .*\n", "", coeffs.read_text(), count=1, flags=re.MULTILINE)
+    text = re.sub(r"^physics:\n(  .*\n)+", "", text, count=1, flags=re.MULTILINE)
+    assert "_sha256" not in text.replace("config_sha256", "")
+    older.write_text(text)
+    with_name, with_digest = (ok("replay", folder, "--coeffs", path, "--json") for path in (older, coeffs))
+    assert with_name.document["metrics"] == with_digest.document["metrics"]
+    assert f"warning: quiet: its pace is that of a run of this name in {older}" in with_name.err
+    assert "its pace" not in with_digest.err
+
+
+def test_the_library_and_the_command_agree(folder: Path, coeffs: Path) -> None:
+    run = read_run(folder, gpu="H100")
+    given = read_coefficients(coeffs)
+    parameters = Parameters.of(given.values).paced(given.fit.paces[run.name])
+    direct = library_replay(run, deployment_of([run]).tables, parameters)
+    found = ok("replay", folder, "--coeffs", coeffs, "--json").document
+    assert found["metrics"]["ttft_mean"]["predicted_us"] == pytest.approx(float(direct.ttft_us.mean()))
