@@ -232,8 +232,7 @@ def _run(
     running_count, preempted_count, arrived, admitted = 0, 0, 0, 0
 
     columns = np.empty((1024, 5))
-    start = np.empty(1024, np.int64)
-    times = np.empty(1024, np.int64)
+    start, times = np.empty(1024, np.int64), np.empty(1024, np.int64)
     step = 0
     now = requests.queued_us[0] if n > 0 else limits.horizon_us + 1
 
@@ -272,7 +271,7 @@ def _run(
             if slot[r] == NOTHING:
                 break
             budget -= new
-            _extend(cache, requests, limits, r, blocks[slot[r]], new, held, keyed, stored)
+            _extend(cache, requests, limits, r, blocks, slot[r], new, held, keyed, stored)
             new_tokens[r] = new
             computed[r] += new
             index += 1
@@ -285,9 +284,8 @@ def _run(
                 r = admitted
             else:
                 break
-            hits, idle_hits = 0, 0
-            if limits.prefix_caching:
-                hits, idle_hits = _cached_prefix(cache, requests, r, requests.prompt[r] // block_size)
+            prompt_blocks = requests.prompt[r] // block_size if limits.prefix_caching else 0
+            hits, idle_hits = _cached_prefix(cache, requests, r, prompt_blocks)
             new = min(requests.prompt[r] - hits * block_size, budget)
             if (new + block_size - 1) // block_size + idle_hits > cache.free[0]:
                 break
@@ -304,7 +302,7 @@ def _run(
                     take_cached(cache, block)
                     blocks[slot[r], j] = block
                 held[r], keyed[r], stored[r] = hits, hits, hits * block_size
-                _extend(cache, requests, limits, r, blocks[slot[r]], new, held, keyed, stored)
+                _extend(cache, requests, limits, r, blocks, slot[r], new, held, keyed, stored)
             new_tokens[r] = new
             computed[r] = hits * block_size + new
             admitted_step[r] = step
@@ -350,14 +348,13 @@ def _run(
 
 @njit(cache=True)
 def _cached_prefix(cache: Any, requests: Any, r: int, blocks: int) -> tuple[int, int]:
-    """Count the leading blocks of the prompt, of `blocks`, that are in the cache, and how many of those nobody uses."""
+    """Count the leading blocks of the prompt that are in the cache, `blocks` at most, and those that nobody uses."""
     hits, idle_hits = 0, 0
     while hits < blocks:
         block = cache.block_of_key[key_of(requests.keys, r, hits)]
         if block == NOTHING:
             break
-        if cache.users[block] == 0:
-            idle_hits += 1
+        idle_hits += cache.users[block] == 0
         hits += 1
     return hits, idle_hits
 
@@ -380,15 +377,24 @@ def _fill_columns(row: Floats, requests: Any, running: Ints, new_tokens: Ints, p
 
 @njit(cache=True)
 def _extend(
-    cache: Any, requests: Any, limits: Any, r: int, blocks: Ints, new: int, held: Ints, keyed: Ints, stored: Ints
+    cache: Any,
+    requests: Any,
+    limits: Any,
+    r: int,
+    blocks: Any,
+    slot: int,
+    new: int,
+    held: Ints,
+    keyed: Ints,
+    stored: Ints,
 ) -> None:
-    """Add blocks for `new` more tokens to those of request r, and enter the full blocks of its prompt in the cache."""
+    """Add blocks for `new` tokens to those of request r, and enter the full blocks of its prompt in the cache."""
     block_size = limits.block_size
     stored[r] += new
     while held[r] * block_size < stored[r]:
-        blocks[held[r]] = take_free(cache)
+        blocks[slot, held[r]] = take_free(cache)
         held[r] += 1
     if limits.prefix_caching:
         while (keyed[r] + 1) * block_size <= min(stored[r], requests.prompt[r]):
-            remember(cache, blocks[keyed[r]], key_of(requests.keys, r, keyed[r]))
+            remember(cache, blocks[slot, keyed[r]], key_of(requests.keys, r, keyed[r]))
             keyed[r] += 1

@@ -156,15 +156,15 @@ def _differences(read: Coefficients, deployment: Deployment) -> Iterator[tuple[s
 def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Calibration:
     """The calibration of coefficients from `path`. Raises InputError for a deployment they were not fitted over."""
     command = "refit with `roofml fit`, or give what it was fitted with"
-    digests = {"config.json": (deployment.model.config_sha256, read.model.config_sha256, read.model.name)}
+    digests = {"another config.json": (deployment.model.config_sha256, read.model.config_sha256, read.model.name)}
     if read.physics is not None:
         sheet, kernels = read.physics.gpu_sheet_sha256, read.physics.kernel_tables_sha256
-        digests["datasheet"] = (deployment.gpu.sheet_sha256, sheet, read.gpu)
-        digests["kernel tables"] = (deployment.kernels_sha256, kernels, read.gpu)
+        digests["another datasheet"] = (deployment.gpu.sheet_sha256, sheet, read.gpu)
+        digests["other kernel tables"] = (deployment.kernels_sha256, kernels, read.gpu)
     for name, (ours, theirs, whose) in digests.items():
         if ours != theirs:
             raise InputError(
-                f"{path}: was fitted over another {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}"
+                f"{path}: was fitted over {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}"
             )
     identities = read.fit.run_sha256 or {}
     runs = tuple(

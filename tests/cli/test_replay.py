@@ -101,7 +101,7 @@ def test_a_run_that_says_another_gpu_is_refused(tmp_path: Path, coeffs: Path, co
 OTHERS = {
     "config_sha256": "another config.json of llama-2-7b-hf",
     "gpu_sheet_sha256": "another datasheet of H100",
-    "kernel_tables_sha256": "another kernel tables of H100",
+    "kernel_tables_sha256": "other kernel tables of H100",
 }
 
 
