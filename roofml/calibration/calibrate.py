@@ -163,9 +163,7 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         digests["other kernel tables"] = (deployment.kernels_sha256, kernels, read.gpu)
     for name, (ours, theirs, whose) in digests.items():
         if ours != theirs:
-            raise InputError(
-                f"{path}: was fitted over {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}"
-            )
+            raise InputError(f"{path}: was fitted over {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}")
     identities = read.fit.run_sha256 or {}
     runs = tuple(
         FittedRun(
