@@ -19,6 +19,8 @@ from roofml.traces.run import Run
 from roofml.traces.selection import Selection, first
 from roofml.util.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TRUE = BlisCoefficients((12000, 400, 5), (1.4, 0, 1.3, 1, 12, 2, 90, 0, 0, 1.8, 1))
 
 

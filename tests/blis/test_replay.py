@@ -18,6 +18,8 @@ from roofml.traces.run import Run
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SAME_RANDOM_TOKEN = {
     "20260218-150304-codellama-34b-tp2-general": 5083,
     "20260218-150956-codellama-34b-tp2-codegen": 4458,

@@ -20,6 +20,8 @@ from roofml.latency.parameters import NAMES
 from roofml.models.spec import config_path
 from roofml.util.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 BATCH = Batch(prefill=[(16, 560)], decode=[(700, 64)])
 OLD = Path(__file__).resolve().parents[1] / "data" / "coefficients-0.1.0" / "llama-2-7b-hf-h100-tp1.yaml"
 

@@ -34,6 +34,8 @@ from roofml.traces.selection import Selection, first
 from roofml.util.errors import InputError
 from roofml.validation.demo import GPU, MODEL, TP, known_parameters, run_demo, synthetic_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def where() -> Deployment:
@@ -100,7 +102,6 @@ def test_scaled_parameters_scale_every_step(where: Deployment, run: Run) -> None
     )
 
 
-@pytest.mark.slow
 def test_demo_recovers_what_it_says_it_can() -> None:
     """Every identified parameter inside its 95 % interval for at least 18 of 20 seeds, as the issue asks.
 
@@ -115,13 +116,11 @@ def test_demo_recovers_what_it_says_it_can() -> None:
     assert good >= 18
 
 
-@pytest.mark.slow
 def test_same_seed_same_bytes() -> None:
     once, again = run_demo(3), run_demo(3)
     assert once.calibration.to_yaml() == again.calibration.to_yaml()
 
 
-@pytest.mark.slow
 def test_the_fit_does_not_see_past_its_share(where: Deployment, run: Run) -> None:
     """Other latencies after the first 60 % change nothing."""
     late = np.arange(len(run)) >= 0.6 * len(run)
@@ -132,7 +131,6 @@ def test_the_fit_does_not_see_past_its_share(where: Deployment, run: Run) -> Non
     np.testing.assert_array_equal(seen, other)
 
 
-@pytest.mark.slow
 def test_a_cold_start_does_not_move_the_fit(where: Deployment, run: Run) -> None:
     """A dozen requests that waited for kernels to compile are outliers, not queueing."""
     cold = run.ttft_us.copy()

@@ -32,6 +32,8 @@ from roofml.traces.run import Run
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 
+pytestmark = pytest.mark.slow
+
 NOISE = Noise(decode=0.01, ttft=0.1)
 TABLES = tables("llama-2-7b-hf", 1)
 """A dense model on one GPU: no step reads experts or reduces anything."""
@@ -114,7 +116,6 @@ def test_directions_by_hand() -> None:
     assert effective_parameters(seen) == pytest.approx(0.99 + 0.6)
 
 
-@pytest.mark.slow
 def test_a_fit_never_knows_less_than_its_prior(found: Posterior) -> None:
     known = parameters(found)
     assert all(one.posterior_sd <= one.prior_sd * (1 + 1e-9) for one in known)
@@ -140,7 +141,6 @@ def test_shares_of_directions_are_the_trace(found: Posterior) -> None:
 # Profiles
 
 
-@pytest.mark.slow
 def test_a_profile_of_what_is_known_is_the_covariance(found: Posterior, problem: Problem) -> None:
     known = [one for one in parameters(found) if one.bound is None]
     best = max(known, key=lambda one: one.variance_removed)
@@ -154,7 +154,6 @@ def test_a_profile_of_what_is_known_is_the_covariance(found: Posterior, problem:
     assert profile.low < best.value < profile.high
 
 
-@pytest.mark.slow
 def test_a_profile_of_what_no_step_uses_is_the_prior(found: Posterior, problem: Problem) -> None:
     """And without the prior, anything will do."""
     (profile,) = profiles(problem, to_coordinates(found.values), ["communication"])
@@ -166,7 +165,6 @@ def test_a_profile_of_what_no_step_uses_is_the_prior(found: Posterior, problem: 
     assert (profile.data_low, profile.data_high) == (None, None)
 
 
-@pytest.mark.slow
 def test_a_bound_is_an_open_end(found: Posterior, problem: Problem) -> None:
     """No step is of 256 tokens and more, so this growth stays at its lower bound of 0."""
     (profile,) = profiles(problem, to_coordinates(found.values), ["growth_256"])
@@ -175,7 +173,6 @@ def test_a_bound_is_an_open_end(found: Posterior, problem: Problem) -> None:
     assert profile.high > 0
 
 
-@pytest.mark.slow
 def test_chi2_at_the_ends_of_a_profile(found: Posterior, problem: Problem) -> None:
     """The definition itself, by a search of its own: the least chi² with the parameter held there has risen by 3.84."""
     from scipy.optimize import least_squares
@@ -217,7 +214,6 @@ def test_chi2_at_the_ends_of_a_profile(found: Posterior, problem: Problem) -> No
 # Extra loads
 
 
-@pytest.mark.slow
 def test_unique_long_prompts_pin_the_prefill(found: Posterior) -> None:
     candidates = small_loads(PLENTY, TABLES, found.values)
     (unique,) = (load for load in candidates if load.what.startswith("unique prompts"))
@@ -250,7 +246,6 @@ def test_a_gain_is_what_a_fit_with_the_load_finds(run: Run, found: Posterior) ->
     np.testing.assert_allclose(told.sd, both.sd, rtol=0.25)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -310,7 +305,6 @@ def test_identify_says_what_is_known(folder: Path) -> None:
     assert set(document["loads"][0]["posterior_sd"]) == set(NAMES)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("two_profiles")
 def test_identify_prints_tables(folder: Path) -> None:
     said = ok("identify", folder, "--gpu", "H100", "--train-fraction", 0.6).out

@@ -12,6 +12,8 @@ import pytest
 from commandline import ok, roofml
 from runfolder import RunFolder, exp_config, header, requests
 
+pytestmark = pytest.mark.slow
+
 BOMB = "\n".join(
     ['a: &a ["x","x","x","x","x","x","x","x","x"]']
     + [f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)]
@@ -194,7 +196,6 @@ def test_json_and_quiet_refuse_alike(folder: Path, flag: list[str]) -> None:
     assert "line 7" in refused(folder.parent, "doctor", folder, *flag)
 
 
-@pytest.mark.slow
 def test_the_damage_is_what_is_refused(folder: Path) -> None:
     """Without damage the same lines succeed: no case above is refused for another reason."""
     for command in ("doctor", "fit", "evaluate"):

@@ -10,8 +10,9 @@ from commandline import ok
 from roofml.calibration.coefficients import read_coefficients
 from roofml.latency.parameters import NAMES
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_demo_needs_nothing_and_writes_its_file_here(demo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(demo_folder)
     shown = ok("demo").out

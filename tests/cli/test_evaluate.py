@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from commandline import ok, roofml, saturated_folder
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_evaluate_json_is_the_contract(folder: Path) -> None:
     found = ok("evaluate", folder, "--gpu", "H100", "--protocol", "temporal", "--json").document
     assert (found["protocol"], found["train_fraction"]) == ("temporal", 0.6)
@@ -21,7 +22,6 @@ def test_evaluate_json_is_the_contract(folder: Path) -> None:
     assert metrics <= set(found["summary"])
 
 
-@pytest.mark.slow
 def test_without_coefficients_every_figure_has_an_interval(folder: Path) -> None:
     """No trace of the model is used: physics and other models' fits, and how uncertain they are."""
     found = ok("evaluate", folder, "--gpu", "H100", "--json").document
@@ -37,7 +37,6 @@ def test_without_coefficients_every_figure_has_an_interval(folder: Path) -> None
     assert not step["calibrated"]
 
 
-@pytest.mark.slow
 def test_evaluate_with_coefficients_judges_them_as_they_are(folder: Path, coeffs: Path) -> None:
     found = ok("evaluate", folder, "--coeffs", coeffs, "--json").document
     assert (found["protocol"], found["train_fraction"], found["runs"][0]["requests"]) == ("coeffs", 0.0, 150)
@@ -47,7 +46,6 @@ def test_evaluate_with_coefficients_judges_them_as_they_are(folder: Path, coeffs
     assert replayed["metrics"] == found["runs"][0]["metrics"]
 
 
-@pytest.mark.slow
 def test_evaluate_names_its_split(folder: Path, coeffs: Path) -> None:
     shown = ok("evaluate", folder, "--gpu", "H100", "--train-fraction", 0.5).out
     assert "fitted on the first 50% of each run, judged on the rest" in shown

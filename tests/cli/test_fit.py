@@ -12,6 +12,8 @@ from runfolder import RunFolder, exp_config, header, requests
 from roofml.calibration.coefficients import read_coefficients
 from roofml.latency.parameters import NAMES
 
+pytestmark = pytest.mark.slow
+
 
 def test_fit_writes_the_same_bytes_every_time_here_and_to_stdout(folder: Path, coeffs: Path) -> None:
     again = ok("fit", folder, "--gpu", "H100", "--quiet").out
@@ -19,13 +21,11 @@ def test_fit_writes_the_same_bytes_every_time_here_and_to_stdout(folder: Path, c
     assert read_coefficients(coeffs).fit.runs == ["quiet"]
 
 
-@pytest.mark.slow
 def test_fit_is_the_same_in_another_process(folder: Path, coeffs: Path) -> None:
     code = "from roofml.cli.main import main; main()"
     assert python(code, "fit", folder, "--gpu", "H100", "--quiet").stdout == coeffs.read_text()
 
 
-@pytest.mark.slow
 def test_fit_shows_every_parameter_and_says_where_it_wrote(folder: Path, tmp_path: Path) -> None:
     shown = ok("fit", folder, "--gpu", "H100", "-o", tmp_path / "c.yaml").out
     for name in NAMES:
@@ -35,7 +35,6 @@ def test_fit_shows_every_parameter_and_says_where_it_wrote(folder: Path, tmp_pat
     assert f"written: {tmp_path / 'c.yaml'}" in shown
 
 
-@pytest.mark.slow
 def test_fit_json_holds_the_yaml_and_the_intervals(folder: Path, coeffs: Path) -> None:
     output = coeffs.with_name("for-json.yaml")
     found = ok("fit", folder, "--gpu", "H100", "-o", output, "--json").document
@@ -49,7 +48,6 @@ def test_fit_json_holds_the_yaml_and_the_intervals(folder: Path, coeffs: Path) -
     assert [run["run"] for run in found["runs"]] == ["quiet"]
 
 
-@pytest.mark.slow
 def test_fit_takes_the_first_share_of_requests(folder: Path) -> None:
     found = ok("fit", folder, "--gpu", "H100", "--train-fraction", 0.6, "--json").document
     assert found["coefficients"]["fit"]["requests"] == 90
@@ -57,7 +55,6 @@ def test_fit_takes_the_first_share_of_requests(folder: Path) -> None:
     assert found["runs"][0]["requests"] == 90, "in sample: the errors are of the requests fitted"
 
 
-@pytest.mark.slow
 def test_fit_leaves_saturated_runs_out_and_says_so(folder: Path, tmp_path: Path) -> None:
     full = saturated_folder().write(tmp_path / "full")
     result = ok("fit", folder, full, "--gpu", "H100", "--json")

@@ -13,6 +13,8 @@ from roofml.calibration.calibrate import load
 from roofml.calibration.coefficients import read_coefficients
 from roofml.traces.read import read_run
 
+pytestmark = pytest.mark.slow
+
 
 def slower(rows: list[Row], by: float) -> list[Row]:
     """The same requests on a server whose every token takes so many times as long."""

@@ -11,8 +11,9 @@ import pytest
 from commandline import ROOT, ok, python, read_yaml, roofml
 from runfolder import RunFolder, requests
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_jax_waits_for_a_fit(folder: Path, coeffs: Path) -> None:
     code = """
 import sys
@@ -99,7 +100,6 @@ def lines_of(folder: Path, coeffs: Path, demo_folder: Path) -> dict[str, list[ob
 LINES = list(lines_of(Path(), Path("coeffs"), Path()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", LINES)
 def test_json_is_one_document_and_nothing_else(folder: Path, coeffs: Path, demo_folder: Path, which: str) -> None:
     result = ok(*lines_of(folder, coeffs, demo_folder)[which], "--json")
@@ -107,7 +107,6 @@ def test_json_is_one_document_and_nothing_else(folder: Path, coeffs: Path, demo_
     assert all(line.startswith("warning: ") for line in result.err.splitlines())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("which", LINES)
 def test_quiet_says_nothing_on_stderr_but_warnings(folder: Path, coeffs: Path, demo_folder: Path, which: str) -> None:
     result = ok(*lines_of(folder, coeffs, demo_folder)[which], "--quiet")
@@ -116,7 +115,6 @@ def test_quiet_says_nothing_on_stderr_but_warnings(folder: Path, coeffs: Path, d
         assert result.out == "", "the result is the file"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["[red]x[bold] :fire:", "ünï cödé 漢字", "a'b\"c", "-- -x", "[bold"])
 def test_odd_names_of_folders_are_shown_as_they_are(tmp_path: Path, coeffs: Path, name: str) -> None:
     odd = RunFolder(rows=requests(60)).write(tmp_path / name)

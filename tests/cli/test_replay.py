@@ -16,8 +16,9 @@ from roofml.latency.deployment import deployment_of
 from roofml.latency.parameters import Parameters
 from roofml.traces.read import read_run
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_replay_compares_and_counts(folder: Path, coeffs: Path) -> None:
     shown = ok("replay", folder, "--coeffs", coeffs).out
     for word in ("e2e_mean", "ttft_p99", "measured", "predicted", "mean batch", "preemptions 0"):

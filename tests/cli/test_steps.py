@@ -16,6 +16,8 @@ from roofml.traces.doctor import clean
 from roofml.traces.read import read_raw
 from roofml.traces.server import ServerOverrides
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -26,7 +28,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, write_otlp(folder.parent / "quiet.jsonl", columns_of(schedule, 0.2))
 
 
-@pytest.mark.slow
 def test_evaluate_judges_cycle_times_without_a_fit_with_one_and_with_a_file(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from roofml.models.spec import ModelSpec, model_from_config
 from roofml.util.errors import InputError
 from roofml.util.files import data_folder
 
+pytestmark = pytest.mark.slow
+
 MODELS = sorted(path.name for path in data_folder("model_configs").iterdir() if path.is_dir())
 MISSING = object()
 MUTATIONS: tuple[Any, ...] = (

@@ -29,6 +29,8 @@ from roofml.validation.splits import lomo as lomo_folds
 from roofml.validation.splits import lowo as lowo_folds
 from roofml.validation.splits import temporal as temporal_folds
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Latencies:
@@ -232,7 +234,6 @@ WORST_BOUNDS = {"e2e_mean": 1.7, "ttft_mean": 9.0}
 """TTFT: one run at the edge of capacity, where a tenth of its requests wait a step longer than the replay has them."""
 
 
-@pytest.mark.slow
 def test_real_runs_are_the_ten_and_the_saturated_one(real: list[RunReport]) -> None:
     assert sum(not r.saturated for r in real) == 10
     assert [r.run for r in real if r.saturated] == ["20260218-160939-codellama-34b-tp2-reasoning"]
@@ -260,7 +261,6 @@ def test_a_saturated_real_run_is_predicted_by_a_fit_that_never_saw_it(real: list
     assert abs(saturated.metrics["ttft_mean"].error_pct) <= 10
 
 
-@pytest.mark.slow
 def test_a_real_model_is_predicted_by_what_others_taught(runs: list[Run]) -> None:
     """Leave one model out. The mean bounds are the project's; 80 % of 90 % intervals must hold the truth."""
     reports, _ = lomo(runs)
@@ -271,7 +271,6 @@ def test_a_real_model_is_predicted_by_what_others_taught(runs: list[Run]) -> Non
     assert overall["e2e_mean"]["inside_interval_90_pct"] >= 80
 
 
-@pytest.mark.slow
 def test_a_real_workload_is_predicted_by_a_fit_of_others(runs: list[Run]) -> None:
     """Leave one workload out. Runs of one model differ by 1 % at equal load, which this measures twice."""
     reports, _ = lowo(runs, prior_of=read_other_models().prior)

@@ -19,6 +19,8 @@ from roofml.util.errors import InputError
 from roofml.validation.evaluation import Evaluation, evaluate, replay_run
 from roofml.validation.report import METRICS, RunReport, report
 
+pytestmark = pytest.mark.slow
+
 
 def errors(e2e: float, saturated: bool = False, name: str = "run") -> RunReport:
     """A run whose E2E is predicted wrong by so many per cent."""

@@ -17,6 +17,8 @@ from roofml.traces.server import ServerOverrides
 from roofml.validation.cross_validation import lowo, temporal
 from roofml.validation.evaluation import evaluate, replay_run
 
+pytestmark = pytest.mark.slow
+
 H100 = ServerOverrides(gpu="H100")
 
 

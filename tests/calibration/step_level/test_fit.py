@@ -28,6 +28,8 @@ from roofml.util.errors import InputError
 from roofml.validation.demo import GPU, MODEL, TP, synthetic_run
 from roofml.validation.step_report import judge, predicted_us
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def where() -> Deployment:
@@ -132,7 +134,6 @@ def test_a_table_of_another_run_is_refused(steps: SampledSteps, run: Run, where:
         match(steps, replay(short, where.tables, Parameters.of(truth)).schedule)
 
 
-@pytest.mark.slow
 def test_a_fit_to_cycles_alone_recovers_step_times_and_never_looks_at_a_latency(
     where: Deployment, run: Run, schedule: Schedule, steps: SampledSteps, truth: Floats
 ) -> None:
@@ -156,7 +157,6 @@ def test_a_fit_to_cycles_alone_recovers_step_times_and_never_looks_at_a_latency(
     assert np.all(off[identified] < 3)  # a few parameters: one in a hundred seeds would not
 
 
-@pytest.mark.slow
 def test_a_joint_fit_learns_from_both_and_only_from_what_was_answered_in_time(
     where: Deployment, run: Run, steps: SampledSteps
 ) -> None:
@@ -200,7 +200,6 @@ def test_samples_that_are_not_uniform_are_found(schedule: Schedule) -> None:
 TABLES = ("20260217-202857-llama-2-70b-tp4-general", "20260218-150304-codellama-34b-tp2-general")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_real_cycle_times_are_met_without_a_fit_and_closer_with_one(shared: Path, name: str) -> None:
     """Without a fit: at most 6 % median (measured 5.2 and 2.0). On the last 40 % of the steps, after a fit to the

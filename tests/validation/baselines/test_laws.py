@@ -36,6 +36,8 @@ from roofml.validation.baselines.physics import columns_of, parts_of
 from roofml.validation.baselines.samples import sampled
 from roofml.validation.baselines.symbolic import knee, refitted, search
 
+pytestmark = pytest.mark.slow
+
 MODEL = "llama-2-7b-hf"
 NEEDS = {
     "two-regime-ridge": "sklearn",

@@ -16,6 +16,8 @@ from roofml.validation.leaderboard.board import board
 from roofml.validation.leaderboard.cells import Inputs, cell, cells, digest, elsewhere, folds_of, load
 from roofml.validation.leaderboard.page import markdown, number, picture, signed
 
+pytestmark = pytest.mark.slow
+
 OTHER = "codellama/CodeLlama-34b-Instruct-hf"
 
 

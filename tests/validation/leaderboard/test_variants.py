@@ -24,6 +24,8 @@ from roofml.validation.demo import GPU, MODEL, TP, synthetic_run
 from roofml.validation.leaderboard.variants import NINE, REQUEST, VARIANTS, FitCache, hold, learn, prior_of, seen
 from roofml.validation.splits import Fold
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def part() -> Selection:
@@ -33,7 +35,6 @@ def part() -> Selection:
     return Selection.of(run, np.arange(len(run)) < 500)
 
 
-@pytest.mark.slow
 def test_a_held_parameter_stays_where_it_is_held(part: Selection) -> None:
     fold = Fold("one", (part,), (), (part,))
     for name in ("max", "global-9"):
@@ -88,7 +89,6 @@ def test_what_a_variant_is_blind_to_is_hidden_from_it(part: Selection) -> None:
     assert seen(VARIANTS["reported-lengths"], nobody_counted).output_tokens.tolist() == run.output_tokens.tolist()
 
 
-@pytest.mark.slow
 def test_a_model_without_a_training_part_is_predicted_by_the_others(part: Selection) -> None:
     """Nothing of its own is looked at: NaN latencies in its run change nothing."""
     unknown = np.full(len(part.run), np.nan)
