@@ -5,7 +5,7 @@
 
 Which small workloads would tell more says `experiment_design`.
 
-All in the coordinates of `params`: an sd is relative for corrections, and in the parameter's unit for the others.
+All in the coordinates of `parameters`: an sd is relative for corrections, and in the parameter's unit for the others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Knowledge:
 
 
 def parameters(fit: Posterior) -> tuple[Knowledge, ...]:
-    """What a fit knows of each parameter, in the order of `params.PARAMETERS`."""
+    """What a fit knows of each parameter, in the order of `parameters.PARAMETERS`."""
     x, sd, before = to_coordinates(fit.values), fit.sd, fit.prior.sd
     correlation = fit.covariance / np.outer(sd, sd)
     np.fill_diagonal(correlation, 0.0)

@@ -2,7 +2,7 @@
 
 Models scatter around a common centre. The centre is the mean of what fits found, with the package's own prior as one
 more model; a new model scatters around it as the others do, and is as uncertain as they remained. All in the
-coordinates of `params` (logarithms of corrections).
+coordinates of `parameters` (logarithms of corrections).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODELS_IMAGINED = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """A normal distribution of the parameters' coordinates, in the order of `params.PARAMETERS`."""
+    """A normal distribution of the parameters' coordinates, in the order of `parameters.PARAMETERS`."""
 
     mean: Floats
     """(parameters,)"""
@@ -72,7 +72,7 @@ class Prior:
 
 
 PACKAGE = Prior(to_coordinates(PRIOR_VALUES), np.diag(PRIOR_SD**2), "package")
-"""What is known without any trace: kernel measurements, and how vLLM is built (`params.PARAMETERS`)."""
+"""What is known without any trace: kernel measurements, and how vLLM is built (`parameters.PARAMETERS`)."""
 
 
 @dataclass(frozen=True, eq=False)

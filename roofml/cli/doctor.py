@@ -18,7 +18,7 @@ def doctor(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Say what traces, or sampled steps, really contain: traps report, what was corrected, what could not be."""
+    """Say what traces, or sampled steps, really contain: traps found, what was corrected, what could not be."""
     from roofml.traces.read import read_runs
     from roofml.traces.steps import is_steps
     from roofml.traces.steps.sampling import sampling_reports

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Self
 
@@ -96,8 +96,6 @@ class Run(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """The run as `roofml doctor --json` prints it. Times in µs."""
-        from dataclasses import asdict
-
         return {
             "run": self.name,
             "model": self.server.model,

@@ -32,7 +32,7 @@ class Server:
     async_scheduling: bool = True
     """The next batch is formed while the current step runs (vLLM's default since 0.14)."""
     fresh: bool = True
-    """The engine had served nothing before the run (`coldstart`)."""
+    """The engine had served nothing before the run (`engine.cold_start`)."""
 
 
 @dataclass(frozen=True)

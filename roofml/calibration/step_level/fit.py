@@ -119,7 +119,7 @@ def ahead_of(run: Run) -> int:
 
 
 def made_of(data: StepData, run: Run, schedule: Schedule | None, cycle_times: Cycles) -> CycleSteps:
-    """The steps of the cycles `cycle_times` in a table. Without a `schedule`, contexts that need none."""
+    """The steps that the cycle times of a table are made of. Without a `schedule`, contexts that need none."""
     means: MeanContexts = contexts(data.table, data.source, run, schedule, ahead_of(run))
     return cycle_steps(data.table, cycle_times, means, run.server.max_num_batched_tokens)
 
