@@ -20,7 +20,7 @@ from roofml.engine.replay import replay as serve
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
 from roofml.latency.parameters import Parameters
 from roofml.traces.run import Run, told_apart
-from roofml.traces.selection import Selection, first, trainable
+from roofml.traces.selection import Selection, first, groups, trainable
 from roofml.util.errors import InputError
 
 
@@ -133,10 +133,11 @@ def load_for_runs(path: Path, runs: Sequence[Run]) -> tuple[Calibration, list[Ru
     """
     read = read_coefficients(path)
     runs = [run.on(read.gpu) for run in runs]
-    for run in runs:
-        for what, ours, theirs in _differences(read, deployment_of([run])):
-            raise InputError(f"{run.name}: {what} {ours} is not that of {path}: {theirs}")
-    return calibration_of(read, path, deployment_of(runs)), runs
+    deployments = [(group, deployment_of(group)) for group in groups(runs)]
+    for group, deployment in deployments:
+        for what, ours, theirs in _differences(read, deployment):
+            raise InputError(f"{group[0].name}: {what} {ours} is not that of {path}: {theirs}")
+    return calibration_of(read, path, deployments[0][1] if len(deployments) == 1 else deployment_of(runs)), runs
 
 
 def _differences(read: Coefficients, deployment: Deployment) -> Iterator[tuple[str, str, str]]:

@@ -50,11 +50,11 @@ def evaluate(
         read_coefficients(coeffs)  # what is wrong with it is said before runs are read
     read = read_runs(runs, overrides)
     sampled = step_data(steps, read)
-    plan.check(read, coeffs)
+    given = plan.check(read, coeffs)
     warn_of(read)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=max(1, plan.folds(read)))
-        evaluation = plan.evaluate(read, coeffs, sampled, lambda name: shown.update(task, description=name, advance=1))
+        evaluation = plan.evaluate(read, given, sampled, lambda name: shown.update(task, description=name, advance=1))
     for text in evaluation.warnings:
         warn(text)
     if not evaluation.converged:

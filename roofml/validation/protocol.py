@@ -38,20 +38,24 @@ class Plan:
         """Whether cycle times of sampled steps can be judged as well."""
         return not self.as_blis and self.protocol not in ("lomo", "lowo")
 
-    def check(self, runs: Sequence[Run], coeffs: Path | None) -> None:
-        """Say whatever is wrong with the last group before the first is fitted. Raises InputError."""
+    def check(self, runs: Sequence[Run], coeffs: Path | None) -> Calibration | None:
+        """Say whatever is wrong with the last group before the first is fitted, and load what is given.
+
+        Raises InputError.
+        """
         if coeffs is not None:
             calibration, runs = load_for_runs(coeffs, runs)
             if self.as_blis and calibration.blis is None:
                 raise InputError(f"{coeffs}: blis: missing; fit with --target blis")
             for run in runs:
                 Selection.between(run, self.fraction)
-            return
+            return calibration
         for group in groups(runs):
             deployment_of(group)
             for run in group:
                 Selection.between(run, 0.0 if run.saturated and self.protocol == "temporal" else self.fraction)
         self.folds(runs)
+        return None
 
     def folds(self, runs: Sequence[Run]) -> int:
         """How many fits or replays it takes. Raises InputError where the runs do not allow the protocol."""
@@ -62,17 +66,17 @@ class Plan:
         return len((splits.lomo if self.protocol == "lomo" else splits.lowo)(runs))
 
     def evaluate(
-        self, runs: Sequence[Run], coeffs: Path | None, steps: Sequence[StepData], on_fold: Callable[[str], None]
+        self, runs: Sequence[Run], given: Calibration | None, steps: Sequence[StepData], on_fold: Callable[[str], None]
     ) -> Evaluation:
-        """Do it. `on_fold` is called with what is left out, before each fold."""
-        if coeffs is not None:
-            calibration, runs = load_for_runs(coeffs, runs)
+        """Do it, with what `check` loaded. `on_fold` is called with what is left out, before each fold."""
+        if given is not None:
             if not self.as_blis:
-                return evaluate(calibration, runs, after=self.fraction, steps=steps)
-            assert calibration.blis is not None
-            coefficients = as_blis.coefficients_in(calibration.blis, str(coeffs))
-            reports = [as_blis.judge(run, coefficients, self.fraction) for run in runs]
-            return Evaluation(GIVEN, self.fraction, self._caption(coeffs), reports)
+                return evaluate(given, runs, after=self.fraction, steps=steps)
+            assert given.blis is not None
+            coefficients = as_blis.coefficients_in(given.blis, str(given.path))
+            on_gpu = [run.on(given.deployment.gpu.name) for run in runs]
+            reports = [as_blis.judge(run, coefficients, self.fraction) for run in on_gpu]
+            return Evaluation(GIVEN, self.fraction, self._caption(given.path), reports)
         others, fits = read_other_models(), list[Calibration]()
         if self.as_blis:
             reports = as_blis.temporal(runs, self.fraction, on_fold)
