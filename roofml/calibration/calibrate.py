@@ -15,6 +15,7 @@ from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.fit import StepData, fit_steps
+from roofml.engine.latency_model import Kind, judged_us
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
@@ -22,6 +23,8 @@ from roofml.latency.parameters import Parameters
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection, first, groups, trainable
 from roofml.util.errors import InputError
+
+KINDS: tuple[Kind, ...] = ("e2e", "ttft", "tpot")
 
 
 def physics(model: str, gpu: str, tp: int = 1, *, budget: int = BUDGET, prior: Prior | None = None) -> Calibration:
@@ -87,22 +90,13 @@ def calibrated(
 
 def mean_errors_pct(judged: Selection, served: Replay) -> dict[str, float]:
     """100·(predicted/measured - 1) of mean E2E, TTFT and TPOT over the selected requests; without what is 0."""
-    run, chosen = judged.run, judged.requests
-    several = chosen & (run.output_tokens > 1)
-    gaps = np.maximum(run.output_tokens - 1, 1)
-    pairs = {
-        "e2e_mean": (run.e2e_us[chosen], served.e2e_us[chosen]),
-        "ttft_mean": (run.ttft_us[chosen], served.ttft_us[chosen]),
-        "tpot_mean": (
-            ((run.e2e_us - run.ttft_us) / gaps)[several],
-            ((served.e2e_us - served.ttft_us) / gaps)[several],
-        ),
-    }
-    return {
-        name: 100 * (float(np.mean(predicted)) / float(np.mean(measured)) - 1)
-        for name, (measured, predicted) in pairs.items()
-        if len(measured) and np.mean(measured) > 0
-    }
+    errors: dict[str, float] = {}
+    for kind in KINDS:
+        measured = judged_us(judged, judged.run, kind)
+        if len(measured) and np.mean(measured) > 0:
+            predicted = float(np.mean(judged_us(judged, served, kind)))
+            errors[f"{kind}_mean"] = 100 * (predicted / float(np.mean(measured)) - 1)
+    return errors
 
 
 def load(path: str | Path, *, model: str | None = None, gpu: str | None = None) -> Calibration:

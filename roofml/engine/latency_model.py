@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
 
 from roofml.engine.step_time import StepTimes
 from roofml.traces.run import Run
+from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 
 
@@ -33,3 +36,18 @@ class LatencyModel(Protocol):
     def step_times(self, run: Run) -> StepTimes:
         """How long steps take on the server of `run`."""
         ...
+
+
+Kind = Literal["e2e", "ttft", "tpot"]
+
+
+def judged_us(judged: Selection, latencies: Latencies, kind: Kind) -> Floats:
+    """E2E, TTFT or TPOT of the selected requests, µs, (requests,); TPOT has those of two or more tokens alone.
+
+    TPOT is the mean time of an output token after the first: (E2E - TTFT) / (tokens - 1).
+    """
+    tokens, chosen = judged.run.output_tokens, judged.requests
+    if kind == "tpot":
+        tpot = (latencies.e2e_us - latencies.ttft_us) / np.maximum(tokens - 1, 1)
+        return tpot[chosen & (tokens > 1)]
+    return (latencies.e2e_us if kind == "e2e" else latencies.ttft_us)[chosen]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from roofml.calibration.prediction import Prediction
-from roofml.engine.latency_model import Latencies
+from roofml.engine.latency_model import Kind, Latencies, judged_us
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 
@@ -90,24 +90,19 @@ def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] =
 
     With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval.
     """
-    run, chosen = judged.run, judged.requests
-
-    def latency(of: Latencies, kind: str) -> Floats:
-        if kind == "tpot":
-            tpot = (of.e2e_us - of.ttft_us) / np.maximum(run.output_tokens - 1, 1)
-            return tpot[chosen & (run.output_tokens > 1)]
-        return (of.e2e_us if kind == "e2e" else of.ttft_us)[chosen]
-
+    run = judged.run
     metrics: dict[str, Metric] = {}
     for name in METRICS:
-        kind, statistic = name.split("_")
+        kind, statistic = cast("tuple[Kind, str]", name.split("_"))
         of: Callable[[Floats], Any] = np.mean if statistic == "mean" else _p99
-        truth = latency(run, kind)
+        truth = judged_us(judged, run, kind)
         if len(truth) == 0 or of(truth) <= 0:
             continue  # TPOT is 0 where answers came in one piece: nothing to compare with
-        drawn = [float(of(latency(draw, kind))) for draw in draws]
-        metrics[name] = Metric(float(of(truth)), Prediction.of_draws(float(of(latency(predicted, kind))), drawn))
-    measured, simulated = latency(run, "e2e"), latency(predicted, "e2e")
+        drawn = [float(of(judged_us(judged, draw, kind))) for draw in draws]
+        metrics[name] = Metric(
+            float(of(truth)), Prediction.of_draws(float(of(judged_us(judged, predicted, kind))), drawn)
+        )
+    measured, simulated = judged_us(judged, run, "e2e"), judged_us(judged, predicted, "e2e")
     return RunReport(
         run=run.name,
         model=run.server.model,
