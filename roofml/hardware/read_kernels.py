@@ -146,9 +146,9 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
     return read_efficiency(tables_folder(gpu), gpu)
 
 
-def tables_sha256(gpu: Gpu) -> str:
-    """Digest of the kernel tables of `gpu`: names and content, independent of line ends."""
+def tables_sha256(folder: Path) -> str:
+    """Digest of the kernel tables in `folder`: names and content, independent of line ends."""
     parts: list[str] = []
-    for path in sorted(tables_folder(gpu).glob("*.csv")):
+    for path in sorted(folder.glob("*.csv")):
         parts += [path.name, "\n".join(path.read_text("utf-8").splitlines())]
     return digest(*parts)

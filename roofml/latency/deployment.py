@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.read_kernels import load_efficiency, tables_sha256
+from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
 from roofml.latency.components import ComponentTables, component_sd, component_tables
 from roofml.models.spec import ModelSpec, load_model
 from roofml.traces.run import Run
@@ -73,7 +73,8 @@ def deploy(model: str, gpu: str, tp: int, budget: int = BUDGET) -> Deployment:
     InputError for what is not there or cannot be split over `tp` GPUs.
     """
     spec, device = load_model(model), load_gpu(gpu)
-    efficiency = load_efficiency(device)
+    folder = tables_folder(device)
+    efficiency = read_efficiency(folder, device)
     return Deployment(
         model=spec,
         gpu=device,
@@ -82,7 +83,7 @@ def deploy(model: str, gpu: str, tp: int, budget: int = BUDGET) -> Deployment:
         tables=component_tables(spec, device, tp, budget, efficiency),
         table_sd=component_sd(spec, device, tp, efficiency),
         hf_repo=model,
-        kernels_sha256=tables_sha256(device),
+        kernels_sha256=tables_sha256(folder),
     )
 
 

@@ -93,7 +93,15 @@ class ReplayedRun(Shown):
     run: Run
     predicted: Replay
     report: RunReport
-    warnings: Sequence[str]
+    trusted: Sequence[str]
+    """What was taken on trust, in sentences that name the run."""
+    outside: Sequence[str]
+    """Where its steps leave what a fit has seen."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Both, for a reader who knows which run it is."""
+        return [*self.trusted, *self.outside]
 
     @property
     def facts(self) -> Mapping[str, float]:
@@ -151,9 +159,9 @@ def replay_run(calibration: Calibration, judged: Selection, progress: Any = None
     """Serve a run again, and judge the selected requests; with intervals where nothing was fitted."""
     run = judged.run
     predicted = calibration.replay(run, progress)
+    judged_run = report(judged, predicted, calibration.replays(run))
     outside = calibration.outside(predicted.schedule.steps)
-    warnings = [*calibration.warnings_for(run), *outside]
-    return ReplayedRun(run, predicted, report(judged, predicted, calibration.replays(run)), warnings)
+    return ReplayedRun(run, predicted, judged_run, calibration.warnings_for(run), outside)
 
 
 def evaluate(
@@ -184,8 +192,8 @@ def evaluate(
         runs=[served.report for served in replayed],
         cycles=[judge_cycles(data, runs[data.run], calibration, after) for data in steps],
         warnings=[
-            text if text.startswith(f"{served.run.name}: ") else f"{served.run.name}: {text}"
+            text
             for served in replayed
-            for text in served.warnings
+            for text in (*served.trusted, *(f"{served.run.name}: {step}" for step in served.outside))
         ],
     )
