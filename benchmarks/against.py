@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from made_up import BUDGET, GPU, MODEL, TP, made_up_run
 
 UNITS = {"replay": "s", "fit": "s", "help": "s", "memory": "MiB"}
 HERE = Path(__file__).resolve().parents[1]
-MODEL, GPU, TP, BUDGET = "codellama/CodeLlama-34b-Instruct-hf", "H100", 2, 2048
 FITTED = 1000
 NOISE = 0.02
 REPLAYS = 3
@@ -94,36 +94,6 @@ def checkout() -> Checkout:
         return of_0_1_0()
 
 
-def made_up_run(layout: Checkout, requests: int) -> Any:
-    """Poisson arrivals, the first third at 10 a second, the rest at 25; 100 prompts in turn."""
-    rng = np.random.default_rng(0)
-    rate = np.where(np.arange(requests) < requests // 3, 10.0, 25.0)
-    prompt = np.clip(np.rint(rng.normal(575, 10, 100)), 1, None).astype(np.int64)
-    group = np.arange(requests) % 100
-    return layout.run_type(
-        name="made up",
-        server=layout.server_type(
-            model=MODEL,
-            tensor_parallel=TP,
-            max_num_seqs=128,
-            max_num_batched_tokens=BUDGET,
-            block_size=16,
-            num_gpu_blocks=26_602,
-            max_model_len=4096,
-            gpu=GPU,
-        ),
-        request_id=np.arange(requests),
-        arrival_us=np.cumsum(rng.exponential(1e6 / rate)),
-        prompt_tokens=prompt[group],
-        output_tokens=np.full(requests, 247, np.int64),
-        prefix_group=group,
-        prefix_tokens=prompt[group],
-        ttft_us=np.full(requests, np.nan),
-        e2e_us=np.full(requests, np.nan),
-        ok=np.ones(requests, np.bool_),
-    )
-
-
 def seconds(job: Callable[[], object]) -> float:
     """How long it takes."""
     start = time.perf_counter()
@@ -137,8 +107,8 @@ def measure(requests: int) -> dict[str, Any]:
     The same numbers come out of both only as far as their physics is the same.
     """
     layout = checkout()
-    run = made_up_run(layout, requests)
-    small = made_up_run(layout, min(FITTED, requests))
+    run = made_up_run(layout.run_type, layout.server_type, requests)
+    small = made_up_run(layout.run_type, layout.server_type, min(FITTED, requests))
     served = layout.replay(small)
     noise = np.random.default_rng(1).normal(1.0, NOISE, len(served.e2e_us))
     small = replace(small, ttft_us=served.ttft_us * noise, e2e_us=served.e2e_us * noise)

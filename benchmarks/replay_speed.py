@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from made_up import BUDGET, GPU, MODEL, TP, made_up_run
 
 from roofml.engine.replay import replay
 from roofml.hardware.gpu import load_gpu
@@ -30,40 +31,6 @@ from roofml.traces.server import Server
 BLIS_SECONDS = 14.6
 """BLIS's replay of codellama-34b general, 16,800 requests."""
 BLIS_REQUESTS = 16_800
-OUTPUT_TOKENS = 247
-PROMPTS = 100
-MODEL, GPU, TP, BUDGET = "codellama/CodeLlama-34b-Instruct-hf", "H100", 2, 2048
-
-
-def made_up_run(requests: int) -> Run:
-    """Poisson arrivals, the first third at 10 a second, the rest at 25; prompts in turn, as the real generator does."""
-    rng = np.random.default_rng(0)
-    rate = np.where(np.arange(requests) < requests // 3, 10.0, 25.0)
-    prompt = np.clip(np.rint(rng.normal(575, 10, PROMPTS)), 1, None).astype(np.int64)
-    group = np.arange(requests) % PROMPTS
-    unknown = np.full(requests, np.nan)
-    return Run(
-        name="made up",
-        server=Server(
-            model=MODEL,
-            tensor_parallel=TP,
-            max_num_seqs=128,
-            max_num_batched_tokens=BUDGET,
-            block_size=16,
-            num_gpu_blocks=26_602,
-            max_model_len=4096,
-            gpu=GPU,
-        ),
-        request_id=np.arange(requests),
-        arrival_us=np.cumsum(rng.exponential(1e6 / rate)),
-        prompt_tokens=prompt[group],
-        output_tokens=np.full(requests, OUTPUT_TOKENS, np.int64),
-        prefix_group=group,
-        prefix_tokens=prompt[group],
-        ttft_us=unknown,
-        e2e_us=unknown,
-        ok=np.ones(requests, np.bool_),
-    )
 
 
 def mixed_batches(steps: int) -> StepSums:
@@ -97,7 +64,7 @@ def main() -> None:
     gpu = load_gpu(GPU)
     tables = component_tables(load_model(MODEL), gpu, TP, BUDGET, load_efficiency(gpu))
     parameters = Parameters.of(PRIOR_VALUES)
-    run = made_up_run(options.requests)
+    run = made_up_run(Run, Server, options.requests)
     schedule = replay(run, tables, parameters).schedule
     steps = schedule.steps.length
     seconds = fastest(lambda: replay(run, tables, parameters), options.repeats)
