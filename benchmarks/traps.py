@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.traces.selection import Selection
 from roofml.traces.steps.cycles import cycles
 from roofml.traces.steps.table import SampledSteps
+from roofml.util.arrays import Floats
 from roofml.validation.leaderboard.cells import Inputs, folds_of, load
 from roofml.validation.leaderboard.predictors import PREDICTORS
-from roofml.validation.leaderboard.variants import FitCache, Variant, seen
+from roofml.validation.leaderboard.variants import FitCache, Variant, as_seen, seen
 from roofml.validation.report import report
 
 BASELINES = ("blackbox", "direct-calibration", "boosted-trees", "two-regime-ridge")
@@ -33,16 +34,11 @@ VIEWS = {
 METRICS = {"E2E": "e2e_mean", "TPOT": "tpot_mean", "TTFT": "ttft_mean"}
 
 
-def altered(view: Variant, part: Selection) -> Selection:
-    """The same requests of the run as the view takes it."""
-    return Selection(seen(view, part.run), part.requests)
-
-
 def errors(inputs: Inputs, name: str, view: Variant, protocol: str) -> list[float]:
     """Mean absolute errors of mean E2E, TPOT (by the tokens that were made) and TTFT over the normal runs, %."""
     found: list[list[float]] = []
     for fold in folds_of(protocol, load(inputs).runs):
-        ours = replace(fold, train=tuple(altered(view, part) for part in fold.train))
+        ours = replace(fold, train=as_seen(view, fold.train))
         learned = PREDICTORS[name].learn(ours, [], FitCache(), 0)
         for part in fold.test:
             if not part.run.saturated:
@@ -68,10 +64,11 @@ def of_durations(steps: SampledSteps) -> list[str]:
     ):
         columns = np.column_stack((np.ones(len(at)), steps.prefill_tokens[at], steps.decode_requests[at]))
         first = at < 0.6 * len(steps)
-        betas, _ = nnls(columns[first] / target[first, None], np.ones(int(first.sum())))
+        ones = np.ones(int(first.sum()))
+        betas, _ = cast("tuple[Floats, float]", nnls(columns[first] / target[first, None], ones))
         trees = XGBRegressor(n_estimators=200, max_depth=4, learning_rate=0.1, n_jobs=1)
         trees.fit(columns[first], np.log(target[first]))
-        guesses = columns[~first] @ betas, np.exp(trees.predict(columns[~first]))
+        guesses: tuple[Floats, Floats] = columns[~first] @ betas, np.exp(trees.predict(columns[~first]))
         errors = " | ".join(f"{100 * np.mean(np.abs(guess / target[~first] - 1)):.3g} %" for guess in guesses)
         rows.append(f"| {Path(steps.name).stem} | {what} | {np.median(target) / 1e3:.3g} ms | {errors} |")
     return rows

@@ -141,8 +141,8 @@ def learn(variant: Variant, fold: Fold, elsewhere: Sequence[Selection], cache: F
 
     If the fold has no training part of the model, the other models predict it.
     """
-    fold = replace(fold, train=_as_seen(variant, fold.train), test=_as_seen(variant, fold.test))
-    elsewhere = _as_seen(variant, elsewhere)
+    fold = replace(fold, train=as_seen(variant, fold.train), test=as_seen(variant, fold.test))
+    elsewhere = as_seen(variant, elsewhere)
     deployment = deployment_for(variant, [selection.run for selection in fold.test])
     name = fold.test[0].run.server.model
     own = [selection for selection in fold.train if selection.run.server.model == name]
@@ -213,7 +213,8 @@ def seen(variant: Variant, run: Run) -> Run:
     return run
 
 
-def _as_seen(variant: Variant, selections: Sequence[Selection]) -> tuple[Selection, ...]:
+def as_seen(variant: Variant, selections: Sequence[Selection]) -> tuple[Selection, ...]:
+    """The same requests of each run as a variant takes it."""
     return tuple(Selection(seen(variant, selection.run), selection.requests) for selection in selections)
 
 
