@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ.pop("COLUMNS", None)  # test workers have it, and what is printed would be as narrow as their terminal
+
 settings.register_profile("roofml", deadline=None)  # the first example may compile, and cores are shared
 settings.load_profile("ci" if os.environ.get("CI") else "roofml")
 

@@ -12,6 +12,7 @@ from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, progress, show
 from roofml.util.display import Table
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_file_name, for_terminal
 
 app = typer.Typer(help="Kernel efficiencies: import measurements, or measure this GPU.", no_args_is_help=True)
 
@@ -40,7 +41,7 @@ def import_(
     """Derive a GPU's tables from the PyPI package aiconfigurator-core, or from measurements of one's own."""
     from roofml.hardware.gpu import load_gpu
     from roofml.microbench.importer import import_folder, import_package, package_data, package_versions, write_tables
-    from roofml.util.files import data_folder
+    from roofml.util.package_data import data_folder
 
     sheet = load_gpu(gpu)
     if listing:
@@ -53,20 +54,22 @@ def import_(
         return
     if folder is not None and engine is not None:
         raise InputError("--from and --engine: expected one of them; a folder holds one engine's measurements")
+    for option, text in (("--source", source), ("--licence", licence), ("--date", date)):
+        _check_plain(option, text)
     day = date or _today()
     measured, about = (
         import_package(sheet, engine)
         if folder is None
         else import_folder(folder, source or folder.resolve().name, licence)
     )
-    folder_of_tables = data_folder("bench_data") / sheet.name.lower() if output is None else output
+    folder_of_tables = data_folder("bench_data") / for_file_name(sheet.name) if output is None else output
     rows_of = write_tables(measured, sheet, {**about, "date": day}, folder_of_tables)
     if as_json:
         print_json({"gpu": sheet.name, **about, "date": day, "folder": str(folder_of_tables), "rows": rows_of})
     elif not quiet:
         title = f"{sheet.name}: {', '.join(about.values())}"
         show([Table(title, ["table", "rows"], [[name, str(rows)] for name, rows in rows_of.items()])])
-        OUT.print(f"written: {folder_of_tables}", markup=False)
+        OUT.print(for_terminal(f"written: {folder_of_tables}"), markup=False)
 
 
 @app.command("measure", epilog="Example: roofml bench measure codellama-34b-instruct-hf --gpu H100 --tp 2 -o kernels")
@@ -85,13 +88,17 @@ def measure(
     from roofml.hardware.gpu import load_gpu
     from roofml.microbench.campaign import run_campaign
     from roofml.models.spec import load_model
-    from roofml.util.files import check_writable
+    from roofml.util.reading import is_folder
+    from roofml.util.writing import check_writable
 
     if device not in {"cuda", "cpu"}:
         raise InputError(f"--device {device!r}: expected cuda or cpu")
     if device == "cuda" and gpu is None:
         raise InputError("--gpu: expected the name of this machine's GPU, with whose datasheet times are compared")
-    check_writable(output)
+    _check_plain("--date", date)
+    if not seconds < float("inf"):
+        raise InputError(f"--seconds {seconds:g}: expected a number of seconds")
+    check_writable(output / "gemm.csv" if is_folder(output) else output)
     spec = load_model(model)
     sheet = None if gpu is None else load_gpu(gpu)
     with progress(quiet or as_json) as shown:
@@ -111,7 +118,13 @@ def measure(
         show(campaign)
         if not campaign.complete:
             OUT.print("the time was up before every shape was measured: --seconds gives it more")
-        OUT.print(f"written: {output}", markup=False)
+        OUT.print(for_terminal(f"written: {output}"), markup=False)
+
+
+def _check_plain(option: str, text: str | None) -> None:
+    """Raise InputError for a text that would not stay on its line of a table's head."""
+    if text is not None and not text.isprintable():
+        raise InputError(f"{option}: {text[:80]!r}: expected one line without control characters")
 
 
 def _today() -> str:

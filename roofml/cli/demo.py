@@ -20,7 +20,7 @@ def demo(
     quiet: o.Quiet = False,
 ) -> None:
     """Make a run from known parameters, fit it, and compare known with recovered. Needs no file and no network."""
-    from roofml.util.files import check_writable
+    from roofml.util.writing import check_writable
     from roofml.validation.demo import run_demo
 
     check_writable(output)

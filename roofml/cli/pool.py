@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_json, progress, show, warn_of
+from roofml.cli.console import OUT, print_json, progress, show, warn_of, working
 
 
 def pool(
@@ -22,11 +22,13 @@ def pool(
     from roofml.calibration.pooling import deployments_to_pool, fit_models
     from roofml.traces.read import read_runs
     from roofml.traces.server import ServerOverrides
-    from roofml.util.files import check_writable
+    from roofml.util.writing import check_writable
 
     check_writable(output)
-    read = read_runs(runs, ServerOverrides(gpu=gpu))
-    deployments = deployments_to_pool(read)
+    with working(quiet or as_json, "reading"):
+        read = read_runs(runs, ServerOverrides(gpu=gpu))
+        deployments = deployments_to_pool(read)
+    check_writable(output)  # it must not be among what was read
     warn_of(read)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("fitting", total=len(deployments))

@@ -11,9 +11,11 @@ from roofml.traces.load import Load, is_saturated, load_findings, measure_load
 from roofml.traces.raw import RawRun
 from roofml.traces.repeated_prompts import shared_prompts
 from roofml.traces.run import Run
+from roofml.traces.time_unit import time_unit
 from roofml.traces.token_counts import FEWEST, output_counts, prompt_counts
 from roofml.util.arrays import Bools, Ints
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_line
 
 FIRST = 10
 """Number of first requests, of which a freshly started server keeps at least one waiting."""
@@ -32,7 +34,7 @@ def clean(raw: RawRun) -> Run:
     findings = [*raw.findings, *prompt_findings, *sharing_findings, *output_findings]
     ok: Bools = raw.measured & prompt_known & output_known
     if not ok.any():
-        raise InputError(f"{raw.name}: no request is left to measure after warm-up and failures")
+        raise InputError(f"{for_line(raw.name)}: no request is left to measure after warm-up and failures")
     whole = Run(
         name=raw.name,
         server=raw.server,
@@ -49,6 +51,7 @@ def clean(raw: RawRun) -> Run:
         source=raw.source,
         identity=raw.identity,
     )
+    findings += time_unit(whole)
     findings += _impossible(raw, whole)
     load = measure_load(raw, whole)
     saturated = is_saturated(load, len(raw))
@@ -60,7 +63,7 @@ def clean(raw: RawRun) -> Run:
     findings += _chunks(raw, whole)
     findings += [] if saturated else _next_experiment(whole, load)
     # A request that never had a chunk never ran: the server refused it, or the client gave it up while it waited.
-    run = whole.take(np.isfinite(raw.e2e_us))
+    run = whole.take(np.isfinite(raw.e2e_us) | ~raw.timed)
     order = ("error", "warning", "corrected", "info")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return replace(run, findings=tuple(findings), saturated=saturated)

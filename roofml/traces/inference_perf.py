@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from roofml.traces.limits import MOST_PROMPTS, MOST_TOKENS
 from roofml.traces.raw import Generator
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 from roofml.util.yaml_io import read_mapping
 
 
@@ -21,10 +23,10 @@ def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
     server = _mapping(path, settings, "server")
     ignore_eos: object = server.get("ignore_eos")
     if ignore_eos is not None and not isinstance(ignore_eos, bool):
-        raise InputError(f"{path}: server.ignore_eos: {ignore_eos!r}, expected true or false")
+        raise InputError(f"{path}: server.ignore_eos: {shown(ignore_eos)}, expected true or false")
     model: object = server.get("model_name")
     if model is not None and not isinstance(model, str):
-        raise InputError(f"{path}: server.model_name: {model!r}, expected a name")
+        raise InputError(f"{path}: server.model_name: {shown(model)}, expected a name")
     prompts = per_group = system = output = None
     if data.get("type") == "shared_prefix":
         shared = _mapping(path, data, "shared_prefix", "data.")
@@ -33,6 +35,9 @@ def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
         system = _count(path, shared, "system_prompt_len", "data.shared_prefix.", least=0)
         output = _count(path, shared, "output_len", "data.shared_prefix.")
         prompts = groups * per_group if groups is not None and per_group is not None else None
+        if prompts is not None and prompts > MOST_PROMPTS:
+            product = f"data.shared_prefix: num_groups x num_prompts_per_group is {prompts}"
+            raise InputError(f"{path}: {product}, expected at most {MOST_PROMPTS}")
     else:
         lengths = _mapping(path, data, "output_distribution", "data.")
         least = _count(path, lengths, "min", "data.output_distribution.", least=0)
@@ -46,7 +51,7 @@ def _mapping(path: Path, parent: dict[str, Any], key: str, prefix: str = "") -> 
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{path}: {prefix}{key}: {value!r}, expected a mapping")
+        raise InputError(f"{path}: {prefix}{key}: {shown(value)}, expected a mapping")
     return cast("dict[str, Any]", value)
 
 
@@ -54,6 +59,9 @@ def _count(path: Path, parent: dict[str, Any], key: str, prefix: str, least: int
     value: object = parent.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{path}: {prefix}{key}: {value!r}, expected a whole number of at least {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_TOKENS:
+        expected = f"a whole number of at least {least}"
+        if isinstance(value, int) and value > MOST_TOKENS:
+            expected = f"at most {MOST_TOKENS}"
+        raise InputError(f"{path}: {prefix}{key}: {shown(value)}, expected {expected}")
     return value

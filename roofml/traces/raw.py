@@ -57,6 +57,8 @@ class RawRun:
     """Last chunk minus send, µs; NaN where no chunk came."""
     ok: Bools
     """The request succeeded."""
+    timed: Bools
+    """False for a successful request whose times cannot be (`request_times`): it loads the server, and has no times."""
     streamed: Bools
     """Chunks came as they were generated. Without streaming the first chunk is the last, and TTFT was not measured."""
     warm_up: Bools
@@ -74,7 +76,7 @@ class RawRun:
     @property
     def measured(self) -> Bools:
         """Requests with both times measured, not counting warm-up."""
-        return self.ok & self.streamed & ~self.warm_up
+        return self.ok & self.timed & self.streamed & ~self.warm_up
 
     @property
     def identity(self) -> str:

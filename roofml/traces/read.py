@@ -17,6 +17,8 @@ from roofml.traces.raw import RawRun
 from roofml.traces.run import Run, told_apart
 from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_line
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, is_there, open_file
 
 
 class Reader(NamedTuple):
@@ -40,11 +42,13 @@ def read_raw(path: Path, overrides: ServerOverrides = NO_OVERRIDES) -> RawRun:
     Raises InputError, one line naming file and line or field, if nothing is there, no format fits or the content
     cannot be a run.
     """
-    if not path.exists():
+    if not is_there(path):
         raise InputError(f"{path}: no such file or folder")
     for reader in READERS.values():
         if reader.detect(path):
             return reader.read(path, overrides)
+    if not is_folder(path):
+        open_file(path, MOST_BYTES_OF_A_TABLE).close()  # says it if it is no file at all
     expected = "a folder with trace.yaml and trace.csv, or a trace file"
     raise InputError(f"{path}: not a run; expected {expected} (formats: {', '.join(READERS)})")
 
@@ -72,6 +76,7 @@ def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NO_OVERRIDES, 
     runs: list[Run] = []
     recordings: dict[Path | str, Path] = {}  # by resolved path and by identity
     for path in paths:
+        is_folder(path)  # refuses a name that cannot be looked up: too long, links in a circle
         resolved = path.resolve()
         if resolved in recordings:
             raise InputError(f"{path}: given twice")
@@ -87,6 +92,6 @@ def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NO_OVERRIDES, 
 
 
 def _copy_of(path: Path) -> Finding:
-    summary = f"This is the same recording as {path}, measured number by number."
+    summary = f"This is the same recording as {for_line(str(path))}, measured number by number."
     advice = "A fit counts its requests twice: leave one of the two out."
     return Finding("same-recording", "warning", summary, {"other": str(path)}, advice)

@@ -100,8 +100,12 @@ def _align(prompt_tokens: Ints, place: Ints, period: int) -> Cycle:
 def _modes(prompt_tokens: Ints, slot: Ints, period: int) -> Ints:
     """Most frequent length of each slot; 0 for a slot no request fell into."""
     lengths, code = np.unique(prompt_tokens, return_inverse=True)
-    counts = np.bincount(slot * len(lengths) + code, minlength=period * len(lengths)).reshape(period, len(lengths))
-    return np.where(counts.sum(axis=1) > 0, lengths[counts.argmax(axis=1)], 0).astype(np.int64)
+    pairs, counts = np.unique(slot * len(lengths) + code, return_counts=True)
+    order = np.lexsort((pairs, -counts, pairs // len(lengths)))
+    slots, first = np.unique(pairs[order] // len(lengths), return_index=True)
+    modes = np.zeros(period, dtype=np.int64)
+    modes[slots] = lengths[pairs[order][first] % len(lengths)]
+    return modes
 
 
 def _chance(prompt_tokens: Ints) -> float:

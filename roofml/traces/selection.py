@@ -10,6 +10,7 @@ import numpy as np
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Selection:
         chosen = cls.of(run, (position >= after * len(run)) & (position < until * len(run)))
         if not len(chosen):
             raise InputError(
-                f"{run.name}: no successful request from {after:.0%} to {until:.0%} of the run to judge by"
+                f"{for_line(run.name)}: no successful request from {after:.0%} to {until:.0%} of the run to judge by"
             )
         return chosen
 

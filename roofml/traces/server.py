@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from roofml.traces.finding import Finding, Number
+from roofml.traces.limits import MOST_OF_SERVER
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 
 
 @dataclass(frozen=True)
@@ -133,14 +135,16 @@ def _checked(name: str, value: object, source: str) -> Number:
     if name in ("model", "gpu"):
         if isinstance(value, str) and value.strip() and value.isprintable():
             return value
-        raise InputError(f"{source}: {value!r}, expected a name")
+        raise InputError(f"{source}: {shown(value)}, expected a name")
     if name in ("prefix_caching", "async_scheduling", "fresh"):
         if isinstance(value, bool):
             return value
-        raise InputError(f"{source}: {value!r}, expected true or false")
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53:
-        return value
-    raise InputError(f"{source}: {value!r}, expected a whole number above 0")
+        raise InputError(f"{source}: {shown(value)}, expected true or false")
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise InputError(f"{source}: {shown(value)}, expected a whole number above 0")
+    if value > MOST_OF_SERVER[name]:
+        raise InputError(f"{source}: {shown(value)}, expected at most {MOST_OF_SERVER[name]}")
+    return value
 
 
 def _overruled(name: str, override: object, overruled: Mapping[str, Number]) -> Finding:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.traces.finding import Finding
+from roofml.traces.limits import MOST_TOKENS
 from roofml.traces.raw import RawRun
+from roofml.traces.server import FLAGS
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_line
 
 FEWEST = 50
 """Fewest requests whose times are compared with the counts."""
@@ -70,7 +73,7 @@ def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
         )
     has_count = prompt > 0
     if not has_count.any():
-        raise InputError(f"{raw.name}: input_tokens is 0 in every row, expected the prompt lengths")
+        raise InputError(f"{for_line(raw.name)}: input_tokens is 0 in every row, expected the prompt lengths")
     if not has_count.all():
         typical = int(np.median(prompt[has_count]))
         prompt = np.where(has_count, prompt, typical)
@@ -101,15 +104,21 @@ def output_counts(raw: RawRun, prompt: Ints) -> tuple[Ints, Bools, list[Finding]
         counts, has_count = reported, reported > 0
     else:
         room = raw.server.max_model_len - prompt
+        if raw.output_tokens_override is not None and length > room.max():
+            raise InputError(
+                f"{FLAGS['output_tokens']}: {length}, expected at most {max(1, int(room.max()))}: max_model_len is "
+                f"{raw.server.max_model_len} and the shortest prompt {int(prompt.min())}"
+            )
         counts = np.where(room > 0, np.minimum(length, room), length)
         has_count = np.ones(len(raw), dtype=np.bool_)
         cut = int((counts < length).sum())
         if cut:
             summary = f"{cut} requests had no room for {length} output tokens within max_model_len."
             advice = "They are taken to have ended at max_model_len."
-            findings.append(Finding("output-cut-by-context", "corrected", summary, {"requests": cut}, advice))
+            severity = "corrected" if raw.output_tokens_override is None else "warning"
+            findings.append(Finding("output-cut-by-context", severity, summary, {"requests": cut}, advice))
     if not (has_count & usable).any():
-        raise InputError(f"{raw.name}: output_tokens is 0 in every row, expected counts or --output-tokens")
+        raise InputError(f"{for_line(raw.name)}: output_tokens is 0 in every row, expected counts or --output-tokens")
     return *_fill_unknown(raw, counts, has_count, decode, findings), findings
 
 
@@ -191,10 +200,13 @@ def _fill_unknown(
     unknown = ~has_count & np.isfinite(decode)
     estimate = np.ones(len(raw), dtype=np.int64)
     if pace > 0:
-        estimate = np.where(np.isfinite(decode), 1 + np.nan_to_num(decode) / pace, 1).round().astype(np.int64)
+        estimate = np.where(np.isfinite(decode), 1 + np.nan_to_num(decode) / pace, 1)
+        estimate = np.minimum(estimate, MOST_TOKENS).round().astype(np.int64)
     # A failed request ended early: it made at most as many tokens as it asked for.
     filled = np.where(unknown, estimate, counts)
     filled = np.where(failed & has_count, np.clip(estimate, 1, np.maximum(counts, 1)), filled)
+    if certain.any():
+        filled = np.where(~has_count & ~raw.timed, int(np.median(counts[certain])), filled)
     zero = int((unknown & raw.ok).sum())
     if zero:
         summary = f"{zero} of {len(raw)} requests succeeded with 0 reported output tokens."

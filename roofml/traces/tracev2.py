@@ -7,21 +7,24 @@ If the server reported its own count (`server_input_tokens` > 0), that is the wh
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from roofml.traces.csv_table import Table, read_table
 from roofml.traces.finding import Finding
 from roofml.traces.inference_perf import read_inference_perf
+from roofml.traces.limits import MOST_REQUESTS, MOST_RTT_MS, MOST_TOKENS
 from roofml.traces.raw import Generator, RawRun
+from roofml.traces.request_times import Fault, Stamps, any_of, faults, most_left_out, told
 from roofml.traces.server import ServerOverrides, Settings, resolve_server
-from roofml.util.arrays import Bools, Ints
+from roofml.util.arrays import Bools
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
+from roofml.util.outside_text import for_line
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, is_there, open_file
 from roofml.util.yaml_io import read_mapping
 
 COLUMNS = (
@@ -61,49 +64,23 @@ EXP_CONFIG_KEYS = {"model": "model", "tensor_parallelism": "tensor_parallel"} | 
 """Key of `exp-config.yaml` -> field of `Server`."""
 KV_CACHE_KEYS = {"block_size": "block_size", "num_gpu_blocks": "num_gpu_blocks"}
 
-MOST_DIGITS = 18
-"""Digits of the longest whole number that is read; more digits do not fit into 64 bits."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of a CSV file as text, by column, with the line on which each row starts."""
-
-    path: Path
-    lines: tuple[int, ...]
-    columns: Mapping[str, Sequence[str]]
-
-    def refuse(self, row: int, column: str, expected: str) -> InputError:
-        """The error for one bad cell."""
-        cell = self.columns[column][row]
-        shown = repr(cell if len(cell) <= 40 else cell[:40] + "...")
-        return InputError(f"{self.path}: line {self.lines[row]}: {column} is {shown}, expected {expected}")
-
-    def counts(self, column: str) -> Ints:
-        """A column of whole numbers of at least 0. Raises InputError naming line and column for anything else."""
-        cells = self.columns[column]
-        # One test of the joined column is fast; the search for the bad cell is needed only to refuse the file.
-        joined = "".join(cells)
-        if not (joined.isascii() and joined.isdecimal() and all(cells) and max(map(len, cells)) <= MOST_DIGITS):
-            for row, cell in enumerate(cells):
-                if not (cell.isascii() and cell.isdecimal() and len(cell) <= MOST_DIGITS):
-                    raise self.refuse(row, column, "a whole number of at least 0")
-        return np.array([int(cell) for cell in cells], dtype=np.int64)
-
-    def words(self, column: str, allowed: tuple[str, ...]) -> Sequence[str]:
-        """A column of fixed words. Raises InputError naming line and column for any other."""
-        cells = self.columns[column]
-        if not set(cells) <= set(allowed):
-            row = next(row for row, cell in enumerate(cells) if cell not in allowed)
-            raise self.refuse(row, column, f"one of {', '.join(allowed)}")
-        return cells
+COUNTS = (
+    *("request_id", "send_time_us", "arrival_time_us", "first_chunk_time_us", "last_chunk_time_us"),
+    *("input_tokens", "server_input_tokens", "output_tokens", "prefix_length", "num_chunks", "round_index"),
+    *("image_tokens", "audio_tokens", "video_tokens", "vllm_priority"),
+)
+"""Columns of whole numbers that are read."""
+WORDS = ("prefix_group", "streaming", "model", "status", "error_message", "adapter")
+"""Columns of text that are read."""
+TOKENS = ("input_tokens", "server_input_tokens", "output_tokens", "prefix_length", "num_chunks")
+"""Columns that count something of one request."""
 
 
 def detect(path: Path) -> bool:
     """Whether `path` is a TraceV2 run: a folder that holds a trace.csv or trace.yaml, or one of the two files."""
-    if path.is_dir():
-        return (path / "trace.csv").exists() or (path / "trace.yaml").exists()
-    return path.suffix in (".csv", ".yaml") and path.is_file()
+    if is_folder(path):
+        return is_there(path / "trace.csv") or is_there(path / "trace.yaml")
+    return path.suffix in (".csv", ".yaml") and is_there(path)
 
 
 def read(path: Path, overrides: ServerOverrides) -> RawRun:
@@ -111,13 +88,14 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
 
     Raises InputError, one line naming file and line or field, for content that cannot be a TraceV2 run.
     """
-    if path.is_dir():
+    if is_folder(path):
         folder, header_path, table_path = path, path / "trace.yaml", path / "trace.csv"
     else:
+        open_file(path, MOST_BYTES_OF_A_TABLE).close()  # what was given is named first if it is no file
         folder, header_path, table_path = path.parent, path.with_suffix(".yaml"), path.with_suffix(".csv")
     header = _read_header(header_path)
-    table = _read_table(table_path)
-    models = sorted(set(table.columns["model"]) - {""})
+    table = read_table(table_path, _check_columns, COUNTS, WORDS)
+    models = sorted(set(table.words["model"]) - {""})
     if len(models) > 1:
         raise NotSupportedError(
             f"{table_path}: model: {len(models)} different ones, expected the requests of one model"
@@ -125,16 +103,16 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
     files: dict[str, Settings] = {header_path.name: _server_settings(header_path, header["server"], SERVER_KEYS)}
     hints: dict[str, Settings] = {table_path.name: {"model": models[0]} if models else {}}
     for name, keys in (("exp-config.yaml", EXP_CONFIG_KEYS), ("kv-cache.yaml", KV_CACHE_KEYS)):
-        if (folder / name).exists():
+        if is_there(folder / name):
             settings = read_mapping(folder / name)
             files[name] = _server_settings(folder / name, settings, keys)
             _refuse_unmodelled(folder / name, settings)
     generator: Generator | None = None
-    if (folder / "inference-perf.yaml").exists():
+    if is_there(folder / "inference-perf.yaml"):
         generator, model = read_inference_perf(folder / "inference-perf.yaml")
         hints["inference-perf.yaml"] = {"model": model} if model is not None else {}
     server, server_findings = resolve_server(folder, files, hints, overrides)
-    name = (folder.resolve().name if table_path.name == "trace.csv" else table_path.stem) or "run"
+    name = for_line(folder.resolve().name if table_path.name == "trace.csv" else table_path.stem) or "run"
     run, request_findings = _requests(table, header["warm_up_requests"])
     return RawRun(
         name=name,
@@ -149,35 +127,47 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
 
 def _read_header(path: Path) -> dict[str, Any]:
     header = read_mapping(path)
-    for key in header:
-        if key not in HEADER_KEYS:
-            raise InputError(f"{path}: unknown key {key}, expected {', '.join(HEADER_KEYS)}")
+    _refuse_unknown(path, header, "", HEADER_KEYS)
     for key in ("trace_version", "time_unit", "mode", "warm_up_requests"):
         if key not in header:
             raise InputError(f"{path}: {key} is missing")
-    version, warm_up = header["trace_version"], header["warm_up_requests"]
-    if isinstance(version, bool) or version not in VERSIONS:
-        raise InputError(f"{path}: trace_version is {version!r}, expected 2 or 3")
-    if header["time_unit"] != "us":
-        raise InputError(f"{path}: time_unit is {header['time_unit']!r}, expected us")
-    if header["mode"] not in MODES:
-        raise InputError(f"{path}: mode is {header['mode']!r}, expected {', '.join(MODES)}")
-    if isinstance(warm_up, bool) or not isinstance(warm_up, int) or warm_up < 0:
-        raise InputError(f"{path}: warm_up_requests is {warm_up!r}, expected a whole number of at least 0")
+    for key, good, expected in (
+        ("trace_version", _is_whole(header["trace_version"], *VERSIONS), "2 or 3"),
+        ("time_unit", header["time_unit"] == "us", "us"),
+        ("mode", header["mode"] in MODES, ", ".join(MODES)),
+        (
+            "warm_up_requests",
+            _is_whole(header["warm_up_requests"], 0, MOST_REQUESTS),
+            f"a whole number from 0 to {MOST_REQUESTS}",
+        ),
+    ):
+        if not good:
+            raise InputError(f"{path}: {key} is {shown(header[key])}, expected {expected}")
     for key in ("server", "network"):
         if header.get(key) is None:
             header[key] = {}
         if not isinstance(header[key], dict):
-            raise InputError(f"{path}: {key} is {header[key]!r}, expected a mapping")
-    server = cast("dict[str, Any]", header["server"])
-    for key in server:
-        if key not in (*SERVER_KEYS, *OTHER_SERVER_KEYS):
-            raise InputError(
-                f"{path}: unknown key server.{key}, expected {', '.join((*SERVER_KEYS, *OTHER_SERVER_KEYS))}"
-            )
+            raise InputError(f"{path}: {key} is {shown(header[key])}, expected a mapping")
+    server, network = cast("dict[str, Any]", header["server"]), cast("dict[str, Any]", header["network"])
+    _refuse_unknown(path, server, "server.", (*SERVER_KEYS, *OTHER_SERVER_KEYS))
     if server.get("type", "vllm") != "vllm":
-        raise NotSupportedError(f"{path}: server.type is {server['type']!r}, expected vllm")
+        raise NotSupportedError(f"{path}: server.type is {shown(server['type'])}, expected vllm")
+    rtt: object = network.get("measured_rtt_ms", 0)
+    if rtt is not None and (isinstance(rtt, bool) or not isinstance(rtt, int | float) or not 0 <= rtt <= MOST_RTT_MS):
+        raise InputError(
+            f"{path}: network.measured_rtt_ms is {shown(rtt)}, expected a number of ms from 0 to {MOST_RTT_MS}"
+        )
     return header
+
+
+def _refuse_unknown(path: Path, settings: Mapping[str, Any], prefix: str, known: Sequence[str]) -> None:
+    for key in settings:
+        if key not in known:
+            raise InputError(f"{path}: unknown key {prefix}{for_line(str(key))[:60]}, expected {', '.join(known)}")
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _server_settings(path: Path, settings: Mapping[str, Any], keys: Mapping[str, str]) -> Settings:
@@ -190,46 +180,7 @@ def _server_settings(path: Path, settings: Mapping[str, Any], keys: Mapping[str,
 def _refuse_unmodelled(path: Path, settings: Mapping[str, Any]) -> None:
     for key in ("pipeline_parallelism", "data_parallelism", "expert_parallelism"):
         if settings.get(key, 1) not in (None, 1, False):
-            raise NotSupportedError(f"{path}: {key} is {settings[key]!r}; only tensor parallelism is modelled")
-
-
-def _read_table(path: Path) -> Table:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if not raw.strip():
-        raise InputError(f"{path}: empty, expected a TraceV2 header line and rows")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}), expected a TraceV2 CSV file") from None
-    if "\0" in text:
-        raise InputError(f"{path}: holds zero bytes, expected a TraceV2 CSV file")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    try:
-        names = next(reader)
-        _check_columns(path, names)
-        line = reader.line_num
-        for row in reader:
-            # A quoted message may hold line breaks: a row is named by the line it starts on.
-            start, line = line + 1, reader.line_num
-            if not row:
-                continue
-            if len(row) != len(names):
-                cut = "; the file is cut short" if line == text.count("\n") + (not text.endswith("\n")) else ""
-                raise InputError(f"{path}: line {start}: {len(row)} cells, expected {len(names)}{cut}")
-            rows.append(row)
-            lines.append(start)
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: not valid CSV: {error}") from None
-    if not rows:
-        raise InputError(f"{path}: no rows after the header line, expected one a request")
-    return Table(path, tuple(lines), dict(zip(names, zip(*rows, strict=True), strict=True)))
+            raise NotSupportedError(f"{path}: {key} is {shown(settings[key])}; only tensor parallelism is modelled")
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
@@ -247,8 +198,8 @@ def _check_columns(path: Path, names: list[str]) -> None:
     if missing:
         raise InputError(f"{path}: line 1: column {', '.join(missing)} is missing; expected the 27 of TraceV2")
     if unknown:
-        shown = ", ".join(repr(name[:40]) for name in unknown[:5])
-        raise InputError(f"{path}: line 1: unknown column {shown}; expected the 27 of TraceV2")
+        listed = ", ".join(repr(name[:40]) for name in unknown[:5])
+        raise InputError(f"{path}: line 1: unknown column {listed}; expected the 27 of TraceV2")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}: line 1: column {twice} stands twice")
@@ -258,74 +209,91 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 def _requests(table: Table, warm_up_requests: int) -> tuple[dict[str, Any], list[Finding]]:
     """The arrays of a RawRun, in order of sending, and the findings about them."""
-    path, columns = table.path, table.columns
-    ids = table.counts("request_id")
+    path, counts, words = table.path, table.counts, table.words
+    ids = counts["request_id"]
     order_of_ids = np.argsort(ids, kind="stable")
     repeats = np.flatnonzero(np.diff(ids[order_of_ids]) == 0)
     if len(repeats):
         row, repeat = order_of_ids[repeats[0] : repeats[0] + 2].tolist()
         stands = f"stands on line {table.lines[row]} too, expected it once"
         raise InputError(f"{path}: line {table.lines[repeat]}: request_id {ids[repeat]} {stands}")
-    succeeded = np.array([status == "ok" for status in table.words("status", STATUSES)], dtype=np.bool_)
-    streamed = np.array([word == "true" for word in table.words("streaming", ("true", "false"))], dtype=np.bool_)
-    send, arrival = table.counts("send_time_us"), table.counts("arrival_time_us")
-    first, last = table.counts("first_chunk_time_us"), table.counts("last_chunk_time_us")
-    if not succeeded.any():
+    for column in TOKENS:
+        if counts[column].max() > MOST_TOKENS:
+            raise table.refuse(int(np.argmax(counts[column])), column, f"at most {MOST_TOKENS}")
+    stamps = _stamps(table)
+    if not stamps.succeeded.any():
         raise InputError(f"{path}: status: no successful request among {len(ids)}, expected at least one")
-    if len(ids) > 1 and not send.any():
+    if len(ids) > 1 and not stamps.send.any():
         raise InputError(f"{path}: send_time_us is 0 in every row: nothing was sent, expected a recorded run")
-    _check_times(table, succeeded, send, first, last)
     warm_up: Bools = ids < warm_up_requests
-    if not (succeeded & streamed & ~warm_up).any():
+    measurable = stamps.succeeded & stamps.streamed & ~warm_up
+    found = faults(stamps)
+    left_out, removed = _left_out(table, stamps, measurable, found)
+    if not (measurable & ~left_out).any():
         raise InputError(f"{path}: no successful streamed request after warm-up, expected at least one")
 
-    order = np.lexsort((ids, send))
-    groups, group_of = np.unique(np.array(columns["prefix_group"], dtype=object).astype(str), return_inverse=True)
-    group = group_of - (1 if groups[0] == "" else 0)
-    chunk_came = succeeded | ((first > 0) & (last > 0))
+    kept = np.flatnonzero(~removed)
+    send = stamps.send[kept]
+    order = kept[np.lexsort((ids[kept], send))]
+    numbers = {name: number for number, name in enumerate(sorted(set(words["prefix_group"]) - {""}))}
+    chunk_came = (stamps.succeeded | ((stamps.first > 0) & (stamps.last > 0))) & ~left_out
     arrays: dict[str, Any] = {
         "request_id": ids,
-        "send_us": (send - send.min()).astype(np.float64),
-        "lag_us": (send - arrival).astype(np.float64),
-        "input_tokens": table.counts("input_tokens"),
-        "server_input_tokens": table.counts("server_input_tokens"),
-        "output_tokens": table.counts("output_tokens"),
-        "num_chunks": table.counts("num_chunks"),
-        "prefix_group": group.astype(np.int64),
-        "prefix_length": table.counts("prefix_length"),
-        "ttft_us": np.where(chunk_came, (first - send).astype(np.float64), np.nan),
-        "e2e_us": np.where(chunk_came, (last - send).astype(np.float64), np.nan),
-        "ok": succeeded,
-        "streamed": streamed,
+        "send_us": (stamps.send - send.min()).astype(np.float64),
+        "lag_us": (stamps.send - counts["arrival_time_us"]).astype(np.float64),
+        **{name: counts[name] for name in TOKENS},
+        "prefix_group": np.array([numbers.get(name, -1) for name in words["prefix_group"]], dtype=np.int64),
+        "ttft_us": np.where(chunk_came, (stamps.first - stamps.send).astype(np.float64), np.nan),
+        "e2e_us": np.where(chunk_came, (stamps.last - stamps.send).astype(np.float64), np.nan),
+        "ok": stamps.succeeded,
+        "timed": ~(left_out & stamps.succeeded),
+        "streamed": stamps.streamed,
         "warm_up": warm_up,
     }
-    findings: list[Finding] = []
+    findings = told(found, table.lines, left_out, removed)
     if (np.diff(send) < 0).any():
         findings.append(_reordered(int((np.diff(send) < 0).sum()), len(send)))
-    if not streamed.all():
-        findings.append(_not_streamed(int((~streamed).sum()), len(send)))
+    if not stamps.streamed.all():
+        findings.append(_not_streamed(int((~stamps.streamed).sum()), len(ids)))
     findings += _not_modelled(table)
-    messages = sorted(
-        {text for text, good in zip(columns["error_message"], succeeded, strict=True) if text and not good}
-    )
+    messages = {text for text, good in zip(words["error_message"], stamps.succeeded, strict=True) if text and not good}
     run: dict[str, Any] = {name: array[order] for name, array in arrays.items()}
-    return run | {"failure_messages": tuple(" ".join(text.split())[:200] for text in messages[:3])}, findings
+    return run | {"failure_messages": tuple(for_line(text)[:200] for text in sorted(messages)[:3])}, findings
 
 
-def _check_times(table: Table, succeeded: Bools, send: Ints, first: Ints, last: Ints) -> None:
-    """Refuse rows whose times contradict each other; a failed request need not have had a chunk (0)."""
-    no_first = succeeded & (first == 0)
-    early = ((first > 0) | succeeded) & (first <= send)
-    backwards = ((last > 0) | succeeded) & (last < first)
-    problems: tuple[tuple[Bools, str, Callable[[int], str]], ...] = (
-        (no_first, "first_chunk_time_us", lambda row: "the time of the first chunk of a successful request"),
-        (early, "first_chunk_time_us", lambda row: f"a time after send_time_us {send[row]}"),
-        (backwards, "last_chunk_time_us", lambda row: f"a time not before first_chunk_time_us {first[row]}"),
+def _stamps(table: Table) -> Stamps:
+    counts = table.counts
+    prompt = counts["input_tokens"] + counts["prefix_length"]
+    return Stamps(
+        send=counts["send_time_us"],
+        first=counts["first_chunk_time_us"],
+        last=counts["last_chunk_time_us"],
+        succeeded=np.array([status == "ok" for status in table.one_of("status", STATUSES)], dtype=np.bool_),
+        streamed=np.array([word == "true" for word in table.one_of("streaming", ("true", "false"))], dtype=np.bool_),
+        prompt=np.maximum(prompt, counts["server_input_tokens"]),
+        output=counts["output_tokens"],
+        planned=counts["arrival_time_us"],
     )
-    for wrong, column, expected in problems:
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise table.refuse(row, column, expected(row))
+
+
+def _left_out(table: Table, stamps: Stamps, measurable: Bools, found: Sequence[Fault]) -> tuple[Bools, Bools]:
+    """(rows that are not measured for their times, those of them that do not load the server either).
+
+    Raises InputError, naming the first such row, where they are too many or nothing is left to measure.
+    """
+    most = most_left_out(len(stamps))
+    refusing = [fault for fault in found if fault.refusing]
+    bad, doubtful = any_of(refusing, len(stamps)), any_of(found, len(stamps))
+    if refusing and (bad.sum() > most or not (measurable & ~bad).any()):
+        row = int(np.argmax(refusing[0].rows))
+        rows = f"; {int(bad.sum())} rows are wrong, expected at most {most}" if bad.sum() > most else ""
+        raise table.refuse(row, refusing[0].column, refusing[0].expected(row) + rows)
+    if doubtful.sum() <= most and (measurable & ~doubtful).any():
+        bad = doubtful
+    sends = stamps.send[~bad]
+    edge = (sends.max() - sends.min()) // 10
+    unknown = any_of([fault for fault in found if fault.send_is_wrong], len(stamps))
+    return bad, bad & (unknown | (stamps.send < sends.min() - edge) | (stamps.send > sends.max() + edge))
 
 
 def _header_findings(header: Mapping[str, Any]) -> list[Finding]:
@@ -351,11 +319,11 @@ def _not_modelled(table: Table) -> list[Finding]:
     """The finding about columns with work of the server that the replay does not model."""
     present: dict[str, int] = {}
     for column, kind in (("image_tokens", "images"), ("audio_tokens", "audio"), ("video_tokens", "video")):
-        present[kind] = int((table.counts(column) > 0).sum())
-    present["later rounds of a session"] = int((table.counts("round_index") > 0).sum())
-    present["LoRA adapters"] = sum(1 for cell in table.columns.get("adapter", ()) if cell)
-    if "vllm_priority" in table.columns:
-        priorities = table.counts("vllm_priority")
+        present[kind] = int((table.counts[column] > 0).sum())
+    present["later rounds of a session"] = int((table.counts["round_index"] > 0).sum())
+    present["LoRA adapters"] = sum(1 for cell in table.words.get("adapter", ()) if cell)
+    if "vllm_priority" in table.counts:
+        priorities = table.counts["vllm_priority"]
         present["other priorities"] = int((priorities != priorities[0]).sum())
     counts = {kind: number for kind, number in present.items() if number}
     if not counts:

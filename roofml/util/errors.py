@@ -9,3 +9,12 @@ class InputError(ValueError):
 
 class NotSupportedError(InputError):
     """A model, quantization or trace uses something roofml does not model; the message names the field."""
+
+
+class JobFailedError(RuntimeError):
+    """The input was good and the job still failed: a full disk, a fit that does not describe its runs. One line."""
+
+
+def because(error: OSError | ValueError) -> str:
+    """Why the system refused a file, in its own words."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

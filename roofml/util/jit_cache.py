@@ -1,13 +1,48 @@
-"""What the compiler's cache does not see: that a file compiled into another has changed."""
+"""Compiled functions that are kept on disk where there is a place for them, and compiled anew where there is none.
+
+A read-only package in a read-only home, a full disk or a broken cache file costs time, never the result.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numba import njit
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
+
+from roofml.util.interrupts import uninterrupted
+
+
+class _Cache(FunctionCache):
+    """Numba's cache of a function, whose failures are its own affair."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(Exception):  # a file that is cut off or of another make raises nearly anything
+            return cast("Any", super()).load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(Exception), uninterrupted():
+            super().save_overload(sig, data)
+
+
+def compiled(*, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """As `numba.njit(cache=True)`, with a cache that may be missing."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = cast("Any", njit(nogil=nogil)(function))
+        if hasattr(dispatcher, "enable_caching"):  # not so with NUMBA_DISABLE_JIT
+            with suppress(RuntimeError, OSError):  # no place on this machine can be written to
+                dispatcher._cache = _Cache(dispatcher.py_func)
+        return dispatcher
+
+    return decorate
 
 
 def digest_argument(*files: Path) -> NDArray[Any]:

@@ -231,6 +231,12 @@ def test_output_ends_at_the_context_limit(tmp_path: Path) -> None:
     run = diagnose(tmp_path, ServerOverrides(output_tokens=100), rows=rows)
     assert run.output_tokens[5] == 56
     assert found(run, "output-cut-by-context").evidence == {"requests": 1}
+    assert found(run, "output-cut-by-context").severity == "warning"  # it contradicts the flag
+
+
+def test_a_flag_beyond_the_context_is_refused_and_not_cut(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--output-tokens: 4096, expected at most \d+: max_model_len is 4096"):
+        diagnose(tmp_path, ServerOverrides(output_tokens=4096), rows=requests(100))
 
 
 @given(slope=st.floats(0, 2), seed=st.integers(0, 2**32 - 1))

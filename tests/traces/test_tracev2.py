@@ -26,9 +26,11 @@ from runfolder import (
     row,
 )
 
+from roofml.traces import csv_table
+from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.raw import RawRun
 from roofml.traces.read import READERS, read_raw
-from roofml.traces.server import Server, ServerOverrides
+from roofml.traces.server import FLAGS, Server, ServerOverrides
 from roofml.traces.tracev2 import COLUMNS
 from roofml.util.errors import InputError, NotSupportedError
 
@@ -113,6 +115,12 @@ def test_a_generator_with_one_output_length(tmp_path: Path, least: int, most: in
         ({"data": {"type": "shared_prefix", "shared_prefix": {"num_groups": 0}}}, ["num_groups", "0"]),
         ({"data": {"type": "shared_prefix", "shared_prefix": {"output_len": True}}}, ["output_len", "True"]),
         ({"data": [1]}, ["data", "mapping"]),
+        ({"data": {"type": "shared_prefix", "shared_prefix": {"output_len": 10**30}}}, ["output_len", "at most"]),
+        (
+            {"data": {"type": "shared_prefix", "shared_prefix": {"num_groups": 10**8, "num_prompts_per_group": 10**8}}},
+            ["num_groups x num_prompts_per_group", "at most"],
+        ),
+        ({"data": {"output_distribution": {"min": 10**30, "max": 10**30}}}, ["output_distribution.min", "at most"]),
         ({"server": {"ignore_eos": "yes"}}, ["server.ignore_eos", "true or false"]),
         ({"server": {"model_name": 7}}, ["server.model_name", "7"]),
     ],
@@ -156,6 +164,13 @@ def test_failed_rows_need_no_chunks(tmp_path: Path) -> None:
     assert run.ok.tolist() == [True, False, False, True]
     assert np.isnan(run.ttft_us).tolist() == [False, True, False, False]
     assert run.failure_messages == ("a b,c",)
+
+
+def test_escape_codes_in_messages_are_written_out(tmp_path: Path) -> None:
+    rows = requests(4)
+    rows[1] |= {"status": "error", "error_message": "\x1b]0;title\x07 \u202ereversed\nline"}
+    run = read_raw(write(tmp_path, rows=rows))
+    assert run.failure_messages == (r"\x1b]0;title\x07 \u202ereversed line",)
 
 
 def test_prefix_groups_are_numbered(tmp_path: Path) -> None:
@@ -259,6 +274,12 @@ def test_engine_switches_are_read_from_exp_config(tmp_path: Path) -> None:
         ({"max_num_seqs": "many"}, ["max_num_seqs", "'many'"]),
         ({"max_num_seqs": None}, ["max_num_seqs", "no value"]),
         ({"max_num_seqs": float("nan")}, ["max_num_seqs"]),
+        ({"max_num_seqs": 5 * 10**8}, ["max_num_seqs", "at most"]),
+        ({"max_num_batched_tokens": 5 * 10**8}, ["max_num_batched_tokens", "at most"]),
+        ({"num_gpu_blocks": 2 * 10**9}, ["num_gpu_blocks", "at most"]),
+        ({"max_model_len": 10**30}, ["max_model_len", "at most"]),
+        ({"block_size": 10**30}, ["block_size", "at most"]),
+        ({"tensor_parallelism": 10**30}, ["tensor_parallel", "at most"]),
         ({"gpu": 7}, ["gpu", "expected a name"]),
         ({"prefix_caching": "on"}, ["prefix_caching", "true or false"]),
         ({"pipeline_parallelism": 2}, ["pipeline_parallelism", "2"]),
@@ -266,6 +287,17 @@ def test_engine_switches_are_read_from_exp_config(tmp_path: Path) -> None:
 )
 def test_exp_config_values_that_cannot_be(tmp_path: Path, settings: dict[str, object], words: list[str]) -> None:
     refuses(write(tmp_path, exp_config=exp_config() | settings), "exp-config.yaml", *words)
+
+
+@pytest.mark.parametrize("field", [field for field in FLAGS if field in MOST_OF_SERVER])
+@pytest.mark.parametrize("value", [5 * 10**8, 10**30, 10**400])
+def test_huge_flags_name_the_flag(field: str, value: int) -> None:
+    with pytest.raises(InputError, match=rf"^{FLAGS[field]}: .*, expected at most {MOST_OF_SERVER[field]}$"):
+        ServerOverrides(**{field: value})  # pyright: ignore[reportArgumentType]
+
+
+def test_what_any_server_has_is_within_the_limits() -> None:
+    ServerOverrides("x/y", 64, 8192, 1_048_576, 2096, 11_000_000, 10_485_760, "H200", output_tokens=1_000_000)
 
 
 @pytest.mark.parametrize("wrong", [{"tensor_parallel": 0}, {"output_tokens": -1}, {"gpu": ""}, {"block_size": True}])
@@ -285,7 +317,13 @@ def test_flags_that_cannot_be(wrong: dict[str, object]) -> None:
         ({"time_unit": "ms"}, ["time_unit", "'ms'", "us"]),
         ({"mode": "dreamt"}, ["mode", "dreamt", "real"]),
         ({"warm_up_requests": -1}, ["warm_up_requests", "-1"]),
+        ({"warm_up_requests": 10**30}, ["warm_up_requests", "a whole number from 0"]),
+        *(
+            ({"network": {"measured_rtt_ms": rtt}}, ["network.measured_rtt_ms", "a number of ms from 0 to 60000"])
+            for rtt in (float("inf"), float("nan"), -1.0, 1e9, 10**30, True, "1.5", [1])
+        ),
         ({"colour": "red"}, ["unknown key colour"]),
+        ({"\x1b[31mcol\nour": "red"}, ["unknown key \\x1b[31mcol our"]),
         ({"server": [1]}, ["server", "mapping"]),
         ({"server": {"colour": 1}}, ["unknown key server.colour"]),
         ({"server": {"type": "sglang"}}, ["server.type", "sglang", "vllm"]),
@@ -333,9 +371,6 @@ def test_cells_that_are_no_whole_numbers(tmp_path: Path, column: str, value: str
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (cell("first_chunk_time_us", 1), ["line 5", "first_chunk_time_us", "after send_time_us"]),
-        (cell("first_chunk_time_us", 0), ["line 5", "first_chunk_time_us"]),
-        (cell("last_chunk_time_us", 1), ["line 5", "last_chunk_time_us", "not before first_chunk_time_us"]),
         (cell("request_id", 1), ["line 5", "request_id 1", "line 3"]),
         (cell("status", "fine"), ["line 5", "status", "'fine'", "ok, error, timeout"]),
         (cell("streaming", "maybe"), ["line 5", "streaming", "true, false"]),
@@ -348,10 +383,25 @@ def test_rows_refused(tmp_path: Path, change: Callable[[list[Row]], None], words
     refuses(write(tmp_path, rows=rows), "trace.csv", *words)
 
 
-def test_a_failed_row_may_not_contradict_itself_either(tmp_path: Path) -> None:
+@pytest.mark.parametrize("column", ["input_tokens", "server_input_tokens", "output_tokens", "prefix_length"])
+def test_more_tokens_than_any_request_has(tmp_path: Path, column: str) -> None:
     rows = requests(6)
-    rows[2] |= {"status": "error", "last_chunk_time_us": 5}
-    refuses(write(tmp_path, rows=rows), "line 4", "last_chunk_time_us")
+    rows[3][column] = 10**17
+    refuses(write(tmp_path, rows=rows), "trace.csv", "line 5", column, "at most 100000000")
+
+
+def test_a_long_name_of_a_prefix_group_takes_no_memory(tmp_path: Path) -> None:
+    rows = requests(3000)
+    rows[7]["prefix_group"] = "x" * 100_000
+    assert read_raw(write(tmp_path, rows=rows)).prefix_group[7] == 0
+
+
+def test_more_requests_than_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_table, "MOST_REQUESTS", 5)
+    refuses(write(tmp_path, rows=requests(6)), "trace.csv", "more than 5 requests")
+    table = write(tmp_path, rows=requests(5)) / "trace.csv"
+    table.write_text(table.read_text() + "\n" * 6)
+    refuses(table, "more than 10 lines")
 
 
 def test_no_successful_request(tmp_path: Path) -> None:
@@ -402,6 +452,11 @@ def test_a_short_row_in_the_middle(tmp_path: Path) -> None:
         (b"\0\0\0\0", ["zero bytes"]),
         (",".join(COLUMNS).encode(), ["no rows"]),
         (b'"unclosed', ["line 1", "not valid CSV"]),
+        (",".join(COLUMNS).encode() + b"\n" + bytes(10**6), ["zero bytes"]),
+        (",".join(COLUMNS).encode() + b"\n" + b"1" * 10**6, ["line 2", "longer than"]),
+        (",".join(COLUMNS).encode() + b"\n" + b"1," * 40_000 + b"\0", ["line 2", "zero bytes"]),
+        (",".join(COLUMNS).encode() + b"\n" + b"1," * 40_000 + b"\xff", ["not UTF-8 text (after line"]),
+        (b" " * 10**6, ["empty"]),
         (b"{}", ["not a TraceV2 header line"]),
     ],
 )
@@ -431,11 +486,12 @@ def test_unsupported_is_still_an_input_error(tmp_path: Path) -> None:
 def some_rows(draw: st.DrawFn) -> list[Row]:
     number = draw(st.integers(1, 12))
     ids = draw(st.lists(st.integers(0, 10**6), min_size=number, max_size=number, unique=True))
-    whole = st.integers(1, 10**9)
+    tokens = st.integers(1, 10**8)
+    start = draw(st.integers(1, 2 * 10**15))
     rows: list[Row] = []
     for one in ids:
-        ttft, rest = draw(whole), draw(st.integers(0, 10**9))
-        send, prompt, output = draw(st.integers(1, 2 * 10**15)), draw(whole), draw(whole)
+        ttft, rest = draw(st.integers(10**4, 10**6)), draw(st.integers(10**7, 5 * 10**7))
+        send, prompt, output = start + draw(st.integers(0, 10**10)), draw(tokens), draw(tokens)
         rows.append(
             row(one, send, ttft, ttft + rest, prompt, output, error_message=draw(st.sampled_from(["", 'a "b",\nc'])))
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from roofml.traces.steps import otlp, parquet
 from roofml.traces.steps.table import SampledSteps as SampledSteps
 from roofml.util.errors import InputError
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, open_file
 
 READERS = {"parquet": (parquet.detect, parquet.read), "OTLP JSON lines": (otlp.detect, otlp.read)}
 """Format name -> the functions that recognise and read it."""
@@ -25,8 +26,9 @@ def read_steps(path: Path) -> SampledSteps:
 
     The message is one line with file, row or line, and attribute.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
+    if is_folder(path):
+        raise InputError(f"{path}: is a folder, expected a table of steps")
+    open_file(path, MOST_BYTES_OF_A_TABLE).close()  # says it if it is no file at all
     for detect, read in READERS.values():
         if detect(path):
             return read(path)

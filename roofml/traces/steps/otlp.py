@@ -8,7 +8,9 @@ Source: the OTLP/JSON encoding (64-bit integers are strings) and the attribute n
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +18,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from roofml.traces.limits import MOST_REQUESTS
 from roofml.traces.steps.table import FIELDS, LONG_CONTEXT, Contexts, SampledSteps, table_of
 from roofml.util.arrays import Ints
 from roofml.util.errors import InputError
+from roofml.util.names import shown
+from roofml.util.outside_text import for_line
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, first_bytes, open_file, refuse
 
 SCOPE = "vllm.scheduler.step"
 SUMMARY = "step.BATCH_SUMMARY"
@@ -28,16 +34,16 @@ PROMPT, COMPUTED, NEW = (
     "request.num_computed_tokens",
     "request.scheduled_tokens_this_step",
 )
-LONGEST_LINE = 256 * 2**20
+LONGEST_LINE = 64 * 2**20
 """Most characters of a line in a file with one document a line."""
 
 
 def detect(path: Path) -> bool:
     """Whether `path` is a file whose first line is an export of spans, by its first kilobyte."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return b'"resourceSpans"' in file.read(1024)
+    return b'"resourceSpans"' in first_bytes(path, 1024)
+
+
+WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 @dataclass
@@ -54,12 +60,16 @@ def read(path: Path) -> SampledSteps:
     """The steps in `path`. Raises InputError naming line and attribute if one is missing or of another type."""
     events = _Events()
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), 1):
+        with io.TextIOWrapper(open_file(path, MOST_BYTES_OF_A_TABLE), encoding="utf-8") as text:
+            for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE), ""), 1):
                 if line.strip():
                     _collect(f"{path}: line {number}", number, _document(path, number, line), events)
+                if len(events.lines) > MOST_REQUESTS:
+                    raise InputError(f"{path}: line {number}: more than {MOST_REQUESTS} steps")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        refuse(path, error)
     if not events.lines:
         raise InputError(f"{path}: no {SUMMARY} event of the scope {SCOPE}")
     columns: dict[str, Ints] = {name: np.array(values, np.int64) for name, values in events.columns.items()}
@@ -78,8 +88,8 @@ def _document(path: Path, number: int, line: str) -> object:
 
 def _collect(place: str, number: int, document: object, events: _Events) -> None:
     for event in _events(place, document):
-        name = event.get("name")
-        if name not in {SUMMARY, SNAPSHOT}:
+        name: object = event.get("name")
+        if name != SUMMARY and name != SNAPSHOT:  # a set would need a name that can be hashed
             continue
         attributes = _attributes(place, event)
         if name == SUMMARY:
@@ -128,6 +138,8 @@ def _attributes(place: str, event: Mapping[str, Any]) -> dict[str, Any]:
         pair = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
         if not isinstance(pair.get("key"), str) or not isinstance(pair.get("value"), dict):
             raise InputError(f"{place}: attributes: expected pairs of key and value")
+        if pair["key"] in result:
+            raise InputError(f"{place}: attribute {for_line(pair['key'])[:60]} is there twice")
         result[pair["key"]] = pair["value"]
     return result
 
@@ -138,13 +150,10 @@ def _whole(place: str, attribute: str, attributes: Mapping[str, Any]) -> int:
         raise InputError(f"{place}: attribute {attribute} is missing")
     value = attributes[attribute].get("intValue")
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise InputError(f"{place}: {attribute}: expected an intValue, found {str(attributes[attribute])[:60]}")
-    try:
-        number = int(value)
-    except ValueError:
-        number = 2**63
+        raise InputError(f"{place}: {attribute}: expected an intValue, found {shown(attributes[attribute])}")
+    number = int(value) if isinstance(value, int) or WHOLE.fullmatch(value) else 2**63
     if not -(2**63) <= number < 2**63:
-        raise InputError(f"{place}: {attribute} is {str(value)[:40]!r}, expected a whole number of 64 bits")
+        raise InputError(f"{place}: {attribute} is {shown(value)}, expected a whole number of 64 bits")
     return number
 
 

@@ -40,6 +40,10 @@ LONG_CONTEXT = 1024
 """Tokens of context up to which decode attention in serving costs what its kernel takes alone (`long_context`)."""
 
 
+MOST = 10**15
+"""Largest number of a column but times: sums of a few of them fit into 64 bits, and floats hold them exactly."""
+
+
 @dataclass(frozen=True, eq=False)
 class Contexts:
     """Sums over what the requests of each sampled step had in the KV cache; NaN if it is not known for a step.
@@ -113,6 +117,8 @@ def table_of(
 
     for field, attribute in FIELDS.items():
         refuse(c[field] < 0, attribute, "a number of at least 0", c[field])
+        if not field.endswith("_ns"):
+            refuse(c[field] > MOST, attribute, f"at most {MOST}", c[field])
     for field in ("id", "start_ns"):
         wrong = np.concatenate(([False], np.diff(c[field]) <= 0))
         refuse(wrong, FIELDS[field], "more than in the step before: steps in the order they ran", c[field])

@@ -130,6 +130,8 @@ def test_otlp_says_which_line_and_attribute_is_wrong(tmp_path: Path, columns: di
         "step.id is 'x', expected a whole number": numbered({"intValue": "x"}),
         f"step.id is '{beyond}', expected": numbered({"intValue": str(beyond)}),
         "attributes: expected pairs": [*first, 5],
+        "attribute step.id is there twice": [*first, {"key": "step.id", "value": {"intValue": "1"}}],
+        "step.id is '1_0', expected a whole number": numbered({"intValue": "1_0"}),
     }
     for message, attributes in wrong.items():
         path.write_text("\n".join([lines[0], line({"name": "step.BATCH_SUMMARY", "attributes": attributes})]))
@@ -140,6 +142,29 @@ def test_otlp_says_which_line_and_attribute_is_wrong(tmp_path: Path, columns: di
         read_steps(path)
     path.write_text(line(event("other", {})))
     with pytest.raises(InputError, match=r"no step.BATCH_SUMMARY event of the scope vllm.scheduler.step"):
+        read_steps(path)
+
+
+@pytest.mark.parametrize("name", [["step.BATCH_SUMMARY"], {"a": 1}, 5, None, True])
+def test_an_event_whose_name_is_no_text_is_another_event(tmp_path: Path, columns: dict[str, Any], name: object) -> None:
+    path = write_otlp(tmp_path / "steps.jsonl", columns)
+    path.write_text(line({"name": name, "attributes": 7}) + "\n" + path.read_text())
+    assert len(read_steps(path)) == len(columns["id"])
+
+
+def test_counts_beyond_any_scheduler_are_refused(columns: dict[str, Any]) -> None:
+    for field in ("id", "prefill_tokens", "call_us"):
+        changed = {**columns, field: columns[field].copy()}
+        changed[field][-1] = 2**62
+        with pytest.raises(InputError, match=rf"{FIELDS[field]} is {2**62}, expected at most {10**15}"):
+            table(changed)
+
+
+def test_a_small_parquet_file_of_endless_rows_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = write_parquet(tmp_path / "steps.parquet", dict.fromkeys(FIELDS, np.zeros(5_000_001, np.int8)))
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(InputError, match=r"steps\.parquet: 5000001 rows, expected at most 5000000"):
         read_steps(path)
 
 

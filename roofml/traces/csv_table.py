@@ -1,0 +1,187 @@
+"""A CSV file of requests, read block by block: numbers become arrays at once, so that a long trace takes little memory.
+
+Lines and cells are bounded, so that a file of zeros or without line breaks is refused at its start.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from roofml.traces.limits import MOST_REQUESTS
+from roofml.util.arrays import Ints
+from roofml.util.errors import InputError
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, open_file, refuse
+
+BLOCK = 8192
+"""Rows that are held as text at a time."""
+HEAD = 65_536
+"""Bytes by which a file is judged before it is read."""
+LONGEST_LINE = 1_000_000
+"""Characters."""
+MOST_DIGITS = 18
+"""Digits of the longest whole number that is read; more digits do not fit into 64 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of a CSV file by column. Arrays and lists have one entry a row."""
+
+    path: Path
+    lines: Ints
+    """The line on which each row starts."""
+    counts: Mapping[str, Ints]
+    """Columns of whole numbers of at least 0."""
+    words: Mapping[str, Sequence[str]]
+
+    def refuse(self, row: int, column: str, expected: str) -> InputError:
+        """The error for one bad cell."""
+        cell = str(self.counts[column][row]) if column in self.counts else self.words[column][row]
+        return _bad_cell(self.path, int(self.lines[row]), column, cell, expected)
+
+    def one_of(self, column: str, allowed: tuple[str, ...]) -> Sequence[str]:
+        """A column of fixed words. Raises InputError naming line and column for any other."""
+        cells = self.words[column]
+        if not set(cells) <= set(allowed):
+            row = next(row for row, cell in enumerate(cells) if cell not in allowed)
+            raise self.refuse(row, column, f"one of {', '.join(allowed)}")
+        return cells
+
+
+def read_table(
+    path: Path, check_names: Callable[[Path, list[str]], None], counts: Sequence[str], words: Sequence[str]
+) -> Table:
+    """The columns `counts` (whole numbers) and `words` of a CSV file; those that it lacks are left out.
+
+    `check_names` raises InputError for a header line with other columns than expected. So does this, naming file and
+    line, for a file that is no CSV, a row of another length and a count that is none.
+    """
+    with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
+        try:
+            _check_head(path, file.read(HEAD))
+            file.seek(0)
+            with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+                return _read(path, text, check_names, counts, words)
+        except OSError as error:
+            refuse(path, error)
+
+
+def _check_head(path: Path, head: bytes) -> None:
+    if not head.strip():
+        raise InputError(f"{path}: empty, expected a TraceV2 header line and rows")
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}), expected a TraceV2 CSV file") from None
+    if b"\0" in head:
+        raise InputError(f"{path}: holds zero bytes, expected a TraceV2 CSV file")
+
+
+def _read(
+    path: Path,
+    text: io.TextIOWrapper,
+    check_names: Callable[[Path, list[str]], None],
+    counts: Sequence[str],
+    words: Sequence[str],
+) -> Table:
+    reader: Any = csv.reader(_lines(path, text), strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    try:
+        names: list[str] = next(reader, list[str]())  # a byte order mark alone is no line
+        check_names(path, names)
+        columns = _Columns(path, names, counts, words)
+        line = reader.line_num
+        for row in reader:
+            # A quoted message may hold line breaks: a row is named by the line it starts on.
+            start, line = line + 1, reader.line_num
+            if not row:
+                continue
+            if len(row) != len(names):
+                cut = "; the file is cut short" if _has_ended(reader) else ""
+                raise InputError(f"{path}: line {start}: {len(row)} cells, expected {len(names)}{cut}")
+            rows.append(row)
+            lines.append(start)
+            if len(rows) == BLOCK:
+                columns.add(rows, lines)
+                rows, lines = [], []
+        if rows:
+            columns.add(rows, lines)
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: not valid CSV: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text (after line {reader.line_num})") from None
+    return columns.table()
+
+
+def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    number = 0
+    while line := text.readline(LONGEST_LINE):
+        number += 1
+        if len(line) == LONGEST_LINE:
+            raise InputError(f"{path}: line {number}: longer than {LONGEST_LINE} characters")
+        if "\0" in line:
+            raise InputError(f"{path}: line {number}: holds zero bytes, expected a TraceV2 CSV file")
+        if number > 2 * MOST_REQUESTS:
+            raise InputError(f"{path}: more than {number - 1} lines, expected at most {MOST_REQUESTS} requests")
+        yield line
+
+
+def _has_ended(reader: Iterator[list[str]]) -> bool:
+    """Whether only blank lines are left."""
+    try:
+        return not any(reader)
+    except csv.Error:
+        return False
+
+
+class _Columns:
+    """The columns that are kept, growing by blocks of rows."""
+
+    def __init__(self, path: Path, names: Sequence[str], counts: Sequence[str], words: Sequence[str]) -> None:
+        self.path = path
+        self.place = {name: place for place, name in enumerate(names)}
+        self.lines: list[Ints] = []
+        self.counts: dict[str, list[Ints]] = {name: [] for name in counts if name in self.place}
+        self.words: dict[str, list[str]] = {name: [] for name in words if name in self.place}
+        self.same: dict[str, str] = {}
+        self.requests = 0
+
+    def add(self, rows: list[list[str]], lines: list[int]) -> None:
+        self.requests += len(rows)
+        if self.requests > MOST_REQUESTS:
+            raise InputError(f"{self.path}: more than {MOST_REQUESTS} requests")
+        cells = list(zip(*rows, strict=True))
+        self.lines.append(np.array(lines, dtype=np.int64))
+        for name, blocks in self.counts.items():
+            blocks.append(self._whole(name, cells[self.place[name]], lines))
+        for name, words in self.words.items():
+            column = cells[self.place[name]]
+            words.extend(map(self.same.setdefault, column, column))  # equal texts are held once
+
+    def _whole(self, name: str, cells: Sequence[str], lines: Sequence[int]) -> Ints:
+        # One test of the joined cells is fast; the search for the bad one is needed only to refuse the file.
+        joined = "".join(cells)
+        if not (joined.isascii() and joined.isdecimal() and all(cells) and max(map(len, cells)) <= MOST_DIGITS):
+            for line, cell in zip(lines, cells, strict=True):
+                if not (cell.isascii() and cell.isdecimal() and len(cell) <= MOST_DIGITS):
+                    raise _bad_cell(self.path, line, name, cell, "a whole number of at least 0")
+        return np.array(list(map(int, cells)), dtype=np.int64)
+
+    def table(self) -> Table:
+        if not self.requests:
+            raise InputError(f"{self.path}: no rows after the header line, expected one a request")
+        counts = {name: np.concatenate(blocks) for name, blocks in self.counts.items()}
+        return Table(self.path, np.concatenate(self.lines), counts, self.words)
+
+
+def _bad_cell(path: Path, line: int, column: str, cell: str, expected: str) -> InputError:
+    found = repr(cell if len(cell) <= 40 else cell[:40] + "...")
+    return InputError(f"{path}: line {line}: {column} is {found}, expected {expected}")
