@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +32,8 @@ class FakeHub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     broken: bool = False
+    odd: dict[str, Callable[[Handler], None]] = field(default_factory=dict)
+    """Path of an API call or a file -> what answers in its place."""
     seen: list[str] = field(default_factory=list)
     endpoint: str = ""
 
@@ -70,6 +73,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.broken:
             self.answer(500)
             return
+        if path in self.hub.odd:
+            with suppress(OSError):  # who asked has had enough
+                self.hub.odd[path](self)
+            self.close_connection = True
+            return
         parts = path.strip("/").split("/")
         api = parts[:2] == ["api", "models"]
         repo = "/".join(parts[2:4] if api else parts[:2])
@@ -100,6 +108,33 @@ class Handler(BaseHTTPRequestHandler):
             return
         etag = f'"{hashlib.sha1(body).hexdigest()}"'
         self.answer(200, body, ETag=etag, X_Repo_Commit=commit, Content_Type="application/octet-stream")
+
+
+def sends(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler], None]:
+    """Sends these bytes, whatever was asked for."""
+    return lambda handler: handler.answer(status, body, **headers)
+
+
+def without_end(handler: Handler) -> None:
+    """Sends a body that does not end, without saying how long it is."""
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    while True:
+        handler.wfile.write(b" " * 1_000_000)
+
+
+def drips(in_headers: bool) -> Callable[[Handler], None]:
+    """Sends a byte now and then, for a minute: never so seldom that a read would time out."""
+
+    def drip(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"X-Slow: " if in_headers else b"Content-Length: 9999\r\n\r\n"))
+        for _ in range(600):
+            handler.wfile.write(b"1")
+            handler.wfile.flush()
+            time.sleep(0.1)
+
+    return drip
 
 
 @contextmanager

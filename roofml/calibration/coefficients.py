@@ -5,8 +5,8 @@ Layout, in the order it is written (schema `roofml/1`):
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     physics {gpu_sheet_sha256, kernel_tables_sha256},
     step {corrections, overheads_us, blend, gemm_growth}, request,
-    fit {runs, run_sha256, requests, step_tables (optional), train_fraction, prior, rounds, converged, error_pct, sd,
-        not_identified, paces, valid, covariance, roofml},
+    fit {runs, run_sha256, requests, step_tables (optional), train_fraction, prior, rounds, converged,
+        misfit (optional), error_pct, sd, not_identified, paces, valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
 
 A file lives for ever: what an older one lacks (`physics`, `run_sha256`, a parameter) is optional, and a newer schema is
@@ -18,45 +18,57 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
 from ruamel.yaml import YAML
 
+from roofml.calibration.covariance import check_sd, check_triangle
 from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Group
+from roofml.models.weights import DTYPE_BYTES, KV_DTYPE_BYTES
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
-from roofml.util.files import write_atomically
-from roofml.util.schema import Finite, Strict, check_version, validated
+from roofml.util.outside_text import for_line
+from roofml.util.schema import Count, Finite, Name, Sha256, Sha256OrNothing, Strict, check_version, validated
+from roofml.util.writing import write_file
 from roofml.util.yaml_io import read_mapping
 
 SCHEMA = "roofml/1"
-Range = tuple[int, int]
+PACES = (0.2, 5.0)
+"""Servers of one GPU differ by a percent or so: what lies outside of this is another GPU, or a mistake."""
+MOST_SDS = 100.0
+"""No standard deviation is more than so many times that of the package's prior, which a fit can only sharpen."""
+MOST_GPUS = 1024
+
+Range = Annotated[tuple[Count, Count], Field(strict=False)]
+"""Smallest and largest: a list, in YAML."""
+Whole = Annotated[int, Field(ge=1, le=1_000_000_000)]
+NotNegative = Annotated[Finite, Field(ge=0, le=1e9)]
 
 
 class ModelSection(Strict):
     """Which model the coefficients are for."""
 
-    name: str
-    hf_repo: str
-    config_sha256: str
+    name: Name
+    hf_repo: Name
+    config_sha256: Sha256
 
 
 class EngineSection(Strict):
     """Which engine served the runs. The version is null where no run says it."""
 
-    name: str
-    version: str | None
-    dtype: str
-    kv_dtype: str
+    name: Name
+    version: Name | None
+    dtype: Name
+    kv_dtype: Name
 
 
 class PhysicsSection(Strict):
     """Digests of what besides the config the numbers were fitted over. Files of 0.1.0 have none."""
 
-    gpu_sheet_sha256: str
-    kernel_tables_sha256: str
+    gpu_sheet_sha256: Sha256
+    kernel_tables_sha256: Sha256
 
 
 class StepSection(Strict):
@@ -79,35 +91,37 @@ class ErrorSection(Strict):
 class FitSection(Strict):
     """Where the numbers come from, and how far they reach."""
 
-    runs: list[str]
-    run_sha256: dict[str, str] | None = None
-    """Run -> digest of what was measured. Files of 0.1.0 have none."""
-    requests: int
-    step_tables: list[str] | None = None
-    train_fraction: Finite
-    prior: str
-    rounds: int
+    runs: list[Name] = Field(min_length=1)
+    run_sha256: dict[Name, Sha256OrNothing] | None = None
+    """Run -> digest of what was measured; empty where nobody knows it. Files of 0.1.0 have none."""
+    requests: Count
+    step_tables: list[Name] | None = None
+    train_fraction: Annotated[Finite, Field(gt=0, le=1)]
+    prior: Name
+    rounds: Count
     converged: bool
-    error_pct: dict[str, ErrorSection]
-    sd: dict[str, Finite]
+    misfit: list[Name] | None = None
+    """What `calibration.judge` found wrong, where the fit was written all the same. None: nothing."""
+    error_pct: dict[Name, ErrorSection]
+    sd: dict[str, Annotated[Finite, Field(ge=0)]]
     not_identified: list[str]
-    paces: dict[str, Finite] = Field(default_factory=dict)
+    paces: dict[Name, Annotated[Finite, Field(ge=PACES[0], le=PACES[1])]] = Field(default_factory=dict)
     """Run -> how much longer its server takes for a step than these parameters say, near 1."""
     valid: dict[Literal["batch", "context", "new_tokens"], Range]
     covariance: list[list[Finite]]
-    roofml: str
+    roofml: Name
 
 
 class BlisSection(Strict):
     """What BLIS's trained-physics form needs of the same pair; its own fit writes it."""
 
-    alpha_coeffs: list[Finite]
-    beta_coeffs: list[Finite]
-    total_kv_blocks: int = Field(ge=1)
-    block_size: int = Field(16, ge=1)
-    max_num_seqs: int | None = Field(None, ge=1)
-    max_num_batched_tokens: int | None = Field(None, ge=1)
-    max_model_len: int | None = Field(None, ge=1)
+    alpha_coeffs: list[NotNegative] = Field(min_length=3, max_length=3)
+    beta_coeffs: list[NotNegative] = Field(min_length=10, max_length=11)
+    total_kv_blocks: Whole
+    block_size: Whole = 16
+    max_num_seqs: Whole | None = None
+    max_num_batched_tokens: Whole | None = None
+    max_model_len: Whole | None = None
 
 
 class Coefficients(Strict):
@@ -115,8 +129,8 @@ class Coefficients(Strict):
 
     schema_: Literal["roofml/1"] = Field(alias="schema")
     model: ModelSection
-    gpu: str
-    tensor_parallel: int = Field(ge=1)
+    gpu: Name
+    tensor_parallel: int = Field(ge=1, le=MOST_GPUS)
     engine: EngineSection
     physics: PhysicsSection | None = None
     step: StepSection
@@ -158,7 +172,7 @@ def rounded(value: float, digits: int = 6) -> float:
 
 def write_coefficients(path: Path, coefficients: Coefficients) -> None:
     """Write the YAML in one piece. Raises InputError where the folder does not exist."""
-    write_atomically(path, coefficients_text(coefficients))
+    write_file(path, coefficients_text(coefficients))
 
 
 COMMENTS = {
@@ -206,29 +220,73 @@ def _commented(value: Any) -> Any:
 def read_coefficients(path: Path) -> Coefficients:
     """The coefficients in `path`: the one reader of the schema.
 
-    Raises InputError naming file and field for an unknown key, one that is missing, another schema, a value outside its
-    parameter's bounds, NaN or infinity.
+    Raises InputError naming file and field for an unknown key, one that is missing, another schema, and a value that no
+    fit can have found.
     """
     document = read_mapping(path)
     check_version(document, SCHEMA, path)
-    read = validated(Coefficients, document, path)
-    for group, values in read.groups.items():
+    return coefficients_of(document, path)
+
+
+def coefficients_of(document: Mapping[str, Any], source: Path | str) -> Coefficients:
+    """The coefficients in a mapping, which a reader and a writer of the file hold to the same rules.
+
+    Raises InputError beginning with `source`, and naming the field.
+    """
+    made = validated(Coefficients, document, source)
+    _check_parameters(made, source)
+    _check_engine(made.engine, source)
+    _check_fit(made.fit, source)
+    return made
+
+
+def _check_parameters(made: Coefficients, source: Path | str) -> None:
+    """Raise InputError for a parameter that is not known, and for a value outside of its bounds."""
+    for group, values in made.groups.items():
         section = "request" if group == "request" else f"step.{group}"
         expected = [parameter.name for parameter in PARAMETERS if parameter.group == group]
         for name, value in values.items():
             if name not in expected:
-                raise InputError(f"{path}: {section}.{name}: unknown parameter, expected {', '.join(expected)}")
+                where = f"{section}.{for_line(name)[:60]}"
+                raise InputError(f"{source}: {where}: unknown parameter, expected {', '.join(expected)}")
             bounds = BY_NAME[name]
             if not bounds.lower <= value <= bounds.upper and value != bounds.neutral:
                 raise InputError(
-                    f"{path}: {section}.{name}: {value}, expected between {bounds.lower:g} and {bounds.upper:g}"
+                    f"{source}: {section}.{name}: {value}, expected between {bounds.lower:g} and {bounds.upper:g}"
                 )
+
+
+def _check_engine(engine: EngineSection, source: Path | str) -> None:
+    for field, value, known in (("dtype", engine.dtype, DTYPE_BYTES), ("kv_dtype", engine.kv_dtype, KV_DTYPE_BYTES)):
+        if value not in known:
+            raise InputError(f"{source}: engine.{field}: {value!r}, expected one of {', '.join(known)}")
+
+
+def _check_fit(fit: FitSection, source: Path | str) -> None:
+    """Raise InputError where the section's fields do not agree with each other."""
+    if len(set(fit.runs)) < len(fit.runs):
+        raise InputError(f"{source}: fit.runs: a run is there twice")
+    for field, keys in (("run_sha256", fit.run_sha256 or {}), ("error_pct", fit.error_pct), ("paces", fit.paces)):
+        for name in keys:
+            if name not in fit.runs:
+                raise InputError(f"{source}: fit.{field}.{for_line(name)}: is not one of fit.runs")
+    if fit.requests == 0 and not fit.step_tables:
+        raise InputError(f"{source}: fit.requests: 0, expected at least 1 of a fit without step tables")
     for name in ("batch", "context", "new_tokens"):
-        if name not in read.fit.valid:
-            raise InputError(f"{path}: fit.valid.{name}: missing")
-    for name in read.fit.sd:
-        if name not in NAMES:
-            raise InputError(f"{path}: fit.sd.{name}: unknown parameter")
-    if [len(row) for row in read.fit.covariance] != list(range(1, len(read.fit.sd) + 1)):
-        raise InputError(f"{path}: fit.covariance: expected a lower triangle of {len(read.fit.sd)} rows, as fit.sd has")
-    return read
+        if name not in fit.valid:
+            raise InputError(f"{source}: fit.valid.{name}: missing")
+        smallest, largest = fit.valid[name]
+        if smallest > largest:
+            raise InputError(f"{source}: fit.valid.{name}: {smallest} to {largest}, expected the smaller one first")
+    for field, names in (("sd", fit.sd), ("not_identified", fit.not_identified)):
+        for name in names:
+            if name not in NAMES:
+                raise InputError(f"{source}: fit.{field}.{for_line(name)[:60]}: unknown parameter")
+    if len(set(fit.not_identified)) < len(fit.not_identified):
+        raise InputError(f"{source}: fit.not_identified: a parameter is there twice")
+    for name, sd in fit.sd.items():
+        most = MOST_SDS * BY_NAME[name].sd
+        if sd > most:
+            raise InputError(f"{source}: fit.sd.{name}: {sd:g}, expected at most {most:g}")
+    check_triangle(fit.covariance, len(fit.sd), f"{source}: fit.covariance")
+    check_sd(list(fit.sd.values()), fit.covariance, list(fit.sd), f"{source}: fit.sd")

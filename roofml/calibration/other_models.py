@@ -16,14 +16,18 @@ from pydantic import Field
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from roofml.calibration.coefficients import MOST_GPUS, MOST_SDS
+from roofml.calibration.covariance import check_triangle
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
 from roofml.hardware.gpu import Gpu
 from roofml.latency.deployment import Deployment
-from roofml.latency.parameters import NAMES, from_coordinates, to_coordinates
+from roofml.latency.parameters import BY_NAME, NAMES, from_coordinates, to_coordinates
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder, write_atomically
-from roofml.util.schema import Finite, Strict, check_version, validated
+from roofml.util.outside_text import for_line
+from roofml.util.package_data import data_folder
+from roofml.util.schema import Count, Finite, Name, Sha256, Strict, check_version, validated
+from roofml.util.writing import write_file
 from roofml.util.yaml_io import read_mapping
 
 SCHEMA = "roofml-global/1"
@@ -34,12 +38,12 @@ OTHER_GPU = 2.0
 class SavedPosterior(Strict):
     """One fit: values of parameters, and the lower triangle of the covariance of their coordinates."""
 
-    model: str
-    config_sha256: str | None = None
+    model: Name
+    config_sha256: Sha256 | None = None
     """Which model that is, whatever it is called. Files of 0.1.0 have none."""
-    tensor_parallel: int
-    runs: list[str]
-    requests: int
+    tensor_parallel: int = Field(ge=1, le=MOST_GPUS)
+    runs: list[Name] = Field(min_length=1)
+    requests: Count
     values: list[Finite]
     covariance: list[list[Finite]]
 
@@ -59,8 +63,8 @@ class OtherModels(Strict):
     """The fits of `coeffs/global.yaml`."""
 
     schema_: Literal["roofml-global/1"] = Field(alias="schema")
-    gpu: str
-    gpu_sheet_sha256: str | None = None
+    gpu: Name
+    gpu_sheet_sha256: Sha256 | None = None
     """Which GPU that is, whatever it is called. Files of 0.1.0 have none."""
     parameters: list[str]
     members: list[SavedPosterior]
@@ -146,7 +150,7 @@ def pooled_text(gpu: Gpu, members: Sequence[SavedPosterior]) -> str:
 
 def write_other_models(path: Path, gpu: Gpu, members: Sequence[SavedPosterior]) -> None:
     """Write the fits in one piece."""
-    write_atomically(path, pooled_text(gpu, members))
+    write_file(path, pooled_text(gpu, members))
 
 
 def read_other_models(path: Path | None = None) -> OtherModels:
@@ -155,11 +159,33 @@ def read_other_models(path: Path | None = None) -> OtherModels:
     document = read_mapping(path)
     check_version(document, SCHEMA, path)
     read = validated(OtherModels, document, path)
-    unknown = [name for name in read.parameters if name not in NAMES]
+    unknown = [for_line(name)[:60] for name in read.parameters if name not in NAMES]
     if unknown or len(set(read.parameters)) < len(read.parameters):
         raise InputError(f"{path}: parameters: {', '.join(unknown) or 'one twice'}, expected {', '.join(NAMES)}")
-    size = len(read.parameters)
+    seen: set[tuple[str, int]] = set()
     for number, member in enumerate(read.members):
-        if len(member.values) != size or [len(row) for row in member.covariance] != list(range(1, size + 1)):
-            raise InputError(f"{path}: members.{number}: expected {size} values and a lower triangle as large")
+        where = f"{path}: members.{number}"
+        _check_member(member, read.parameters, where)
+        if (member.model.lower(), member.tensor_parallel) in seen:
+            raise InputError(
+                f"{where}: {member.model} with tensor parallel size {member.tensor_parallel} is there twice"
+            )
+        seen.add((member.model.lower(), member.tensor_parallel))
     return read
+
+
+def _check_member(member: SavedPosterior, parameters: Sequence[str], where: str) -> None:
+    """Raise InputError for values outside of their parameters' bounds, and for what is not their covariance."""
+    if len(member.values) != len(parameters):
+        raise InputError(f"{where}: expected {len(parameters)} values, found {len(member.values)}")
+    for name, value in zip(parameters, member.values, strict=True):
+        bounds = BY_NAME[name]
+        if not bounds.lower <= value <= bounds.upper:
+            raise InputError(
+                f"{where}.values: {name} {value:g}, expected between {bounds.lower:g} and {bounds.upper:g}"
+            )
+    check_triangle(member.covariance, len(parameters), f"{where}.covariance", definite=True)
+    for name, row in zip(parameters, member.covariance, strict=True):
+        most = MOST_SDS * BY_NAME[name].sd
+        if row[-1] > most**2:
+            raise InputError(f"{where}.covariance: variance of {name} {row[-1]:g}, expected at most {most**2:g}")

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from roofml.util.arrays import Ints
+from roofml.util.jit_cache import compiled
 
 NOTHING = -1
 
@@ -61,7 +61,7 @@ def block_keys(prefix_group: Ints, shared_blocks: Ints, full_blocks: Ints) -> Bl
     return BlockKeys(shared_blocks, group_key[:-1][group], own_key[:-1], int(own_key[-1]))
 
 
-@njit(cache=True)
+@compiled()
 def key_of(keys: Any, r: int, index: int) -> int:
     """Key of the `index`-th full block of request r: shared within its prefix group, its own after the prefix."""
     if index < keys.shared_blocks[r]:
@@ -69,7 +69,7 @@ def key_of(keys: Any, r: int, index: int) -> int:
     return keys.own_key[r] + index - keys.shared_blocks[r]
 
 
-@njit(cache=True)
+@compiled()
 def empty_cache(num_gpu_blocks: int, keys: int) -> Any:
     """A cache of which nothing is used. vLLM keeps one block for itself (the null block): blocks - 1 are usable."""
     blocks = num_gpu_blocks - 1
@@ -84,14 +84,14 @@ def empty_cache(num_gpu_blocks: int, keys: int) -> Any:
     )
 
 
-@njit(cache=True)
+@compiled()
 def _unlink(cache: Any, block: int) -> None:
     cache.after[cache.before[block]] = cache.after[block]
     cache.before[cache.after[block]] = cache.before[block]
     cache.free[0] -= 1
 
 
-@njit(cache=True)
+@compiled()
 def take_cached(cache: Any, block: int) -> None:
     """One more request uses a block that is in the cache."""
     if cache.users[block] == 0:
@@ -99,7 +99,7 @@ def take_cached(cache: Any, block: int) -> None:
     cache.users[block] += 1
 
 
-@njit(cache=True)
+@compiled()
 def take_free(cache: Any) -> int:
     """Hand out the block that was freed longest ago, forgetting what it held. The list must not be empty."""
     block = cache.after[len(cache.after) - 1]
@@ -111,7 +111,7 @@ def take_free(cache: Any) -> int:
     return block
 
 
-@njit(cache=True)
+@compiled()
 def remember(cache: Any, block: int, key: int) -> None:
     """The block is now full: the same tokens need not be computed again. A copy elsewhere stays the one found."""
     if cache.block_of_key[key] == NOTHING:
@@ -119,7 +119,7 @@ def remember(cache: Any, block: int, key: int) -> None:
         cache.key[block] = key
 
 
-@njit(cache=True)
+@compiled()
 def release(cache: Any, blocks: Any, count: int) -> None:
     """A request lets go of its `count` blocks, tail first, so that its first blocks are evicted last."""
     sentinel = len(cache.after) - 1

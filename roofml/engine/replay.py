@@ -16,9 +16,11 @@ from roofml.engine.step_time import Callback, Formula, StepTimes
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters, RequestParameters, StepParameters
+from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +62,30 @@ def _requests(run: Run) -> Requests:
     """The run's requests, and keys for every full block of prompt and output: a preempted request finds its own."""
     block_size = run.server.block_size
     shared = np.where(run.prefix_group >= 0, np.minimum(run.prefix_tokens, run.prompt_tokens) // block_size, 0)
-    full = (run.prompt_tokens + run.output_tokens) // block_size + 1
-    keys = block_keys(run.prefix_group, shared, full)
+    keys = block_keys(run.prefix_group, shared, _full_blocks(run))
     return Requests(run.arrival_us, run.prompt_tokens, run.output_tokens, keys)
 
 
+LIMITED = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks", "max_model_len")
+"""Fields of a server that something is as long as."""
+MOST_TOKENS = 2**24
+"""Of one request: a step each, for those it makes."""
+MOST_BLOCKS = 2**27
+"""Of all requests of a run: the cache keeps a number for each."""
+
+
 def _check_fits(run: Run) -> None:
+    """Raise InputError for requests that can never run, and for a server or run that the machine's memory cannot."""
     server = run.server
     tokens = run.prompt_tokens + run.output_tokens
     if len(run) == 0:
         raise InputError(f"{run.name}: no requests to replay")
+    for field in LIMITED:
+        if not 1 <= getattr(server, field) <= MOST_OF_SERVER[field]:
+            found = shown(getattr(server, field))
+            raise InputError(f"{run.name}: {field} {found}: expected between 1 and {MOST_OF_SERVER[field]}")
+    if not np.isfinite(run.arrival_us).all():
+        raise InputError(f"{run.name}: arrival_us: expected finite times")
     if run.prompt_tokens.min() < 1 or run.output_tokens.min() < 1:
         row = int(np.argmin(np.minimum(run.prompt_tokens, run.output_tokens)))
         raise InputError(f"{run.name}: request {run.request_id[row]}: expected at least one prompt and output token")
@@ -79,11 +95,25 @@ def _check_fits(run: Run) -> None:
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens exceed max_model_len "
             f"{server.max_model_len}"
         )
+    if tokens[worst] > MOST_TOKENS:
+        raise InputError(
+            f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens, expected at most {MOST_TOKENS}"
+        )
     if -(-int(tokens[worst]) // server.block_size) > server.num_gpu_blocks - 1:
         raise InputError(
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
             f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
         )
+    seats = min(server.max_num_seqs, len(run)) * (int(tokens[worst]) // server.block_size + 1)
+    if max(int(_full_blocks(run).sum()), seats) > MOST_BLOCKS:
+        raise InputError(
+            f"{run.name}: its requests take more than {MOST_BLOCKS} KV blocks of {server.block_size} tokens"
+        )
+
+
+def _full_blocks(run: Run) -> Ints:
+    """(requests,) KV blocks that each request fills, and one."""
+    return (run.prompt_tokens + run.output_tokens) // run.server.block_size + 1
 
 
 def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: Ints | None = None) -> Replay:
@@ -97,6 +127,8 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {budget}")
     experts = (int(tables.experts), int(tables.experts_per_token))
     step = StepParameters(*map(float, parameters.step))
+    if not np.isfinite(step).all():
+        raise InputError(f"{run.name}: step parameters: expected finite numbers, found {step}")
     return _serve(run, Formula(tables, step), parameters.request, progress, experts)
 
 
@@ -115,12 +147,15 @@ def _serve(
     run: Run, source: Any, request: RequestParameters, progress: Ints | None, experts: tuple[int, int] = (0, 0)
 ) -> Replay:
     _check_fits(run)
+    if not np.isfinite(request).all():
+        raise InputError(f"{run.name}: request parameters: expected finite numbers, found {request}")
     server = run.server
     limits = Limits(
-        server.max_num_seqs,
+        # More places than requests, and more blocks than all of them fill, change nothing: they stay empty.
+        min(server.max_num_seqs, len(run)),
         server.max_num_batched_tokens,
         server.block_size,
-        server.num_gpu_blocks,
+        min(server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2),
         server.prefix_caching,
         1 if server.async_scheduling else 0,
         server.fresh,

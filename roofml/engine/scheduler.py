@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
@@ -39,7 +38,7 @@ from roofml.engine.step_time import time_of_step
 from roofml.latency.batch import StepSums
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
-from roofml.util.jit_cache import digest_argument
+from roofml.util.jit_cache import compiled, digest_argument
 
 
 class Requests(NamedTuple):
@@ -187,7 +186,7 @@ def compiled_in() -> NDArray[Any]:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def serve(requests: Any, limits: Any, source: Any, q: Any, progress: Any, sources: Any) -> Any:
     """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts the finished."""
     n = len(requests.prompt)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.names import is_name, shown
+from roofml.util.outside_text import for_file_name
+from roofml.util.package_data import data_folder
 from roofml.util.yaml_io import read_mapping
 
 DTYPES = ("bfloat16", "float16", "tf32", "fp8", "int8", "fp4", "int4")
@@ -68,66 +72,124 @@ def load_gpu(gpu: str) -> Gpu:
     """
     path = Path(gpu)
     if path.suffix in {".yaml", ".yml"}:
-        return _read_gpu(path)
+        return _gpu(read_mapping(path), path)
     names: list[str] = []
     for entry in sorted(data_folder("hardware").glob("*.yaml")):
-        candidate = _read_gpu(entry)
-        aliases = read_mapping(entry).get("aliases", [])
-        if gpu.lower() in {candidate.name.lower(), entry.stem.lower(), *(str(alias).lower() for alias in aliases)}:
+        sheet = read_mapping(entry)
+        candidate = _gpu(sheet, entry)
+        if gpu.lower() in {candidate.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)}:
             return candidate
         names.append(candidate.name)
-    raise InputError(f"gpu {gpu!r}: not in hardware/ (known: {', '.join(names)}) and not a YAML file")
+    raise InputError(f"gpu {shown(gpu)}: not in hardware/ (known: {', '.join(names)}) and not a YAML file")
 
 
 def packaged_gpu(name: str) -> Gpu | None:
-    """The GPU whose sheet is `hardware/<name>.yaml`; None if there is no such sheet."""
-    path = data_folder("hardware") / f"{name}.yaml"
-    return _read_gpu(path) if path.is_file() else None
+    """The GPU of `hardware/` with this name, or with one that stands for the same folder; None if there is none."""
+    for entry in sorted(data_folder("hardware").glob("*.yaml")):
+        if for_file_name(entry.stem) == for_file_name(name):
+            return _gpu(read_mapping(entry), entry)
+    return None
 
 
-FIELDS = {
-    "name",
-    "aliases",
-    "tflops",
-    "bandwidth_tb_per_s",
-    "memory_gib",
-    "reported_memory_gib",
-    "interconnect_gb_per_s",
-    "sm_count",
-    "source",
+@dataclass(frozen=True)
+class Plausible:
+    """What a number of a sheet can be: far from any GPU there is, but not a number in another unit."""
+
+    smallest: float
+    largest: float
+    unit: str
+
+
+RATE = Plausible(1, 200_000, "dense TFLOP/s")
+"""An L4 has 121 in bfloat16, a B200 9,000 in fp4."""
+PLAUSIBLE = {
+    "bandwidth_tb_per_s": Plausible(0.05, 100, "TB/s"),
+    "memory_gib": Plausible(1, 4096, "GiB"),
+    "reported_memory_gib": Plausible(1, 4096, "GiB"),
+    "interconnect_gb_per_s": Plausible(0.5, 10_000, "GB/s, one direction"),
+    "sm_count": Plausible(1, 10_000, "streaming multiprocessors"),
 }
+"""An L4 has 0.3 TB/s, 24 GiB, 32 GB/s and 58 multiprocessors, a B200 8 TB/s, 180 GiB and 900 GB/s."""
+FIELDS = {"name", "aliases", "tflops", *PLAUSIBLE, "source"}
+LONGEST_NAME = 64
+LONGEST_SOURCE = 1000
+MOST_ALIASES = 50
 
 
-def _read_gpu(path: Path) -> Gpu:
-    sheet = read_mapping(path)
+def _gpu(sheet: Mapping[str, object], path: Path) -> Gpu:
+    """The GPU of a sheet. Raises InputError naming the file and the field that is wrong."""
     unknown = set(sheet) - FIELDS
     if unknown:
-        raise InputError(f"{path}: unknown field {sorted(unknown)[0]!r}, expected {', '.join(sorted(FIELDS))}")
-
-    def number(field: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise InputError(f"{path}: {field}: expected a positive number, found {value!r}")
-        return float(value)
-
-    tflops = sheet.get("tflops")
-    if not isinstance(tflops, dict) or "bfloat16" not in tflops:
-        raise InputError(f"{path}: tflops: expected a mapping of data types to dense TFLOP/s, with bfloat16")
-    for dtype in tflops:  # pyright: ignore[reportUnknownVariableType]
-        if dtype not in DTYPES:
-            raise InputError(f"{path}: tflops: unknown data type {dtype!r}, expected {', '.join(DTYPES)}")
-    memory = number("memory_gib", sheet.get("memory_gib"))
-    reported = 0.0
+        raise InputError(f"{path}: unknown field {shown(sorted(unknown)[0])}, expected {', '.join(sorted(FIELDS))}")
+    _aliases(sheet, path)
+    memory, reported = _number(sheet, "memory_gib", path), 0.0
     if sheet.get("reported_memory_gib") is not None:
-        reported = number("reported_memory_gib", sheet["reported_memory_gib"])
+        reported = _number(sheet, "reported_memory_gib", path)
         if reported > memory:
             raise InputError(f"{path}: reported_memory_gib: {reported:g} exceeds memory_gib {memory:g}")
+    source = sheet.get("source", "")
+    if not isinstance(source, str) or (source and not is_name(source, LONGEST_SOURCE)):
+        raise InputError(f"{path}: source: expected one line of printable characters, found {shown(source)}")
+    multiprocessors = _number(sheet, "sm_count", path)
+    if multiprocessors != round(multiprocessors):
+        raise InputError(f"{path}: sm_count: expected a whole number, found {multiprocessors:g}")
     return Gpu(
-        name=str(sheet.get("name", path.stem)),
-        flops_per_us={str(k): 1e6 * number(f"tflops.{k}", v) for k, v in tflops.items()},  # pyright: ignore
-        bandwidth_bytes_per_us=1e6 * number("bandwidth_tb_per_s", sheet.get("bandwidth_tb_per_s")),
+        name=_name(sheet.get("name", path.stem), "name", path),
+        flops_per_us=_rates(sheet, path),
+        bandwidth_bytes_per_us=1e6 * _number(sheet, "bandwidth_tb_per_s", path),
         memory_bytes=round(2**30 * memory),
-        interconnect_bytes_per_us=1e3 * number("interconnect_gb_per_s", sheet.get("interconnect_gb_per_s")),
-        sm_count=round(number("sm_count", sheet.get("sm_count"))),
-        source=str(sheet.get("source", "")),
+        interconnect_bytes_per_us=1e3 * _number(sheet, "interconnect_gb_per_s", path),
+        sm_count=round(multiprocessors),
+        source=source,
         reported_memory_bytes=round(2**30 * reported),
     )
+
+
+def _number(sheet: Mapping[str, object], field: str, path: Path) -> float:
+    return _plausible(sheet.get(field), field, PLAUSIBLE[field], path)
+
+
+def _plausible(value: object, field: str, expected: Plausible, path: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InputError(f"{path}: {field}: expected a positive number, found {shown(value)}")
+    if not expected.smallest <= value <= expected.largest:
+        between = f"between {expected.smallest:g} and {expected.largest:g} {expected.unit}"
+        raise InputError(f"{path}: {field}: expected {between}, found {shown(value)}")
+    return float(value)
+
+
+def _rates(sheet: Mapping[str, object], path: Path) -> dict[str, float]:
+    """Data type -> FLOP/µs."""
+    given = sheet.get("tflops")
+    if not isinstance(given, dict) or "bfloat16" not in given:
+        raise InputError(f"{path}: tflops: expected a mapping of data types to dense TFLOP/s, with bfloat16")
+    rates = cast("dict[object, object]", given)
+    for dtype in rates:
+        if dtype not in DTYPES:
+            raise InputError(f"{path}: tflops: unknown data type {shown(dtype)}, expected {', '.join(DTYPES)}")
+    return {str(dtype): 1e6 * _plausible(rate, f"tflops.{dtype}", RATE, path) for dtype, rate in rates.items()}
+
+
+def _name(value: object, field: str, path: Path) -> str:
+    """A name that can stand in a file's name and in a line of text."""
+    if isinstance(value, str) and is_name(value, LONGEST_NAME) and not set("/\\:") & set(value):
+        plain = value == value.strip() and not value.startswith((".", "-"))
+        if plain:
+            return value
+    raise InputError(
+        f"{path}: {field}: expected a name of at most {LONGEST_NAME} printable characters without / \\ : and not "
+        f"beginning with a dot or dash, found {shown(value)}"
+    )
+
+
+def _aliases(sheet: Mapping[str, object], path: Path) -> list[str]:
+    """Other names, in lower case; YAML reads that of an RTX 4090 as a number."""
+    given = sheet.get("aliases", [])
+    found = shown(given)
+    if not isinstance(given, list) or len(cast("list[object]", given)) > MOST_ALIASES:
+        raise InputError(f"{path}: aliases: expected a list of at most {MOST_ALIASES} names, found {found}")
+    aliases: list[str] = []
+    for number, alias in enumerate(cast("list[object]", given)):
+        whole = isinstance(alias, int) and not isinstance(alias, bool) and abs(alias) < 10**LONGEST_NAME
+        aliases.append(_name(str(alias) if whole else alias, f"aliases.{number}", path).lower())
+    return aliases

@@ -8,12 +8,20 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 
 Request = tuple[int, int, int]
 """New tokens, context, prompt tokens of a request in a step."""
+
+
+MOST_NEW_TOKENS = MOST_OF_SERVER["max_num_batched_tokens"]
+"""Of one step: far past any engine's budget, and the tables of components still fit into memory."""
+LONGEST_CONTEXT = 10**9
+"""Tokens of one request: far past any model's positions."""
 
 
 class StepSums(NamedTuple):
@@ -109,7 +117,7 @@ class Batch:
     `prefill` lists chunks of prompts as (new tokens, context tokens), `decode` groups of equal requests that decode as
     (context tokens, how many). `Batch(prefill=[(16, 560)], decode=[(700, 64)])` computes 16 tokens of one prompt after
     560 known ones, beside 64 requests with 700 tokens of context each. Raises InputError for an empty batch, a count
-    below 1 or a negative context.
+    below 1, a negative context, and numbers that no engine has.
     """
 
     prefill: Sequence[tuple[int, int]] = ()
@@ -125,6 +133,11 @@ class Batch:
         for context, count in self.decode:
             if context < 0 or count < 1:
                 raise InputError(f"batch: decode ({context}, {count}): expected context >= 0 and a count >= 1")
+        longest = max(context for context in (*(c for _, c in self.prefill), *(c for c, _ in self.decode)))
+        if longest > LONGEST_CONTEXT:
+            raise InputError(f"batch: a context of {shown(longest)} tokens, expected at most {LONGEST_CONTEXT}")
+        if self.new_tokens > MOST_NEW_TOKENS:
+            raise InputError(f"{shown(self.new_tokens)} new tokens in the step: expected at most {MOST_NEW_TOKENS}")
 
     @property
     def new_tokens(self) -> int:

@@ -18,11 +18,12 @@ from numba.extending import register_jitable
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernel_tables import STANDS_IN, DecodeAttention
 from roofml.hardware.kernels import Efficiency
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import MOST_NEW_TOKENS, StepSums
 from roofml.models.operations import AttentionOp, Gemm, StateOp
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats
-from roofml.util.errors import NotSupportedError
+from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
 
 
 class StepComponents(NamedTuple):
@@ -260,7 +261,12 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
 
 
 def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency) -> ComponentTables:
-    """The tables for steps of up to `budget` new tokens. Raises InputError where the model does not divide by `tp`."""
+    """The tables for steps of up to `budget` new tokens.
+
+    Raises InputError where the model does not divide by `tp`, and for a budget that no engine has.
+    """
+    if not 1 <= budget <= MOST_NEW_TOKENS:
+        raise InputError(f"max_num_batched_tokens {shown(budget)}: expected between 1 and {MOST_NEW_TOKENS}")
     model.check_tensor_parallel(tp)
     tokens = np.arange(budget + 1, dtype=np.float64)
     head = next(gemm for gemm in model.gemms(tp) if gemm.rows == "sampled")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
 from roofml.latency.components import ComponentTables, component_sd, component_tables
+from roofml.latency.feasibility import check_run
 from roofml.models.spec import ModelSpec, load_model
 from roofml.traces.run import Run
 from roofml.util.errors import InputError
@@ -88,7 +89,10 @@ def deploy(model: str, gpu: str, tp: int, budget: int = BUDGET) -> Deployment:
 
 
 def deployment_of(runs: Sequence[Run]) -> Deployment:
-    """The deployment that `runs` share. Raises InputError where they differ or one does not name its GPU."""
+    """The deployment that `runs` share.
+
+    Raises InputError where they differ, one does not name its GPU, or one's server cannot have been on it.
+    """
     first = runs[0].server
     for run in runs:
         if run.server.gpu is None:
@@ -102,4 +106,7 @@ def deployment_of(runs: Sequence[Run]) -> Deployment:
                 )
     budget = max(run.server.max_num_batched_tokens for run in runs)
     assert first.gpu is not None
-    return deploy(first.model, first.gpu, first.tensor_parallel, budget)
+    deployment = deploy(first.model, first.gpu, first.tensor_parallel, budget)
+    for run in runs:
+        check_run(deployment.model, deployment.gpu, deployment.tp, run)
+    return deployment

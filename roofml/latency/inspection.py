@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from roofml.hardware.gpu import Gpu
-from roofml.latency.kv_capacity import KvCapacity, kv_capacity
+from roofml.latency.kv_capacity import KvCapacity, check_options, kv_capacity
 from roofml.latency.roofline import Load, Request, step_loads, step_us
 from roofml.models.spec import ModelSpec
 from roofml.util.errors import InputError
+from roofml.util.writing import check_writable, write_file
 
 GIB = 2**30
 BATCHES = (1, 8, 32, 128, 256)
@@ -41,7 +43,11 @@ def inspect_model(
     max_num_batched_tokens: int | None = None,
     max_num_seqs: int | None = None,
 ) -> dict[str, Any]:
-    """Everything inspect shows, as one JSON document. What cannot be said is null, with the reason in `problems`."""
+    """Everything inspect shows, as one JSON document. What cannot be said is null, with the reason in `problems`.
+
+    Raises InputError for an option that no server can be started with, and a model that does not divide by `tp`.
+    """
+    check_options(gpu_memory_utilization, max_num_batched_tokens, max_num_seqs)
     problems: list[str] = []
     capacity: KvCapacity | None = None
     try:
@@ -158,6 +164,7 @@ def plot_roofline(model: ModelSpec, gpu: Gpu, tp: int, path: Path) -> None:
 
     Raises InputError where matplotlib (extra `plot`) is missing or cannot write that format.
     """
+    check_writable(path)
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -181,7 +188,9 @@ def plot_roofline(model: ModelSpec, gpu: Gpu, tp: int, path: Path) -> None:
     axes.set_title(f"{model.name} on {gpu.name}, tensor parallel {tp}: ideal (area: share of the step)")
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend()
+    picture = io.BytesIO()
     try:
-        figure.savefig(path)
-    except (ValueError, OSError) as error:
+        figure.savefig(picture, format=path.suffix.removeprefix(".") or "png")
+    except ValueError as error:
         raise InputError(f"{path}: cannot draw: {str(error).splitlines()[0]}") from None
+    write_file(path, picture.getvalue())

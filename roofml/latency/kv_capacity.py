@@ -12,12 +12,15 @@ Recurrent states live in blocks, too. Sizes in bytes of one GPU unless a name sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu
 from roofml.models.operations import AttentionOp, MixerOp
 from roofml.models.spec import ModelSpec
+from roofml.traces.limits import MOST_OF_SERVER
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
 
 GIB = 2**30
 
@@ -142,6 +145,21 @@ def kv_groups(model: ModelSpec, tp: int, block_size: int | None = None) -> tuple
     return groups, size, layers * page
 
 
+def check_options(
+    gpu_memory_utilization: float = 0.9,
+    max_num_batched_tokens: int | None = None,
+    max_num_seqs: int | None = None,
+    block_size: int | None = None,
+) -> None:
+    """Raise InputError naming the option of `kv_capacity` that no server can be started with."""
+    if not 0 < gpu_memory_utilization <= 1:
+        raise InputError(f"gpu_memory_utilization {gpu_memory_utilization}: expected a number above 0, up to 1")
+    given = {"max_num_batched_tokens": max_num_batched_tokens, "max_num_seqs": max_num_seqs, "block_size": block_size}
+    for name, value in given.items():
+        if value is not None and not 1 <= value <= MOST_OF_SERVER[name]:
+            raise InputError(f"{name} {shown(value)}: expected between 1 and {MOST_OF_SERVER[name]}")
+
+
 def kv_capacity(
     model: ModelSpec,
     gpu: Gpu,
@@ -156,12 +174,10 @@ def kv_capacity(
 
     Raises InputError where the model does not divide by `tp` or leaves no room, naming the smallest TP that does.
     """
-    if not 0 < gpu_memory_utilization <= 1:
-        raise InputError(f"gpu_memory_utilization {gpu_memory_utilization}: expected a number above 0, up to 1")
+    check_options(gpu_memory_utilization, max_num_batched_tokens, max_num_seqs, block_size)
     tokens, seqs = default_batch(gpu)
-    tokens, seqs = max_num_batched_tokens or tokens, max_num_seqs or seqs
-    if min(tokens, seqs) < 1 or (block_size is not None and block_size < 1):
-        raise InputError("max_num_batched_tokens, max_num_seqs and block_size: expected positive numbers")
+    tokens = tokens if max_num_batched_tokens is None else max_num_batched_tokens
+    seqs = seqs if max_num_seqs is None else max_num_seqs
     groups, size, block_bytes = kv_groups(model, tp, block_size)
     capacity = KvCapacity(
         blocks=0,
@@ -187,17 +203,22 @@ def _no_room(model: ModelSpec, gpu: Gpu, tp: int, capacity: KvCapacity) -> str:
         f"{model.name} does not fit on {gpu.name} with tensor parallel size {tp}: weights and activations take "
         f"{needed / GIB:.1f} of {capacity.usable_bytes / GIB:.1f} GiB"
     )
+    return f"{message}; {smallest_group(tp, lambda larger: _fits(model, larger, capacity))}"
+
+
+def smallest_group(tp: int, fits: Callable[[int], bool]) -> str:
+    """For an error: the smallest power of two above `tp` that is enough GPUs."""
     for larger in (2**power for power in range(1, 11)):
-        if larger > tp and _fits(model, larger, capacity):
-            return f"{message}; minimum tensor parallel size: {larger}"
-    return f"{message}; no tensor parallel size up to 1024 is enough"
+        try:
+            if larger > tp and fits(larger):
+                return f"minimum tensor parallel size: {larger}"
+        except InputError:  # the model does not divide by it
+            continue
+    return "no tensor parallel size up to 1024 is enough"
 
 
 def _fits(model: ModelSpec, tp: int, capacity: KvCapacity) -> bool:
-    try:
-        weights = model.weight_bytes(tp)
-        activations = activation_bytes(model, tp, capacity.max_num_batched_tokens, capacity.max_num_seqs)
-        block_bytes = kv_groups(model, tp, None)[2]
-    except InputError:
-        return False
+    weights = model.weight_bytes(tp)
+    activations = activation_bytes(model, tp, capacity.max_num_batched_tokens, capacity.max_num_seqs)
+    block_bytes = kv_groups(model, tp, None)[2]
     return weights + activations + LIBRARY_BYTES + COMMUNICATOR_BYTES + block_bytes <= capacity.usable_bytes

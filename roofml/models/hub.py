@@ -11,23 +11,31 @@ import hashlib
 import json
 import os
 import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
+from urllib.parse import quote
 
-from roofml.util.errors import InputError
-from roofml.util.files import data_folder, write_atomically
-
-if TYPE_CHECKING:
-    from huggingface_hub import ModelInfo
+from roofml.models.hub_http import LONGEST_S, Answer, check_endpoint, get, within
+from roofml.util.errors import InputError, because
+from roofml.util.outside_text import for_line
+from roofml.util.package_data import data_folder
+from roofml.util.reading import as_object, as_text, is_there, parse_json, read_bytes, read_json_object
+from roofml.util.writing import locked, write_files
 
 CONFIG, QUANT_CONFIG, PROVENANCE = "config.json", "hf_quant_config.json", "provenance.json"
 MAX_BYTES = 4_000_000
 """Size above which a file cannot be a config, bytes."""
+MOST_BYTES_OF_A_LISTING = 16_000_000
+"""Most bytes of what the Hub says about a repository: a hundred for each of its files, bytes."""
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+REVISION = re.compile(r"[^\s/\x00-\x20\x7f][^\s\x00-\x20\x7f]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -55,152 +63,173 @@ def pull(
     unknown revision, a Hub that cannot be reached, and a folder that holds another repository's config.
     """
     if not REPOSITORY.fullmatch(repo) or ".." in repo or "--" in repo:
-        raise InputError(f"{repo!r}: expected a Hub repository as organization/model")
+        raise InputError(f"{repo[:300]!r}: expected a Hub repository as organization/model")
+    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
+        raise InputError(f"{repo}: {revision[:300]!r}: expected a branch, tag or commit")
     name = repo.rsplit("/", 1)[-1].lower()
     if not NAME.fullmatch(name):
         raise InputError(f"{repo!r}: {name!r} cannot be the name of a folder")
     target = (folder or data_folder("model_configs")) / name
     held = _held(target, name)
-    if held is not None:
-        if held.repo.lower() != repo.lower():
-            raise InputError(f"{target} holds the config of {held.repo}: move it away to pull {repo}")
-        if revision is None or revision == held.revision:
-            return held
+    _check_same_repository(target, held, repo)
+    if held is not None and (revision is None or revision == held.revision):
+        return held
     files, commit, canonical, source = _fetch(repo, revision, cache_dir)
     config = _json(f"{repo}: {CONFIG}", files[CONFIG])
     if not isinstance(config.get("architectures"), list):
         raise InputError(f"{repo}: its config.json names no architectures: not the config of a language model")
     if QUANT_CONFIG in files:
         _json(f"{repo}: {QUANT_CONFIG}", files[QUANT_CONFIG])
+    hashes = {file: hashlib.sha256(raw).hexdigest() for file, raw in sorted(files.items())}
+    provenance = {"hf_repo": canonical, "revision": commit, "files": hashes}
+    _keep(target, canonical, {**files, PROVENANCE: (json.dumps(provenance, indent=2) + "\n").encode()})
+    return Pulled(name, target, canonical, commit, hashes, source)
+
+
+def _check_same_repository(target: Path, held: Pulled | None, repo: str) -> None:
+    if held is not None and held.repo.lower() != repo.lower():
+        raise InputError(f"{target} holds the config of {held.repo}: move it away to pull {repo}")
+
+
+def _keep(target: Path, repo: str, files: Mapping[str, bytes]) -> None:
+    """Write the files of a repository into its folder, all or none. Of two pulls at once the second waits."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for stale in {CONFIG, QUANT_CONFIG, PROVENANCE} - set(files):
-            (target / stale).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
-    for file, text in files.items():
-        write_atomically(target / file, text)
-    hashes = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in sorted(files.items())}
-    provenance = {"hf_repo": canonical, "revision": commit, "files": hashes}
-    write_atomically(target / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
-    return Pulled(name, target, canonical, commit, hashes, source)
+        raise InputError(f"{target}: cannot be written: {because(error)}") from None
+    try:
+        with locked(target / PROVENANCE):
+            _check_same_repository(target, _held(target, target.name), repo)
+            write_files({target / file: raw for file, raw in files.items()}, in_place=True)
+            for stale in {CONFIG, QUANT_CONFIG} - set(files):
+                (target / stale).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {because(error)}") from None
+    finally:
+        with suppress(OSError):  # a folder that nothing could be written into
+            target.rmdir()
 
 
 def _held(target: Path, name: str) -> Pulled | None:
     """The config that was pulled into `target` before; None if there is none or a file has changed since."""
     try:
-        provenance = json.loads((target / PROVENANCE).read_bytes())
+        provenance = read_json_object(target / PROVENANCE)
         hashes = cast("dict[str, str]", provenance["files"])
         repo, revision = str(provenance["hf_repo"]), str(provenance["revision"])
+        there = {file for file in (CONFIG, QUANT_CONFIG) if is_there(target / file)}
+        if there != set(hashes) or not REPOSITORY.fullmatch(repo) or not COMMIT.fullmatch(revision):
+            return None
         for file, digest in hashes.items():
-            if file not in {CONFIG, QUANT_CONFIG}:
+            if hashlib.sha256(read_bytes(target / file)).hexdigest() != digest:
                 return None
-            if hashlib.sha256((target / file).read_bytes()).hexdigest() != digest:
-                return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, KeyError, TypeError, AttributeError):
         return None
     return Pulled(name, target, repo, revision, dict(hashes), "disk") if CONFIG in hashes else None
 
 
-def _json(source: str, text: str) -> dict[str, Any]:
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{source}: expected a JSON object")
-    return cast("dict[str, Any]", value)
+def _json(source: str, raw: bytes) -> dict[str, Any]:
+    return as_object(parse_json(as_text(raw, source), source), source)
 
 
-def _fetch(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dict[str, str], str, str, str]:
-    """Texts of the files, the commit, the repository's canonical name, and the source: hub or cache."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+def _fetch(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dict[str, bytes], str, str, str]:
+    """The files, the commit, the repository's canonical name, and the source: hub or cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
 
     # OSError, and the base error of whatever HTTP library this version of the client uses.
     transport = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
-    endpoint = os.environ.get("HF_ENDPOINT") or None
+    endpoint = check_endpoint(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT)
+    give_up_at = time.monotonic() + LONGEST_S
     try:
-        info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, timeout=20)
-        if info.id.lower() != repo.lower():
-            raise InputError(f"{repo}: renamed to {info.id} on the Hub: pull that")
-        return (*_download(info, cache_dir, endpoint), info.id, "hub")
-    except HfHubHTTPError as error:
-        _explain(repo, revision, error)
-    except HFValidationError as error:
-        raise InputError(f"{repo}: not a valid repository name: {str(error).splitlines()[0]}") from None
-    except transport as error:
-        try:
-            return (*_from_cache(repo, revision, cache_dir), repo, "cache")
-        except FileNotFoundError:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"{repo}: the Hub cannot be reached and no copy is at hand: {reason}") from None
+        return (*within(LONGEST_S, lambda: _download(endpoint, repo, revision, give_up_at)), "hub")
+    except InputError:
+        raise
+    except Exception as error:  # a hostile answer makes an HTTP library raise whatever it has
+        reason = for_line(str(error))[:200] or type(error).__name__
+        if not isinstance(error, transport):
+            raise InputError(f"{repo}: the Hub's answer cannot be read: {type(error).__name__}: {reason}") from None
+    try:
+        return (*_from_cache(repo, revision, cache_dir), repo, "cache")
+    except FileNotFoundError:
+        raise InputError(f"{repo}: the Hub cannot be reached and no copy is at hand: {reason}") from None
 
 
-def _download(info: ModelInfo, cache_dir: Path | None, endpoint: str | None) -> tuple[dict[str, str], str]:
-    """Texts of the files, and the commit that the revision stands for."""
-    from huggingface_hub import HfApi
-
-    commit = info.sha
-    if commit is None or not COMMIT.fullmatch(commit):
-        raise InputError(f"{info.id}: the Hub names no commit (found {commit!r})")
-    present = {sibling.rfilename for sibling in info.siblings or []}
+def _download(endpoint: str, repo: str, revision: str | None, give_up_at: float) -> tuple[dict[str, bytes], str, str]:
+    """The files, the commit that the revision stands for, and the repository's canonical name."""
+    url = f"{endpoint}/api/models/{repo}" + ("" if revision is None else f"/revision/{quote(revision, safe='')}")
+    answer = get(url, repo, MOST_BYTES_OF_A_LISTING, give_up_at)
+    if answer.status != 200:
+        _explain(repo, revision, answer)
+    name, commit, present = _listing(repo, answer.body)
+    if name.lower() != repo.lower():
+        raise InputError(f"{repo}: renamed to {name} on the Hub: pull that")
+    if revision is not None and COMMIT.fullmatch(revision) and commit != revision:
+        raise InputError(f"{repo}: the Hub answers with commit {commit}, asked for {revision}")
     if CONFIG not in present:
-        raise InputError(f"{info.id}: no config.json at {commit[:12]}: not a repository that transformers loads")
-    texts: dict[str, str] = {}
+        raise InputError(f"{name}: no config.json at {commit[:12]}: not a repository that transformers loads")
+    files: dict[str, bytes] = {}
     for file in (CONFIG, QUANT_CONFIG):
         if file in present:
-            api = HfApi(endpoint=endpoint)
-            path: object = api.hf_hub_download(info.id, file, revision=commit, cache_dir=cache_dir)
-            texts[file] = _text(info.id, Path(str(path)))
-    return texts, commit
+            what = f"{repo}: {file}"
+            answer = get(f"{endpoint}/{name}/resolve/{commit}/{file}", what, MAX_BYTES, give_up_at)
+            if answer.status != 200:
+                _explain(repo, revision, answer)
+            if answer.commits != frozenset({commit}):
+                said = ", ".join(sorted(answer.commits)) or "a commit that it does not name"
+                raise InputError(f"{what}: the Hub sends that of {for_line(said)[:100]}, asked for {commit}")
+            files[file] = answer.body
+    return files, commit, name
 
 
-def _from_cache(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dict[str, str], str]:
-    """Texts of the files and the commit, from the client's cache. Raises FileNotFoundError if it has no config."""
+def _listing(repo: str, body: bytes) -> tuple[str, str, set[str]]:
+    """The repository's name, the commit and the names of its files, from what the Hub says about it."""
+    source = f"{repo}: the Hub's answer"
+    about = _json(source, body)
+    name, commit, siblings = about.get("id"), about.get("sha"), about.get("siblings")
+    if not isinstance(name, str) or not REPOSITORY.fullmatch(name):
+        raise InputError(f"{source}: id: expected a repository, found {str(name)[:100]!r}")
+    if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
+        raise InputError(f"{repo}: the Hub names no commit (found {str(commit)[:100]!r})")
+    if not isinstance(siblings, list):
+        raise InputError(f"{source}: siblings: expected the list of its files")
+    entries = [cast("dict[str, Any]", entry) for entry in cast("list[object]", siblings) if isinstance(entry, dict)]
+    return name, commit, {str(entry.get("rfilename")) for entry in entries}
+
+
+def _from_cache(repo: str, revision: str | None, cache_dir: Path | None) -> tuple[dict[str, bytes], str]:
+    """The files and the commit, from the client's cache. Raises FileNotFoundError if it has no config."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    texts: dict[str, str] = {}
-    commit = ""
+    files: dict[str, bytes] = {}
+    commits: set[str] = set()
     for file in (CONFIG, QUANT_CONFIG):
-        path = try_to_load_from_cache(repo, file, revision=revision, cache_dir=cache_dir)
+        try:
+            path = try_to_load_from_cache(repo, file, revision=revision, cache_dir=cache_dir)
+        except HFValidationError as error:
+            raise InputError(f"{repo}: not a valid repository name: {for_line(str(error))[:200]}") from None
         if isinstance(path, str):
-            texts[file] = _text(repo, Path(path))
-            commit = Path(path).parent.name
-    if CONFIG not in texts:
+            files[file] = read_bytes(Path(path), MAX_BYTES)
+            commits.add(Path(path).parent.name)
+    if CONFIG not in files:
         raise FileNotFoundError(repo)
-    return texts, commit
+    commit = commits.pop()
+    if commits or not COMMIT.fullmatch(commit):
+        raise InputError(f"{repo}: the client's cache names no one commit (found {commit[:100]!r})")
+    return files, commit
 
 
-def _text(repo: str, path: Path) -> str:
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{repo}: {path.name}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{repo}: {path.name}: not UTF-8 text (byte {error.start})") from None
-
-
-def _explain(repo: str, revision: str | None, error: Exception) -> NoReturn:
-    """Turn an answer of the Hub into one line that says what to do."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
+def _explain(repo: str, revision: str | None, answer: Answer) -> NoReturn:
+    """Turn an answer that is no success into one line that says what to do."""
     token = "the HF_TOKEN in use was not enough" if os.environ.get("HF_TOKEN") else "set HF_TOKEN"
-    if isinstance(error, GatedRepoError):
+    if answer.error_code == "GatedRepo":
         reason = f"gated: accept its terms at https://huggingface.co/{repo}, then {token}"
-    elif isinstance(error, RepositoryNotFoundError):
-        reason = f"no such repository on the Hub, or a private one ({token})"
-    elif isinstance(error, RevisionNotFoundError):
+    elif answer.error_code == "RevisionNotFound":
         reason = f"no revision {revision!r}"
-    elif isinstance(error, EntryNotFoundError):
+    elif answer.error_code == "EntryNotFound":
         reason = "no config.json"
+    elif answer.error_code == "RepoNotFound" or answer.status == 401:
+        reason = f"no such repository on the Hub, or a private one ({token})"
     else:
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else "unknown"
-        reason = f"the Hub answered with status {status}"
-    raise InputError(f"{repo}: {reason}") from None
+        reason = f"the Hub answered with status {answer.status}"
+    raise InputError(f"{repo}: {reason}")

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from roofml.models.weights import WeightFormat
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
 
 MXFP4 = WeightFormat("mxfp4", 4, "", (1, 32), 8)
 """OCP microscaling FP4: 32 elements share an 8-bit exponent; engines unpack it to the activation type."""
@@ -55,6 +56,13 @@ class Quantization:
 NONE = Quantization("none")
 
 
+LONGEST_PATTERN = 1000
+MOST_REPETITIONS = 4
+"""Of a pattern, unbounded ones: with more, or with one in another, a search can take years."""
+REPETITION = re.compile(r"[*+]|\{[0-9]*,[0-9]*\}")
+NESTED = re.compile(r"(?:[*+]|\{[0-9]*,[0-9]*\}|\|)[^()]*\)+(?:[*+]|\{)")
+
+
 @lru_cache(maxsize=100_000)
 def matcher(pattern: str) -> re.Pattern[str]:
     """A pattern of an ignore or target list as a regular expression to search module names with.
@@ -62,11 +70,16 @@ def matcher(pattern: str) -> re.Pattern[str]:
     "re:..." is a regular expression from the start of the name; "Linear" is every module but the LM head; anything
     else is whole path components, where * stands for any text.
     """
+    if len(pattern) > LONGEST_PATTERN or len(REPETITION.findall(pattern)) > MOST_REPETITIONS or NESTED.search(pattern):
+        raise NotSupportedError(
+            f"quantization_config: {shown(pattern)}: expected at most {LONGEST_PATTERN} characters and "
+            f"{MOST_REPETITIONS} repetitions, none within another"
+        )
     if pattern.startswith("re:"):
         try:
             return re.compile("^(?:" + pattern[3:] + ")")
-        except re.error as error:
-            raise InputError(f"quantization_config: {pattern!r} is no regular expression: {error}") from None
+        except (re.error, OverflowError, RecursionError) as error:
+            raise InputError(f"quantization_config: {shown(pattern)} is no regular expression: {error}") from None
     if pattern == "Linear":
         return re.compile(r"^(?!(.*\.)?(lm_head|head)$)")
     text = ".*".join(re.escape(part) for part in pattern.split("*"))

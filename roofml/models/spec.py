@@ -8,11 +8,11 @@ class of models is read, `roofml.models.quantization` in which format its weight
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +23,15 @@ from roofml.models.attention import LatentAttention
 from roofml.models.feed_forward import FeedForward as FeedForward
 from roofml.models.layer import Layer as Layer
 from roofml.models.operations import AttentionOp, Gemm, MixerOp, StateOp
+from roofml.models.positions import longest_context
 from roofml.models.quantization import NONE, Quantization, read_quantization
 from roofml.models.weights import DTYPE_BYTES as DTYPE_BYTES
 from roofml.models.weights import KV_DTYPE_BYTES, Projection, WeightFormat, plain
 from roofml.util.errors import InputError, NotSupportedError
-from roofml.util.files import data_folder
+from roofml.util.names import shown
+from roofml.util.outside_text import for_line
+from roofml.util.package_data import data_folder
+from roofml.util.reading import as_object, is_file, is_there, parse_json, read_bytes
 
 VOCABULARY_PADDING = 64
 """vLLM pads the vocabulary to a multiple of this number before it splits it over the ranks."""
@@ -46,6 +50,8 @@ class ModelSpec:
     dtype: str
     """Type of activations and of weights that are not quantized."""
     max_position_embeddings: int
+    longest_context: int = 0
+    """Tokens of a request that its positions reach; 0: as many as `max_position_embeddings`."""
     config_sha256: str = ""
     kv_dtype: str = ""
     """Type of the KV cache; empty = `dtype`. `dataclasses.replace` can set it as vLLM's --kv-cache-dtype does."""
@@ -208,9 +214,8 @@ def model_from_config(
         raise InputError(f"{name}: architectures: expected a list with the model class")
     model_class = cast("list[object]", architectures)[0]
     if not isinstance(model_class, str) or model_class not in ARCHITECTURES:
-        raise NotSupportedError(
-            f"{name}: architectures: {model_class!r} is not supported (supported: {', '.join(ARCHITECTURES)})"
-        )
+        near = _near(str(model_class), ARCHITECTURES) or f"{len(ARCHITECTURES)} others are"
+        raise NotSupportedError(f"{name}: architectures: {shown(model_class)} is not supported ({near})")
     architecture = ARCHITECTURES[model_class]
     language = config.get("text_config")
     if language is None:
@@ -233,6 +238,7 @@ def model_from_config(
         tied_embeddings=_tied(fields, architecture),
         dtype=dtype,
         max_position_embeddings=fields.size("max_position_embeddings"),
+        longest_context=longest_context(fields),
         config_sha256=config_sha256,
         kv_dtype=quantization.kv_dtype or dtype,
         small_parameters=stack.small,
@@ -313,47 +319,39 @@ def load_model(model: str) -> ModelSpec:
     Raises InputError when there is no such config or it is not a model config.
     """
     path = config_path(model)
-    raw = _read(path)
-    quant_path = path.parent / "hf_quant_config.json"
+    raw = read_bytes(path)
+    config, quant_config = as_object(parse_json(raw, path), path), None
     in_folder = path.name == "config.json"
-    quant_config = _parse(quant_path, _read(quant_path)) if in_folder and quant_path.is_file() else None
-    name = path.parent.name if in_folder else path.stem
-    config = _parse(path, raw)
-    if quant_config is not None:
-        raw += _read(quant_path)  # the same config.json may come in several quantizations
-    return model_from_config(config, name, hashlib.sha256(raw).hexdigest(), quant_config)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _parse(path: Path, raw: bytes) -> dict[str, Any]:
-    try:
-        config: object = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return cast("dict[str, Any]", config)
+    quant_path = path.with_name("hf_quant_config.json")
+    if in_folder and is_there(quant_path):
+        quant_raw = read_bytes(quant_path)
+        quant_config = as_object(parse_json(quant_raw, quant_path), quant_path)
+        raw += quant_raw  # the same config.json may come in several quantizations
+    name = (path.parent.name or path.resolve().parent.name) if in_folder else path.stem
+    return model_from_config(config, for_line(name) or "model", hashlib.sha256(raw).hexdigest(), quant_config)
 
 
 def config_path(model: str) -> Path:
     """Path of the config of `model`: a path as given, else `model_configs/<last part, lower case>/config.json`."""
+    if not model.strip():
+        raise InputError("model '': expected a name in model_configs/, a Hub repository or a path")
     path = Path(model)
-    if path.is_file():
+    if is_file(path):
         return path
-    if (path / "config.json").is_file():
+    if is_there(path / "config.json"):
         return path / "config.json"
     name = model.rsplit("/", 1)[-1].lower()
     folder = data_folder("model_configs")
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if name not in names:
-        raise InputError(f"model {model!r}: no such path and not in model_configs/ (known: {', '.join(names)})")
+        near = _near(name, names) or f"{len(names)} others are"
+        raise InputError(f"model {shown(model)}: no such path and not in model_configs/ ({near})")
     return folder / name / "config.json"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """The names most like one that is not known, of the many that are."""
+    return ", ".join(f"{like}?" for like in get_close_matches(name[:100], list(known), 5))
 
 
 __all__ = [

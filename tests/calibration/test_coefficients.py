@@ -16,14 +16,20 @@ from fitted import MODEL, a_calibration, a_posterior, a_run, measured_again
 from ruamel.yaml import YAML
 
 from roofml.calibration.calibrate import load
-from roofml.calibration.coefficients import Coefficients, coefficients_text, read_coefficients, write_coefficients
+from roofml.calibration.coefficients import (
+    Coefficients,
+    coefficients_of,
+    coefficients_text,
+    read_coefficients,
+    write_coefficients,
+)
 from roofml.engine.replay import replay
 from roofml.latency.batch import Batch
 from roofml.latency.deployment import deploy
 from roofml.latency.parameters import NAMES, PARAMETERS, PRIOR_SD, Parameter, Parameters
 from roofml.models.spec import config_path
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 Change = Callable[[Any], None]
 """Something done to the file's mapping."""
@@ -151,6 +157,97 @@ WRONG = [
     ("half a GPU", put("tensor_parallel", value=0.5), r"tensor_parallel: "),
     ("a range of one end", put("fit", "valid", "batch", value=[1]), r"fit\.valid\.batch"),
 ]
+
+
+HUGE = 10**299
+"""More digits are refused by the YAML reader; a float does not hold twice as many."""
+
+
+def scaled(*path: str | int, factor: float) -> Change:
+    def change(document: Any) -> None:
+        for key in path[:-1]:
+            document = document[key]
+        document[path[-1]] *= factor
+
+    return change
+
+
+def contradicting(document: Any) -> None:
+    """Two parameters more than wholly correlated."""
+    rows = document["fit"]["covariance"]
+    rows[1][0] = -1.5 * (rows[0][0] * rows[1][1]) ** 0.5
+
+
+def sure_but_correlated(document: Any) -> None:
+    document["fit"]["covariance"][3][3] = 0.0
+    document["fit"]["sd"]["decode_attention"] = 0.0
+
+
+def with_blis(**changes: Any) -> Change:
+    section = {"alpha_coeffs": [1.0, 2.0, 3.0], "beta_coeffs": [1.0] * 11, "total_kv_blocks": 100}
+    return lambda document: document.update(blis=section | changes)
+
+
+RUN = "made up"
+
+HOSTILE = [
+    ("text for the GPUs", put("tensor_parallel", value="1"), r"tensor_parallel: .*valid integer, found '1'"),
+    ("a boolean for the GPUs", put("tensor_parallel", value=True), r"tensor_parallel: .*valid integer, found True"),
+    ("too many GPUs", put("tensor_parallel", value=2000), r"tensor_parallel: .*1024"),
+    ("text for a number", put("step", "corrections", "weights", value="1.0"), r"corrections\.weights: .*number"),
+    ("a boolean for a number", put("step", "corrections", "weights", value=True), r"corrections\.weights: .*number"),
+    ("a word for a boolean", put("fit", "converged", value="yes"), r"fit\.converged: .*boolean"),
+    ("a number for a name", put("model", "name", value=7), r"model\.name: .*string"),
+    ("no name", put("model", "name", value=""), r"model\.name: expected one line"),
+    ("blanks for a name", put("gpu", value="  "), r"gpu: expected one line"),
+    ("an escape in a name", put("gpu", value="H100\x1b[2J"), r"gpu: expected one line"),
+    ("a line break in a name", put("model", "hf_repo", value="a\nb"), r"model\.hf_repo: expected one line"),
+    ("another digest", put("model", "config_sha256", value="10c1"), r"model\.config_sha256: expected 64 hex"),
+    ("a word for a digest", put("physics", "gpu_sheet_sha256", value="z" * 64), r"gpu_sheet_sha256: expected 64 hex"),
+    ("another type", put("engine", "dtype", value="banana"), r"engine\.dtype: 'banana', expected one of bfloat16"),
+    ("a negative pace", put("fit", "paces", RUN, value=-1.0), r"paces\.made up: .*greater than or equal to 0\.2"),
+    ("a pace of 0", put("fit", "paces", RUN, value=0), r"paces\.made up: .*greater"),
+    ("a huge pace", put("fit", "paces", RUN, value=1e9), r"paces\.made up: .*less than or equal to 5"),
+    ("a pace of nobody", put("fit", "paces", "nobody", value=1.0), r"fit\.paces\.nobody: is not one of fit\.runs"),
+    ("a digest of nobody", put("fit", "run_sha256", "nobody", value="0" * 64), r"run_sha256\.nobody: is not one of"),
+    ("errors of nobody", lambda d: d["fit"]["error_pct"].update(nobody=dict(d["fit"]["error_pct"][RUN])), "nobody: is"),
+    ("a run's digest", put("fit", "run_sha256", RUN, value="abc"), r"run_sha256\.made up: expected 64 hex"),
+    ("no runs", put("fit", "runs", value=[]), r"fit\.runs: .*at least 1"),
+    ("a run twice", put("fit", "runs", value=[RUN, RUN]), r"fit\.runs: a run is there twice"),
+    ("no requests", put("fit", "requests", value=0), r"fit\.requests: 0, expected at least 1"),
+    ("negative requests", put("fit", "requests", value=-1), r"fit\.requests: .*greater than or equal to 0"),
+    ("half a request", put("fit", "requests", value=1.5), r"fit\.requests: .*valid integer"),
+    ("negative rounds", put("fit", "rounds", value=-1), r"fit\.rounds: .*greater than or equal to 0"),
+    ("nothing fitted", put("fit", "train_fraction", value=0), r"fit\.train_fraction: .*greater than 0"),
+    ("more than all fitted", put("fit", "train_fraction", value=1.5), r"train_fraction: .*less than or equal to 1"),
+    ("an error of infinity", put("fit", "error_pct", RUN, "e2e_mean", value=float("inf")), r"e2e_mean: .*finite"),
+    ("misfit of one word", put("fit", "misfit", value="late"), r"fit\.misfit: .*list"),
+    ("a negative sd", put("fit", "sd", "weights", value=-0.1), r"fit\.sd\.weights: .*greater than or equal to 0"),
+    ("a huge sd", put("fit", "sd", "weights", value=1e6), r"fit\.sd\.weights: 1e\+06, expected at most 6"),
+    (
+        "an sd that is not the variance's",
+        scaled("fit", "sd", "weights", factor=1.1),
+        r"fit\.sd\.weights: .* is not the root",
+    ),
+    ("a negative variance", put("fit", "covariance", 0, 0, value=-1.0), r"fit\.covariance\.0\.0: .*found -1"),
+    ("more than correlated", contradicting, r"fit\.covariance: not a covariance: .*negative eigenvalue"),
+    ("sure and correlated", sure_but_correlated, r"fit\.covariance\.3: its variance is 0"),
+    ("a range backwards", put("fit", "valid", "batch", value=[64, 1]), r"fit\.valid\.batch: 64 to 1, expected"),
+    ("a negative range", put("fit", "valid", "context", value=[-5, 10]), r"fit\.valid\.context\.0: .*equal to 0"),
+    ("a range of text", put("fit", "valid", "batch", value=["1", "64"]), r"fit\.valid\.batch\.0: .*valid integer"),
+    ("a huge range", put("fit", "valid", "batch", value=[1, HUGE]), r"fit\.valid\.batch\.1: .*less than"),
+    ("a huge value", put("request", "queueing_us", value=HUGE), r"request\.queueing_us: .*finite number"),
+    ("a huge covariance", put("fit", "covariance", 1, 0, value=HUGE), r"fit\.covariance\.1\.0: .*finite number"),
+    ("unidentified unknown", put("fit", "not_identified", value=["warp"]), r"not_identified\.warp: unknown parameter"),
+    ("two alphas", with_blis(alpha_coeffs=[1.0, 2.0]), r"blis\.alpha_coeffs: .*at least 3"),
+    ("twelve betas", with_blis(beta_coeffs=[1.0] * 12), r"blis\.beta_coeffs: .*at most 11"),
+    ("a negative beta", with_blis(beta_coeffs=[-1.0] + [1.0] * 10), r"blis\.beta_coeffs\.0: .*equal to 0"),
+    ("a beta of 300 digits", with_blis(beta_coeffs=[HUGE] + [1.0] * 10), r"blis\.beta_coeffs\.0: .*finite number"),
+    ("no KV blocks", with_blis(total_kv_blocks=0), r"blis\.total_kv_blocks: .*equal to 1"),
+    ("a beta of text", with_blis(beta_coeffs=["1.0"] + [1.0] * 10), r"blis\.beta_coeffs\.0: .*valid number"),
+    ("an escape in a key", put("sur\x1bprise\n", value=1), r"sur.x1bprise: "),
+]
+WRONG += HOSTILE
 
 
 @pytest.mark.parametrize(("change", "message"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
@@ -380,3 +477,53 @@ def test_runs_of_one_name_are_apart_in_the_file(tmp_path: Path) -> None:
     a_calibration(runs).save(tmp_path / "c.yaml")
     assert read_coefficients(tmp_path / "c.yaml").fit.run_sha256 == {run.name: run.identity for run in runs}
     assert [run.identity for run in load(tmp_path / "c.yaml").runs] == [run.identity for run in runs]
+
+
+@pytest.mark.parametrize("digits", [301, 400, 5000])
+@pytest.mark.parametrize("field", ["blis.beta_coeffs", "fit.valid", "fit.requests"])
+def test_numbers_of_hundreds_of_digits_are_refused(file: Path, field: str, digits: int) -> None:
+    huge = "9" * digits
+    changed = {
+        "blis.beta_coeffs": file.read_text() + f"blis:\n  alpha_coeffs: [1, 1, 1]\n  beta_coeffs: [{huge}]\n",
+        "fit.valid": file.read_text().replace("batch: [1, 64]", f"batch: [1, {huge}]"),
+        "fit.requests": file.read_text().replace("requests: 30", f"requests: {huge}"),
+    }
+    file.write_text(changed[field])
+    with pytest.raises(InputError, match=rf"line \d+: a number of {digits} digits"):
+        read_coefficients(file)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(data_folder("coeffs").glob("*-h100-*.yaml")) + sorted(OLD.iterdir()), ids=lambda path: path.name
+)
+def test_every_file_that_was_ever_shipped_is_read_and_written_as_it_is(path: Path, tmp_path: Path) -> None:
+    read = read_coefficients(path)
+    write_coefficients(tmp_path / "again.yaml", read)
+    assert (tmp_path / "again.yaml").read_bytes() == path.read_bytes()
+
+
+def test_a_fit_that_is_written_although_it_does_not_describe_its_runs_says_so_for_ever(file: Path) -> None:
+    edit(file, put("fit", "misfit", value=["made up: mean E2E is 40 % too long"]))
+    assert read_coefficients(file).fit.misfit == ["made up: mean E2E is 40 % too long"]
+
+
+def test_what_is_written_is_held_to_the_same_rules() -> None:
+    document = made().model_dump(by_alias=True)
+    assert coefficients_of(document, "a fit") == made()
+    document["fit"]["paces"] = {RUN: 100.0}
+    with pytest.raises(InputError, match=r"^a fit: fit\.paces\.made up: .*less than or equal to 5, found 100\.0$"):
+        coefficients_of(document, "a fit")
+
+
+def test_rounding_to_four_digits_is_no_contradiction(file: Path) -> None:
+    """Two parameters of which only the sum is known: rounded up, their correlation is a little above 1."""
+
+    def change(document: Any) -> None:
+        rows = document["fit"]["covariance"]
+        rows[0][0], rows[1][0], rows[1][1] = 1.0, 1.0004, 1.0
+        for row in rows[2:]:
+            row[0] = row[1] = 0.0
+        document["fit"]["sd"] |= {"prefill_gemm": 1.0, "decode_gemm": 1.0}
+
+    edit(file, change)
+    assert read_coefficients(file).covariance[0, 1] == 1.0004

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from roofml.hardware.gpu import load_gpu
+from roofml.hardware.gpu import load_gpu, packaged_gpu
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 SHEETS = sorted(path.stem for path in data_folder("hardware").glob("*.yaml"))
 RENTED = (
@@ -90,6 +91,35 @@ def test_a_sheet_of_ones_own_works_by_path(tmp_path: Path) -> None:
         ("{bfloat16: 100}", "{bfloat16: 100, bf8: 2}", "tflops: unknown data type 'bf8', expected bfloat16, float16"),
         ("sm_count: 8", "sm_count: 8\nsms: 8", "unknown field 'sms'"),
         ("sm_count: 8", "sm_count: 8\nreported_memory_gib: 11", "reported_memory_gib: 11 exceeds memory_gib 10"),
+        ("tb_per_s: 1", "tb_per_s: 3350", "bandwidth_tb_per_s: expected between 0.05 and 100 TB/s, found 3350"),
+        ("memory_gib: 10", "memory_gib: 9e8", "memory_gib: expected between 1 and 4096 GiB, found 900000000.0"),
+        ("memory_gib: 10", "memory_gib: 80000", "memory_gib: expected between 1 and 4096 GiB, found 80000"),
+        ("sm_count: 8", "sm_count: 0.2", "sm_count: expected between 1 and 10000 streaming multi.*, found 0.2"),
+        ("sm_count: 8", "sm_count: 8.5", "sm_count: expected a whole number, found 8.5"),
+        ("sm_count: 8", "sm_count: true", "sm_count: expected a positive number, found True"),
+        ("sm_count: 8", "sm_count: '8'", "sm_count: expected a positive number, found '8'"),
+        ("sm_count: 8", "sm_count: .nan", "sm_count: expected a positive number, found nan"),
+        ("sm_count: 8", f"sm_count: 1{'0' * 290}", "sm_count: expected between"),
+        ("sm_count: 8", f"sm_count: 1{'0' * 400}", "a number of 401 digits"),
+        ("per_s: 32", "per_s: 450e9", "interconnect_gb_per_s: expected between 0.5 and 10000 GB/s, one direction"),
+        ("{bfloat16: 100}", "{bfloat16: 989e12}", "tflops.bfloat16: expected between 1 and 200000 dense TFLOP/s"),
+        ("{bfloat16: 100}", "{bfloat16: 100, fp8: .inf}", "tflops.fp8: expected between 1 and 200000 dense TFLOP/s"),
+        ("{bfloat16: 100}", "{bfloat16: 100, 8: 2}", "tflops: unknown data type 8, expected"),
+        ("{bfloat16: 100}", "[bfloat16]", "tflops: expected a mapping"),
+        ("name: Mine", "name: 5", "name: expected a name of at most 64 .*, found 5"),
+        ("name: Mine", "name: ''", "name: expected a name .*, found ''"),
+        ("name: Mine", "name: ['H100']", r"name: expected a name .*, found \['H100'\]"),
+        ("name: Mine", "name: null", "name: expected a name .*, found None"),
+        ("name: Mine", "name: ../../outside", "name: expected a name .*, found '../../outside'"),
+        ("name: Mine", "name: .hidden", "name: expected a name .*, found '.hidden'"),
+        ("name: Mine", r"name: C\\mine", "name: expected a name"),
+        ("name: Mine", '"name": "a\\nb"', "name: expected a name"),
+        ("name: Mine", '"name": "a\\e[2J"', "name: expected a name"),
+        ("name: Mine", f"name: {'x' * 65}", "name: expected a name of at most 64"),
+        ("name: Mine", "name: Mine\naliases: H100", "aliases: expected a list of at most 50 names, found 'H100'"),
+        ("name: Mine", "name: Mine\naliases: [[a]]", r"aliases.0: expected a name .*, found \['a'\]"),
+        ("name: Mine", "name: Mine\nsource: 5", "source: expected one line of printable characters, found 5"),
+        ("name: Mine", "name: Mine\nname: Other", "key 'name' is there twice"),
     ],
 )
 def test_a_bad_number_is_named_with_its_file(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -103,3 +133,38 @@ def test_a_bad_number_is_named_with_its_file(tmp_path: Path, old: str, new: str,
 def test_an_unknown_gpu_is_refused_with_those_known() -> None:
     with pytest.raises(InputError, match=r"gpu 'H1000': not in hardware/ \(known: A10, A100-PCIe-40GB"):
         load_gpu("H1000")
+
+
+def test_a_sheet_without_a_name_is_called_after_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SHEET.replace("name: Mine\n", ""))
+    assert load_gpu(str(path)).name == "mine"
+    odd = tmp_path / ".odd.yaml"
+    path.rename(odd)
+    with pytest.raises(InputError, match="name: expected a name"):
+        load_gpu(str(odd))
+
+
+def test_an_alias_that_yaml_reads_as_a_number_is_known() -> None:
+    assert load_gpu("4090").name == "RTX-4090"
+
+
+@pytest.mark.parametrize("name", ["../hardware/H100", "/etc/passwd", "", "\x00", "x" * 5000, "..", "H100/"])
+def test_a_name_never_leads_to_a_file_that_is_not_listed(name: str) -> None:
+    with pytest.raises(InputError, match="not in hardware/") as refused:
+        load_gpu(name)
+    assert "\n" not in str(refused.value)
+    packaged = packaged_gpu(name)
+    assert packaged is None or packaged == load_gpu("H100")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without FIFOs")
+def test_a_sheet_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is a FIFO, expected a file"):
+        load_gpu(str(path))
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(InputError, match=r"mine\.yaml: cannot be read"):
+        load_gpu(str(path))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,9 @@ from hypothesis import strategies as st
 from synthetic import GPU, ROUND
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.read_kernels import load_efficiency, read_rows
+from roofml.hardware.read_kernels import load_efficiency, read_efficiency, read_rows, tables_folder
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 MEASURED = sorted(folder.name for folder in data_folder("bench_data").iterdir() if folder.is_dir())
 
@@ -38,7 +42,9 @@ sizes = st.floats(16, 200_000)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "h100" else pytest.mark.exhaustive) for name in MEASURED]
+)
 @given(n=sizes, k=sizes, more=st.floats(1, 4))
 def test_a_larger_product_never_takes_less(name: str, n: float, k: float, more: float) -> None:
     """In any of M, n and k, between measured shapes and outside them (1e-9: rounding)."""
@@ -137,7 +143,27 @@ def test_a_file_is_read_as_it_stands(tmp_path: Path) -> None:
         (",12,", ",twelve,", ":4: fixed_us: expected a number of at least 0, found 'twelve'"),
         (",12,", ",-12,", ":4: fixed_us: expected a number of at least 0, found '-12'"),
         (",12,", ",inf,", ":4: fixed_us: expected a number of at least 0, found 'inf'"),
-        ("8,8,128", "8,,128", ":4: kv_heads: expected a number of at least 0, found ''"),
+        ("8,8,128", "8,,128", ":4: kv_heads: expected a number above 0, found ''"),
+        ("8,8,128", "8,nan,128", ":4: kv_heads: expected a number above 0, found 'nan'"),
+        ("8,8,128", "8,0,128", ":4: kv_heads: expected a number above 0, found '0'"),
+        ("8,8,128", "8,8.5,128", ":4: kv_heads: expected a whole number, found '8.5'"),
+        ("8,8,128", "8,8,1_28", ":4: head_dim: expected a number above 0, found '1_28'"),
+        (",1,0.1", ",0,0.1", ":4: mbu: expected a number above 0, found '0'"),
+        (",1,0.1", ",,0.1", ":4: mbu: expected a number above 0, found ''"),
+        (",12,", ",1e13,", ":4: fixed_us: expected a number of at least 0, found '1e13'"),
+        ("bfloat16,", "b float,", ":4: kv_dtype: expected a data type, found 'b float'"),
+        ("sd: 0.05", "sd: much", ": sd: expected a number of at least 0 and at most 10, found 'much'"),
+        ("mbu,sd", "mbu,mbu", ":3: expected the columns kv_dtype,heads,kv_heads,head_dim,fixed_us,item_us,mbu,sd"),
+        (
+            GOOD.splitlines()[3],
+            "bfloat16,8,8,128,12,0.02,1,0.1\nbfloat16,8.0,8,128,1,0,1,0",
+            ":5: the same shape stands on line 4",
+        ),
+        (
+            "kv_dtype,",
+            "#kv_dtype,",
+            ":4: expected the columns kv_dtype,heads,kv_heads,head_dim,fixed_us,item_us,mbu,sd",
+        ),
         ("bfloat16,8,8,128,12,0.02,1,0.1\n", "", ": no rows"),
     ],
 )
@@ -147,3 +173,90 @@ def test_impossible_files_are_refused(tmp_path: Path, old: str, new: str, messag
     with pytest.raises(InputError) as error:
         read_rows(path, ("heads", "kv_heads", "head_dim"), "kv_dtype", FITTED)
     assert str(error.value) == f"{path}{message}"
+
+
+def test_the_tables_of_every_shipped_gpu_are_where_its_name_says() -> None:
+    for path in data_folder("hardware").glob("*.yaml"):
+        gpu = load_gpu(path.stem)
+        assert tables_folder(gpu) == data_folder("bench_data") / gpu.name.lower()
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc", "..", ".hidden", "a/../../b", "A\\B", "\x00", "x" * 5000])
+def test_no_name_leads_out_of_the_tables_folder(name: str) -> None:
+    folder = tables_folder(replace(GPU, name=name))
+    assert folder.parent == data_folder("bench_data")
+    assert not folder.name.startswith(".")
+    assert len(folder.name) <= 100
+
+
+@pytest.mark.parametrize("name", ["h100", "H100.", "-H100-"])
+def test_another_sheet_does_not_take_a_packaged_gpus_tables_by_a_name_like_it(name: str) -> None:
+    with pytest.raises(InputError, match=r"not those of hardware/H100\.yaml"):
+        tables_folder(replace(load_gpu("H100"), name=name, sm_count=131))
+
+
+@pytest.fixture
+def own_tables(tmp_path: Path) -> Path:
+    """A copy of the H100's tables, to damage."""
+    return Path(shutil.copytree(data_folder("bench_data") / "h100", tmp_path / "h100"))
+
+
+def without_bfloat16(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("bfloat16,"))
+
+
+@pytest.mark.parametrize(
+    ("table", "damage", "message"),
+    [
+        ("gemm", without_bfloat16, r"gemm\.csv: no row of bfloat16, which stands in"),
+        ("moe", without_bfloat16, r"moe\.csv: no row of bfloat16"),
+        ("gemm", lambda text: text.replace("m1,m16", "m16,m1"), r"gemm\.csv:8: expected the columns dtype,n,k,\.\.\."),
+        ("gemm", lambda text: text.replace("m1,m16", "m1,x"), r"gemm\.csv:8: expected the columns"),
+        ("gemm", lambda text: text.replace("m1,m16", "m1,m1"), r"gemm\.csv:8: expected the columns"),
+        ("moe", lambda text: text.replace(",m", ",s"), r"moe\.csv:8: expected columns m1, m16"),
+        ("gemm", lambda text: text.replace("32,32,0.000243", "32,32,"), r"gemm\.csv: a number is missing"),
+        ("gemm", lambda text: text.replace("0.000243", "0"), r"gemm\.csv:9: m1: expected a number above 0 and at most"),
+        ("gemm", lambda text: text.replace("0.000243", "11"), r"m1: expected a number above 0 and at most 10, found"),
+        ("gemm", lambda text: "\n".join(text.splitlines()[:10]), r"gemm\.csv: 1 n and 2 k, expected at least two"),
+        ("gemm", lambda text: "# nothing", r"gemm\.csv: no header"),
+        ("gemm", lambda text: text + text.splitlines()[-1] + "\n", r"gemm\.csv:889: the same shape stands on line 888"),
+        ("prefill_attention", lambda text: text + "bfloat16,7,7,7,,,,,\n", r"expected a number in one of the columns"),
+        ("allreduce", lambda text: text.replace("4.28", "0", 1), r"time_us: expected a number above 0, found '0'"),
+        ("gemm", lambda text: "#" * 5_000_000, r"gemm\.csv: 5000000 bytes, expected at most"),
+        ("gemm", lambda text: text + "".join(f"fp8,{i},{i}{',1' * 10}\n" for i in range(70000, 99000)), "20000"),
+    ],
+)  # fmt: skip
+def test_a_damaged_table_is_refused_by_file_and_line(
+    own_tables: Path, table: str, damage: Callable[[str], str], message: str
+) -> None:
+    path = own_tables / f"{table}.csv"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(InputError, match=message) as refused:
+        read_efficiency(own_tables, load_gpu("H100"))
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without FIFOs")
+@pytest.mark.parametrize("table", ["gemm", "moe", "allreduce", "mla_decode"])
+def test_a_table_that_is_there_but_no_file_is_refused_not_left_out(own_tables: Path, table: str) -> None:
+    path = own_tables / f"{table}.csv"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is a FIFO, expected a file"):
+        read_efficiency(own_tables, load_gpu("H100"))
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(InputError, match="no such file"):
+        read_efficiency(own_tables, load_gpu("H100"))
+
+
+def test_rows_in_any_order_are_the_same_table(own_tables: Path) -> None:
+    path = own_tables / "allreduce.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:8], *reversed(lines[8:])]))
+    assert lines[7].startswith("gpus,")
+    found, given = read_efficiency(own_tables, load_gpu("H100")), load_efficiency(load_gpu("H100"))
+    assert {gpus: times.tolist() for gpus, times in found.allreduce_us.items()} == {
+        gpus: times.tolist() for gpus, times in given.allreduce_us.items()
+    }

@@ -98,3 +98,20 @@ def test_what_cannot_be_a_step_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         Batch(prefill, decode)
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "message"),
+    [
+        ([], [(700, 2**20 + 1)], "1048577 new tokens in the step: expected at most 1048576"),
+        ([(10**9, 0)], [], "1000000000 new tokens in the step: expected at most"),
+        ([], [(700, 10**400)], "new tokens in the step: expected at most"),
+        ([(1, 10**400)], [], "batch: a context of 1000.* tokens, expected at most 1000000000"),
+        ([], [(10**10, 1)], "batch: a context of 10000000000 tokens, expected at most"),
+    ],
+)
+def test_numbers_that_no_engine_has_are_refused_before_anything_is_as_long(
+    prefill: list[tuple[int, int]], decode: list[tuple[int, int]], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Batch(prefill, decode)

@@ -11,7 +11,7 @@ from roofml.hardware.gpu import load_gpu
 from roofml.latency.kv_capacity import KvCapacity, kv_capacity, kv_groups
 from roofml.models.spec import load_model
 from roofml.util.errors import InputError, NotSupportedError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 from roofml.util.yaml_io import read_mapping
 
 H100 = load_gpu("H100")

@@ -18,7 +18,7 @@ from roofml.latency.roofline import attention_load, gemm_load, step_loads, step_
 from roofml.models.operations import AttentionOp, Gemm
 from roofml.models.spec import load_model
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 H100 = load_gpu("H100")
 MODELS = sorted(path.name for path in data_folder("model_configs").iterdir() if path.is_dir())
@@ -143,8 +143,13 @@ def test_a_roofline_is_drawn_in_the_format_of_its_suffix(tmp_path: Path) -> None
     assert "gpt-oss-20b on H100" in (tmp_path / "roof.svg").read_text() or (tmp_path / "roof.svg").stat().st_size > 5000
     with pytest.raises(InputError, match="cannot draw"):
         plot_roofline(model, H100, 1, tmp_path / "roof.odd")
-    with pytest.raises(InputError, match="cannot draw"):
+    with pytest.raises(InputError, match="nowhere does not exist"):
         plot_roofline(model, H100, 1, tmp_path / "nowhere" / "roof.png")
+    kept = tmp_path / "kept.png"
+    kept.write_bytes(b"")
+    kept.chmod(0o400)
+    with pytest.raises(InputError, match="is read-only"):
+        plot_roofline(model, H100, 1, kept)
 
 
 @pytest.mark.parametrize("name", MODELS)

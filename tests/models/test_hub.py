@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import FakeHub, serve_hub
+from hub_server import FakeHub, drips, sends, serve_hub, without_end
+from huggingface_hub import hf_hub_download
 from typer.testing import CliRunner
 
 from roofml.models.hub import pull
@@ -91,7 +93,9 @@ def test_a_hub_out_of_reach_is_no_obstacle_to_what_the_client_has_cached(
     hub: FakeHub, folders: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.add("org/model", {"config.json": CONFIG})
-    pull("org/model", "a" * 40, **folders)
+    hf_hub_download(
+        "org/model", "config.json", revision="a" * 40, cache_dir=folders["cache_dir"], endpoint=hub.endpoint
+    )
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     again = pull("org/model", "a" * 40, folder=tmp_path / "elsewhere", cache_dir=folders["cache_dir"])
     assert (again.source, again.revision) == ("cache", "a" * 40)
@@ -117,11 +121,11 @@ def test_the_token_comes_from_the_environment(
     [
         ({"config.json": CONFIG}, {"gated": True}, r"gated: accept its terms at https://huggingface.co/org/model"),
         ({"model.gguf": b""}, {}, r"no config.json at aaaaaaaaaaaa"),
-        ({"config.json": b"{"}, {}, r"config.json is not valid JSON"),
+        ({"config.json": b"{"}, {}, r"config.json: not valid JSON"),
         ({"config.json": b"[1]"}, {}, r"expected a JSON object"),
         ({"config.json": {"model_type": "vae"}}, {}, r"names no architectures"),
         ({"config.json": b"\xff"}, {}, r"not UTF-8"),
-        ({"config.json": CONFIG, "hf_quant_config.json": b"x"}, {}, r"hf_quant_config.json is not valid JSON"),
+        ({"config.json": CONFIG, "hf_quant_config.json": b"x"}, {}, r"hf_quant_config.json: not valid JSON"),
         ({"config.json": b" " * 4_000_001}, {}, r"expected at most 4000000"),
     ],
 )
@@ -174,6 +178,139 @@ def test_a_broken_hub_is_reported_by_its_status(
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(InputError, match="org/model: the Hub answered with status 500"):
         pull("org/model", **folders)
+
+
+API, FILE = "/api/models/org/model", f"/org/model/resolve/{'a' * 40}/config.json"
+GOOD = {"id": "org/model", "sha": "a" * 40, "siblings": [{"rfilename": "config.json"}]}
+
+
+def listing(**changes: Any) -> Callable[[Any], None]:
+    return sends(json.dumps({key: value for key, value in {**GOOD, **changes}.items() if value != "left out"}).encode())
+
+
+ODD_ANSWERS: dict[str, tuple[str, Callable[[Any], None], str]] = {
+    "listing is a list": (API, sends(b"[]"), "the Hub's answer: expected a JSON object"),
+    "listing is null": (API, sends(b"null"), "the Hub's answer: expected a JSON object"),
+    "listing is a page": (API, sends(b"<html>\n\nsign in</html>"), "the Hub's answer: not valid JSON"),
+    "listing is empty": (API, sends(b""), "the Hub's answer: not valid JSON"),
+    "listing is deep": (API, sends(b"[" * 100_000), "the Hub's answer: not valid JSON: nested too deep"),
+    "listing is binary": (API, sends(b"\xff\xfe"), "the Hub's answer: not UTF-8"),
+    "listing is 20 MB": (API, sends(b" " * 20_000_000), "20000000 bytes, expected at most 16000000"),
+    "listing never ends": (API, without_end, "more bytes than expected, at most 16000000"),
+    "no id": (API, listing(id="left out"), "id: expected a repository, found 'None'"),
+    "id of lines": (API, listing(id="a\nb/c"), r"id: expected a repository, found 'a\\nb/c'"),
+    "id is a list": (API, listing(id=["org/model"]), "id: expected a repository"),
+    "no sha": (API, listing(sha="left out"), "the Hub names no commit"),
+    "sha is a number": (API, listing(sha=7), "the Hub names no commit"),
+    "sha is short": (API, listing(sha="abc"), r"the Hub names no commit \(found 'abc'\)"),
+    "sha is a path": (API, listing(sha="../../x"), "the Hub names no commit"),
+    "no siblings": (API, listing(siblings="left out"), "siblings: expected the list of its files"),
+    "siblings is text": (API, listing(siblings="config.json"), "siblings: expected the list of its files"),
+    "siblings of text": (API, listing(siblings=["config.json", None, {"name": 1}]), "no config.json at aaaaaaaaaaaa"),
+    "another status": (API, sends(b"", 418), "the Hub answered with status 418"),
+    "packed": (API, sends(b"x", Content_Encoding="gzip"), "packed bytes that were not asked for"),
+    "cut": (API, sends(b"{", Content_Length="500"), "the Hub cannot be reached"),
+    "no HTTP": (API, lambda handler: handler.wfile.write(b"SSH-2.0-x\r\n"), "the Hub cannot be reached"),
+    "another host": (API, sends(b"", 302, Location="http://evil.example/x"), "redirects to another host, http://evil"),
+    "another port": (API, sends(b"", 302, Location="http://127.0.0.1:1/x"), "redirects to another host"),
+    "a circle": (API, sends(b"", 302, Location=API), "redirects more than 5 times"),
+    "nowhere": (API, sends(b"", 302, Location="http://[/"), "org/model: "),
+    "file on another host": (FILE, sends(b"", 307, Location="https://evil.example/x"), "redirects to another host"),
+    "file of another commit": (FILE, sends(b"{}", X_Repo_Commit=OTHER), f"sends that of {OTHER}, asked for {'a' * 40}"),
+    "file of no commit": (FILE, sends(b"{}"), "sends that of a commit that it does not name"),
+    "file never ends": (FILE, without_end, "config.json: more bytes than expected, at most 4000000"),
+    "file says a huge size": (FILE, sends(b"", Content_Length="9" * 12), "expected at most 4000000"),
+    "file is not there": (FILE, sends(b"", 404, X_Error_Code="EntryNotFound"), "no config.json"),
+    "file has a key twice": (
+        FILE, sends(b'{"architectures": [], "a": 1, "a": 2}', X_Repo_Commit="a" * 40), "key 'a' is there twice",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_ANSWERS)
+def test_an_odd_answer_of_the_hub_is_refused_in_one_line_and_nothing_is_written(
+    hub: FakeHub, folders: dict[str, Any], name: str
+) -> None:
+    path, answer, message = ODD_ANSWERS[name]
+    hub.add("org/model", {"config.json": CONFIG})
+    hub.odd[path] = answer
+    with pytest.raises(InputError, match=message) as error:
+        pull("org/model", **folders)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+    assert str(error.value).startswith("org/model: ")
+    assert not folders["folder"].exists()
+
+
+@pytest.mark.parametrize("path", [API, FILE])
+@pytest.mark.parametrize("in_headers", [True, False])
+def test_a_hub_that_drips_is_not_waited_for(
+    hub: FakeHub, folders: dict[str, Any], monkeypatch: pytest.MonkeyPatch, path: str, in_headers: bool
+) -> None:
+    monkeypatch.setattr("roofml.models.hub.LONGEST_S", 0.5)
+    hub.add("org/model", {"config.json": CONFIG})
+    hub.odd[path] = drips(in_headers)
+    begin = time.monotonic()
+    with pytest.raises(InputError, match="no copy is at hand: not done after"):
+        pull("org/model", **folders)
+    assert time.monotonic() - begin < 2
+
+
+def test_another_commit_than_the_one_asked_for_is_refused(hub: FakeHub, folders: dict[str, Any]) -> None:
+    """What was asked for is what is kept: not what a mirror has."""
+    hub.add("org/model", {"config.json": CONFIG})
+    hub.odd[f"{API}/revision/{OTHER}"] = listing()
+    with pytest.raises(InputError, match=f"answers with commit {'a' * 40}, asked for {OTHER}"):
+        pull("org/model", OTHER, **folders)
+
+
+def test_a_file_redirected_within_the_hub_is_followed(hub: FakeHub, folders: dict[str, Any]) -> None:
+    hub.add("org/model", {"config.json": CONFIG})
+    hub.odd[FILE] = sends(b"", 307, Location="/cache/config.json", X_Repo_Commit="a" * 40)
+    hub.odd["/cache/config.json"] = sends(json.dumps(CONFIG).encode(), X_Repo_Commit="a" * 40)
+    assert json.loads((pull("org/model", **folders).folder / "config.json").read_text()) == CONFIG
+
+
+@pytest.mark.parametrize("revision", ["", "a b", "../x", "/etc", "x\n", "\x1b[2J", "x" * 300])
+def test_impossible_revisions_are_refused_without_asking(hub: FakeHub, folders: dict[str, Any], revision: str) -> None:
+    with pytest.raises(InputError, match="expected a branch, tag or commit"):
+        pull("org/model", revision, **folders)
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize("endpoint", ["file:///etc", "huggingface.co", "http://", "https://a b/", "http://x\ny"])
+def test_an_endpoint_that_is_no_address_is_named(
+    folders: dict[str, Any], monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(InputError, match=r"HF_ENDPOINT: .*expected the address of a Hub"):
+        pull("org/model", **folders)
+
+
+@pytest.mark.parametrize("what", ["provenance.json", "config.json"])
+def test_a_pull_whose_files_cannot_all_be_written_leaves_what_was_there(
+    hub: FakeHub, folders: dict[str, Any], what: str
+) -> None:
+    repository = hub.add("org/model", {"config.json": CONFIG})
+    target = pull("org/model", **folders).folder
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    repository.revisions |= {"v2": OTHER, OTHER: OTHER}
+    repository.files[OTHER] = {"config.json": json.dumps({**CONFIG, "vocab_size": 7}).encode()}
+    (target / what).chmod(0o444)
+    with pytest.raises(InputError, match="read-only"):
+        pull("org/model", "v2", **folders)
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    ["[]", "null", "{}", '{"files": []}', '{"files": {"config.json": 7}, "hf_repo": "a/b", "revision": "x"}', "{" * 9],
+)
+def test_a_provenance_that_makes_no_sense_is_none(hub: FakeHub, folders: dict[str, Any], provenance: str) -> None:
+    hub.add("org/model", {"config.json": CONFIG})
+    pulled = pull("org/model", **folders)
+    (pulled.folder / "provenance.json").write_text(provenance)
+    assert pull("org/model", **folders) == pulled
 
 
 def test_the_command_prints_one_json_document(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from roofml.models.operations import AttentionOp
 from roofml.models.spec import ModelSpec, model_from_config
 from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 pytestmark = pytest.mark.slow
 

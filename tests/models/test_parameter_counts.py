@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from roofml.models.spec import load_model
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 MODELS = sorted(path.name for path in data_folder("model_configs").iterdir() if path.is_dir())
 WITHOUT_CLASS = {"llama-3_3-nemotron-super-49b-v1", "mimo-7b-base"}

@@ -235,3 +235,26 @@ def test_read_quantization_stands_alone() -> None:
     form = found.format_of(("model.layers.0.mlp.up_proj",))
     assert form == WeightFormat("int4", 4, "float16", (1, 64), 20)
     assert found.format_of(("lm_head",)) is None
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["re:(a+)+$", "re:(a|aa)+$", "re:((a*))*b", "re:(.*.*)*x", "re:.*.*.*.*.*x", "re:(a{1,50}){1,50}x", "*" * 50,
+     "re:" + "x" * 2000, "re:[", "re:a{99999999999}"],
+)  # fmt: skip
+def test_a_pattern_that_could_search_for_years_is_refused(pattern: str) -> None:
+    with pytest.raises(InputError, match="quantization_config: ") as refused:
+        matcher(pattern)
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("re:.*mlp\\.(gate|up|gate_up|down)_proj.*", "model.layers.0.mlp.up_proj"),
+        (r"re:model\.layers\.(\d+)\.mlp\..*", "model.layers.31.mlp.gate"),
+        ("model.layers.*.mlp.experts.*", "model.layers.3.mlp.experts.1"),
+    ],
+)
+def test_patterns_that_publishers_write_are_searched_for(pattern: str, name: str) -> None:
+    assert matcher(pattern).search(name)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from roofml.models.operations import AttentionOp, StateOp
 from roofml.models.spec import ModelSpec, load_model, model_from_config
 from roofml.util.errors import InputError, NotSupportedError
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 MODELS = sorted(path.name for path in data_folder("model_configs").iterdir() if path.is_dir())
 TENSOR_PARALLEL = (1, 2, 4, 8)
@@ -226,7 +229,7 @@ def test_a_config_is_found_by_name_repository_and_path(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     assert load_model("Qwen/Qwen3-8B") == load_model("qwen3-8b")
     assert load_model(str(tmp_path)).parameters() == load_model(str(tmp_path / "config.json")).parameters()
-    with pytest.raises(InputError, match=r"no such path and not in model_configs/ \(known: c4ai"):
+    with pytest.raises(InputError, match=r"model .nowhere.: no such path and not in model_configs/ \("):
         load_model("nowhere")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
@@ -248,3 +251,103 @@ def test_real_configs_parse_or_are_refused_by_field(shared: Path) -> None:
     assert len(paths) - len(refused) >= 80
     for stem, message in refused.items():
         assert message.startswith(f"{stem}: architectures: ") or "quantization_config" in message, message
+
+
+def config_in(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "config.json"
+    path.write_text(json.dumps(SMALL | changes))
+    return path
+
+
+def test_a_key_that_stands_twice_is_refused_not_obeyed_by_halves(tmp_path: Path) -> None:
+    path = config_in(tmp_path)
+    path.write_text(path.read_text().replace("{", '{"hidden_size": 64, ', 1))
+    with pytest.raises(InputError, match=r"config\.json: key 'hidden_size' is there twice"):
+        load_model(str(path))
+    config_in(tmp_path)
+    (tmp_path / "hf_quant_config.json").write_text('{"quantization": {}, "quantization": {}}')
+    with pytest.raises(InputError, match=r"hf_quant_config\.json: key 'quantization' is there twice"):
+        load_model(str(path))
+
+
+def test_numbers_that_are_none_are_read_where_nothing_uses_them(tmp_path: Path) -> None:
+    path = config_in(tmp_path)
+    path.write_text(path.read_text().replace("{", '{"time_step_limit": [0.0, Infinity], "unused": NaN, ', 1))
+    assert load_model(str(path)).parameters() == load_model(str(config_in(tmp_path))).parameters()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without FIFOs")
+@pytest.mark.parametrize("name", ["config.json", "hf_quant_config.json"])
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "broken link", "link loop", "device", "huge"])
+def test_a_file_that_is_there_but_cannot_be_read_is_refused_not_left_out(tmp_path: Path, name: str, kind: str) -> None:
+    path = config_in(tmp_path).with_name(name)
+    path.unlink(missing_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(3_000_000_000)
+    else:
+        path.symlink_to({"broken link": "nowhere", "link loop": path, "device": "/dev/zero"}[kind])
+    with pytest.raises(InputError, match=re.escape(str(path))) as refused:
+        load_model(str(tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "\x00", "a\x00b", "", "  ", "..", "../..", "\x1b[2J"])
+def test_a_name_that_is_none_is_one_line(name: str) -> None:
+    with pytest.raises(InputError) as refused:
+        load_model(name)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_that_links_to_itself_is_one_line(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for name in (loop, loop / "config.json"):
+        with pytest.raises(InputError, match="loop"):
+            load_model(str(name))
+
+
+def test_names_like_the_one_asked_for_are_said() -> None:
+    with pytest.raises(InputError, match=r"model 'Qwen/qwen3-9b': no such path .* \(qwen3-8b\?, "):
+        load_model("Qwen/qwen3-9b")
+    with pytest.raises(NotSupportedError, match=r"'LlamaForCausalLm' is not supported \(LlamaForCausalLM\?"):
+        model_from_config(SMALL | {"architectures": ["LlamaForCausalLm"]}, "small")
+
+
+def test_a_model_is_called_after_its_folder_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "mine \x1b[2J\n"
+    config_in(folder)
+    assert load_model(str(folder)).name == "mine \\x1b[2J"
+    monkeypatch.chdir(folder)
+    assert load_model("config.json").name == "mine \\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "longest"),
+    [
+        (None, 4096),
+        ({"rope_type": "linear", "factor": 4.0}, 16384),
+        ({"type": "dynamic", "factor": 2}, 8192),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}, 8192),
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 2048}, 4096),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 512}, 4096),
+        ({"rope_type": "default", "factor": None}, 4096),
+        ({"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {"rope_theta": 1e4}}, 32768),
+    ],
+)
+@pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
+def test_positions_that_are_stretched_reach_further(field: str, scaling: dict[str, Any] | None, longest: int) -> None:
+    config = SMALL | {"max_position_embeddings": 4096, field: scaling}
+    assert model_from_config(config, "small").longest_context == longest
+
+
+@pytest.mark.parametrize("factor", ["4", True, -1, 0, 10**30, math.nan, [4.0]])
+def test_a_stretch_that_is_none_is_refused_by_field(factor: object) -> None:
+    config = SMALL | {"rope_scaling": {"rope_type": "linear", "factor": factor}}
+    with pytest.raises(InputError, match=r"^small: rope_scaling: factor: expected a number above 0, up to 1024, found"):
+        model_from_config(config, "small")
