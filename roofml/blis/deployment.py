@@ -5,8 +5,8 @@ Source: sim/latency/{config,latency,trained_physics_model,moe_comm_backend}.go o
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.models.spec import config_path
 from roofml.traces.run import Run
 from roofml.util.errors import InputError
+from roofml.util.reading import read_json_object
 
 BACKENDS = ("trained-physics", "roofline")
 ALL_GATHER = ("naive", "allgather_reducescatter")
@@ -139,8 +140,9 @@ def validate_coefficients(
         if len(values) < least:
             raise InputError(f"{source}: {field}: expected at least {least} numbers, found {len(values)}")
         for index, value in enumerate(values):
-            if not math.isfinite(value) or value < 0:
-                raise InputError(f"{source}: {field}[{index}]: expected a finite number >= 0, found {value:g}")
+            if not 0 <= value <= sys.float_info.max:
+                found = f"{value:g}" if isinstance(value, float) else str(value)[:40]
+                raise InputError(f"{source}: {field}[{index}]: expected a finite number >= 0, found {found}")
 
 
 @dataclass(frozen=True)
@@ -179,5 +181,5 @@ def blis_deployment_of(run: Run) -> BlisDeployment:
     if server.gpu is None:
         raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")
     path = config_path(server.model)
-    model = blis_model(json.loads(path.read_text("utf-8")), path.parent.name)
+    model = blis_model(read_json_object(path), path.parent.name)
     return BlisDeployment(model, hardware_of(load_gpu(server.gpu)), server.tensor_parallel)

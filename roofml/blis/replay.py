@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from roofml.blis.deployment import BlisDeployment, validate_coefficients
 from roofml.blis.latency import BlisSteps, basis_times, complete, rates, weighted_sum
@@ -31,12 +30,12 @@ from roofml.engine.kv_cache import (
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
-from roofml.util.jit_cache import digest_argument
+from roofml.util.jit_cache import compiled, digest_argument
 
 UNBOUNDED = 2**62
 
-_basis_times = njit(cache=True)(basis_times)
-_weighted_sum = njit(cache=True)(weighted_sum)
+_basis_times = compiled()(basis_times)
+_weighted_sum = compiled()(weighted_sum)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +187,7 @@ def _requests(run: Run, served: Bools, queued_us: Ints, block_size: int) -> _Req
     return _Requests(queued_us[served], prompt, run.output_tokens[served], keys)
 
 
-@njit(cache=True)
+@compiled()
 def _step_us(constants: Any, betas: Floats, prefill_split: bool, decode_split: bool, row: Floats) -> int:
     """Return the time of the step with these columns, truncated to whole µs and at least 1."""
     if row[4] == 0:
@@ -198,7 +197,7 @@ def _step_us(constants: Any, betas: Floats, prefill_split: bool, decode_split: b
     return max(1, int(time)) if time < 2.0**62 else 2**62
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _run(
     requests: Any, limits: Any, constants: Any, betas: Floats, prefill_split: bool, decode_split: bool, sources: Any
 ) -> Any:
@@ -346,7 +345,7 @@ def _run(
     return columns, start, times, admitted_step, first_step, last_step, decoding, preemptions
 
 
-@njit(cache=True)
+@compiled()
 def _cached_prefix(cache: Any, requests: Any, r: int, blocks: int) -> tuple[int, int]:
     """Count the leading blocks of the prompt that are in the cache, `blocks` at most, and those that nobody uses."""
     hits, idle_hits = 0, 0
@@ -359,7 +358,7 @@ def _cached_prefix(cache: Any, requests: Any, r: int, blocks: int) -> tuple[int,
     return hits, idle_hits
 
 
-@njit(cache=True)
+@compiled()
 def _fill_columns(row: Floats, requests: Any, running: Ints, new_tokens: Ints, progress: Ints) -> None:
     """Sum the step's columns over the running requests into `row` (5,)."""
     row[:] = 0.0
@@ -375,7 +374,7 @@ def _fill_columns(row: Floats, requests: Any, running: Ints, new_tokens: Ints, p
             row[3] += progress[r]
 
 
-@njit(cache=True)
+@compiled()
 def _extend(
     cache: Any,
     requests: Any,

@@ -6,29 +6,24 @@ coefficients are validated first, provenance goes into comments, and the result 
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from roofml.blis.deployment import BlisCoefficients
+from roofml.export.edit import Edit, existing_text
+from roofml.export.provenance import MARK, RUN_WITH, as_comments, check_same_deployment
 from roofml.export.yaml_edit import Document, Node, line_end, line_number, line_start, parse
 from roofml.util.errors import InputError
-from roofml.util.files import write_atomically
+from roofml.util.outside_text import for_yaml
 
 SECTION = "trained_physics_coefficients"
 TOP_LEVEL_KEYS = ("version", "defaults", "workloads", SECTION, "lora", "kv_offload_devices")
 """The keys that BLIS accepts at the top level of `defaults.yaml`."""
-MARK = "# roofml:"
-"""Our comment lines begin with this, so that the next export finds them."""
-MAX_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -41,64 +36,18 @@ class ModelEntry:
     tensor_parallel: int
     hf_repo: str
 
-
-@dataclass(frozen=True)
-class Edit:
-    """A change of a file that is not written yet."""
-
-    path: Path
-    before: str | None
-    """None if the file does not exist."""
-    after: str
-
     @property
-    def changed(self) -> bool:
-        """Whether there is anything to write."""
-        return self.after != self.before
+    def key(self) -> str:
+        """The name as BLIS looks it up."""
+        return self.name.lower()
 
-    def diff(self) -> str:
-        """Return the change as a unified diff, empty if nothing changes."""
-        old = [] if self.before is None else self.before.splitlines(keepends=True)
-        lines = difflib.unified_diff(old, self.after.splitlines(keepends=True), str(self.path), str(self.path))
-        return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
-
-    def write(self, backup: bool = True) -> Path | None:
-        """Write the change, whole or not at all. Returns the path of the backup, or None if none was needed."""
-        if not self.changed:
-            return None
-        saved = None
-        if backup and self.before is not None:
-            saved = _free_name(self.path, self.before)
-            write_atomically(saved, self.before)
-        write_atomically(self.path.resolve() if self.path.exists() else self.path, self.after)
-        return saved
-
-
-def _free_name(path: Path, content: str) -> Path:
-    """Return `<path>.bak`, or the first of `.bak2`, `.bak3` .. that does not overwrite another version."""
-    number = 1
-    while True:
-        candidate = path.with_name(f"{path.name}.bak{number if number > 1 else ''}")
-        if not candidate.exists() or candidate.read_bytes() == content.encode():
-            return candidate
-        number += 1
-
-
-def read_text(path: Path) -> str | None:
-    """Return the text of `path` with its own line breaks, or None if the file does not exist.
-
-    Raises InputError for a file that is too large, is not UTF-8 or cannot be read.
-    """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    def fields(self) -> dict[str, tuple[str, str]]:
+        """Return key -> (value, how it is written in YAML)."""
+        return {
+            "GPU": (self.gpu, for_yaml(self.gpu)),
+            "tensor_parallelism": (str(self.tensor_parallel), str(self.tensor_parallel)),
+            "hf_repo": (self.hf_repo, for_yaml(self.hf_repo)),
+        }
 
 
 def number(value: float) -> str:
@@ -107,229 +56,280 @@ def number(value: float) -> str:
 
 
 def edit_defaults(
-    path: Path, coefficients: BlisCoefficients, model: ModelEntry | None = None, provenance: Sequence[str] = ()
+    path: Path,
+    coefficients: BlisCoefficients,
+    model: ModelEntry | None = None,
+    provenance: Sequence[str] = (),
+    *,
+    replace: bool = False,
 ) -> Edit:
     """Return the change that puts `coefficients` into the `defaults.yaml` at `path`, which may not exist yet.
 
     `provenance` becomes comment lines. The same call on the result changes nothing. Raises InputError for a file that
-    BLIS would not read, and for one in which our lines cannot be edited alone, for example if an alias uses our values.
+    BLIS would not read, for one in which our lines cannot be edited alone, for example if an alias uses our values, and
+    unless `replace`, for one that holds our coefficients of another deployment than `provenance` names.
     """
-    before = read_text(path)
+    before = existing_text(path)
     text = before or ""
     bom = "\ufeff" if text.startswith("\ufeff") else ""
     text = text[len(bom) :]
     editor = _Editor(path, text)
-    editor.set_section(coefficients, provenance)
+    if not replace and editor.has_coefficients:
+        check_same_deployment(path, editor.comments(), provenance)
     if model is not None:
         editor.set_model(model)
-    after = bom + editor.text
-    _check(path, text, editor.text, coefficients, model)
-    return Edit(path, before, after)
+    editor.set_section(coefficients, provenance)
+    after = editor.result()
+    if after != text:
+        _check(path, editor.document, parse(after, path, len(after)), coefficients, model)
+    return Edit(path, before, bom + after)
 
 
 class _Editor:
-    """A text under edit. It is parsed again after every change, so that the nodes' spans are never stale."""
+    """A text and the changes of it, each of a span of the text as it was; sections that are new go to its end."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
         self.newline = "\r\n" if "\r\n" in text else "\n"
+        self.document = parse(text, path)
+        self.root = self.document.root
+        self.changes: list[tuple[int, int, str]] = []
+        self.appended: dict[str, str] = {}
+        for key in self.root.keys if self.root else ():
+            if key.value not in TOP_LEVEL_KEYS:
+                raise self.fail(key, f"unknown key {key.value[:80]!r}, BLIS accepts {', '.join(TOP_LEVEL_KEYS)}")
+
+    @property
+    def has_coefficients(self) -> bool:
+        """Whether there are coefficients, whoever put them there."""
+        section = self.root.get(SECTION) if self.root else None
+        return section is not None and not section.is_empty
 
     def replace(self, start: int, end: int, new: str) -> None:
-        self.text = self.text[:start] + new.replace("\n", self.newline) + self.text[end:]
+        self.changes.append((start, end, new))
 
-    def document(self) -> Document:
-        document = parse(self.text, self.path)
-        for key in document.root.keys if document.root else ():
-            if key.value not in TOP_LEVEL_KEYS:
-                raise self.fail(key, f"unknown key {key.value!r}, BLIS accepts {', '.join(TOP_LEVEL_KEYS)}")
-        return document
+    def result(self) -> str:
+        """Return the changed text.
+
+        Insertions at one place keep their order, so `set_model` comes first: what it adds to the end of `defaults`
+        stands before the comments of a section that follows.
+        """
+        pieces: list[str] = []
+        done = 0
+        for start, end, new in sorted(self.changes, key=lambda change: change[:2]):
+            pieces += [self.text[done:start], new.replace("\n", self.newline)]
+            done = end
+        head, tail = "".join(pieces) + self.text[done : self.document.end], self.text[self.document.end :]
+        for block in (self.appended[key] for key in (SECTION, "defaults") if key in self.appended):
+            gap = "" if not head or head.endswith("\n") else "\n"
+            gap += "\n" if head.strip() and not head.endswith(("\n\n", "\n\r\n")) else ""
+            head += (gap + block).replace("\n", self.newline)
+        return head + tail
 
     def fail(self, node: Node, problem: str) -> InputError:
         return InputError(f"{self.path}: line {line_number(self.text, node.start)}: {problem}")
 
-    def check_unshared(self, root: Node, node: Node) -> None:
-        """Raise InputError if an alias elsewhere uses `node`, so that rewriting it would change other values."""
-        aliases = {other.value for other in root.walk() if other.kind == "alias"}
-        for inner in node.walk():
-            if inner.anchor in aliases:
-                raise self.fail(inner, f"anchor &{inner.anchor} is used elsewhere; write those values out first")
+    def check_unshared(self, *nodes: Node) -> None:
+        """Raise InputError if an alias elsewhere uses one of these nodes, so that another value would change too."""
+        for node in nodes:
+            if node.anchor in self.document.used:
+                raise self.fail(node, f"anchor &{node.anchor} is used elsewhere; write those values out first")
 
-    def append_section(self, block: str) -> None:
-        document = self.document()
-        end = document.end
-        head = self.text[:end]
-        gap = "" if not head or head.endswith("\n") else "\n"
-        gap += "\n" if head.strip() and not head.endswith(("\n\n", "\n\r\n")) else ""
-        self.replace(end, end, gap + block)
-
-    def fill(self, root: Node, key: str, block: str) -> None:
+    def fill(self, key: str, block: str) -> None:
         """Put a block below the line of a key that has no value or a written null."""
+        root = cast("Node", self.root)
         value = cast("Node", root.get(key))
+        self.check_unshared(root, value)
         if value.value:
             self.replace(value.start, value.end, "")
         end = line_end(self.text, root.key(key).end)
         gap = "" if self.text[:end].endswith("\n") else "\n"
         self.replace(end, end, gap + block)
 
+    def section_line(self) -> int:
+        """Return where the line of the section's key begins."""
+        return line_start(self.text, cast("Node", self.root).key(SECTION).start)
+
+    def comment_start(self) -> int:
+        """Return where our comment lines directly above the section begin; without any, where the section begins."""
+        start = self.section_line()
+        while start > 0 and self.text[line_start(self.text, start - 1) : start].startswith(MARK):
+            start = line_start(self.text, start - 1)
+        return start
+
+    def comments(self) -> list[str]:
+        """Return our comment lines above the section; where it was moved away from them, those that say for what."""
+        above = self.text[self.comment_start() : self.section_line()].splitlines()
+        return above or [line for line in self.text.splitlines() if line.startswith(f"{MARK} {RUN_WITH}")]
+
     def set_section(self, coefficients: BlisCoefficients, provenance: Sequence[str]) -> None:
         lists = {"alpha_coeffs": coefficients.alphas, "beta_coeffs": coefficients.betas}
-        root = self.document().root
-        section = root.get(SECTION) if root else None
-        rows = "".join(f"  {key}: {_flow(values)}\n" for key, values in lists.items())
-        if root is None or section is None:
-            self.append_section(f"{_comments(provenance)}{SECTION}:\n{rows}")
+        rows = {key: f"{key}: {_flow(values)}" for key, values in lists.items()}
+        block = "".join(f"  {row}\n" for row in rows.values())
+        section = self.root.get(SECTION) if self.root else None
+        if self.root is None or section is None:
+            self.appended[SECTION] = f"{as_comments(provenance)}{SECTION}:\n{block}"
             return
         if section.kind == "alias":
             raise self.fail(section, f"{SECTION} is an alias; write it out first")
         if section.is_empty:
-            self.fill(root, SECTION, rows)
+            self.fill(SECTION, block)
         elif section.kind != "mapping":
             raise self.fail(section, f"{SECTION}: expected a mapping")
         else:
             for key in section.keys:
                 if key.value not in lists:
-                    raise self.fail(
-                        key, f"{SECTION}: unknown key {key.value!r}, BLIS accepts alpha_coeffs, beta_coeffs"
-                    )
+                    known = ", ".join(lists)
+                    raise self.fail(key, f"{SECTION}: unknown key {key.value[:80]!r}, BLIS accepts {known}")
+            self.check_unshared(self.root, section)
             for key, values in lists.items():
-                self.set_list(key, values)
-        self.set_comments(provenance)
+                self.set_list(section, key, values)
+            self.add_to(section, [row for key, row in rows.items() if section.get(key) is None])
+        self.replace(self.comment_start(), self.section_line(), as_comments(provenance))
 
-    def set_list(self, key: str, values: Sequence[float]) -> None:
-        root = cast("Node", self.document().root)
-        section = cast("Node", root.get(SECTION))
+    def set_list(self, section: Node, key: str, values: Sequence[float]) -> None:
         node = section.get(key)
         if node is None:
-            self.add_to(section, f"{key}: {_flow(values)}")
             return
-        self.check_unshared(root, node)
+        self.check_unshared(*node.walk())
         items = node.children if node.kind == "sequence" else []
         if len(items) == len(values) and all(item.kind == "scalar" for item in items):
-            for item, value in reversed(list(zip(items, values, strict=True))):
-                if not _same_number(item.value, value):
+            for item, value in zip(items, values, strict=True):
+                if not _same_number(item, value):
                     self.replace(item.start, item.end, number(value))
             return
         inside = re.findall(r"(?:^|\s)(#[^\r\n]*)", self.text[node.start : node.end])
-        start = section.key(key).end + self.text[section.key(key).end :].index(":") + 1
-        indent = " " * (section.key(key).start - line_start(self.text, section.key(key).start))
+        name = section.key(key)
+        start = name.end + self.text[name.end :].index(":") + 1
+        indent = " " * (name.start - line_start(self.text, name.start))
         trailing = self.text[start : node.start]
         kept = "".join(f"{indent}{comment}\n" for comment in (*re.findall(r"#[^\r\n]*", trailing), *inside))
         self.replace(start, node.end, f" {_flow(values)}")
         if kept:
-            at = line_start(self.text, section.key(key).start)
+            at = line_start(self.text, name.start)
+            # Ours stay directly above the section, where the next export looks for them.
+            at = self.comment_start() if at == self.section_line() else at
             self.replace(at, at, kept)
 
-    def add_to(self, mapping: Node, row: str) -> None:
-        """Add one `key: value` at the end of a mapping, in the mapping's own style."""
-        last = mapping.children[-1] if mapping.children else None
+    def add_to(self, mapping: Node, rows: Sequence[str]) -> None:
+        """Add `key: value` rows at the end of a mapping, in the mapping's own style."""
+        if not rows:
+            return
         if mapping.flow:
+            last = mapping.children[-1] if mapping.children else None
             end = mapping.end - 1 if last is None else max(last.end, mapping.keys[-1].end)
-            self.replace(end, end, row if last is None else f", {row}")
+            self.replace(end, end, ("" if last is None else ", ") + ", ".join(rows))
             return
         indent = mapping.keys[0].start - line_start(self.text, mapping.keys[0].start)
         end = line_end(self.text, max(mapping.end - 1, 0))
         gap = "" if self.text[:end].endswith("\n") else "\n"
-        self.replace(end, end, f"{gap}{' ' * indent}{row}\n")
-
-    def set_comments(self, provenance: Sequence[str]) -> None:
-        """Replace our comment lines directly above the section."""
-        root = cast("Node", self.document().root)
-        end = line_start(self.text, root.key(SECTION).start)
-        start = end
-        while start > 0 and self.text[line_start(self.text, start - 1) : start].startswith(MARK):
-            start = line_start(self.text, start - 1)
-        self.replace(start, end, _comments(provenance))
+        self.replace(end, end, gap + "".join(f"{' ' * indent}{row}\n" for row in rows))
 
     def set_model(self, model: ModelEntry) -> None:
-        name = model.name.lower()
-        fields = {"GPU": model.gpu, "tensor_parallelism": str(model.tensor_parallel), "hf_repo": model.hf_repo}
-        root = cast("Node", self.document().root)
-        section = root.get("defaults")
-
-        def block(indent: str) -> str:
-            """Return the model's entry for a line that is indented already."""
-            rows = [f"{indent}  {key}: {_plain(value)}\n" for key, value in fields.items()]
-            return f"{_plain(name)}:\n{''.join(rows)}"
-
-        if section is None:
-            self.append_section(f"defaults:\n  {block('  ')}")
+        section = self.root.get("defaults") if self.root else None
+        if self.root is None or section is None:
+            self.appended["defaults"] = f"defaults:\n  {_entry(model, '  ')}"
             return
         if section.is_empty:
-            self.fill(root, "defaults", f"  {block('  ')}")
+            self.fill("defaults", f"  {_entry(model, '  ')}")
             return
         if section.kind != "mapping":
             raise self.fail(section, "defaults: expected a mapping")
-        entry = section.get(name)
+        entry = section.get(model.key)
         if entry is None:
+            self.check_unshared(self.root, section)
             if section.flow:
-                inner = ", ".join(f"{key}: {_plain(value)}" for key, value in fields.items())
-                self.add_to(section, f"{_plain(name)}: {{{inner}}}")
+                inner = ", ".join(f"{key}: {written}" for key, (_, written) in model.fields().items())
+                self.add_to(section, [f"{for_yaml(model.key)}: {{{inner}}}"])
             else:
                 indent = " " * (section.keys[0].start - line_start(self.text, section.keys[0].start))
-                self.add_to(section, block(indent).rstrip("\n"))
+                self.add_to(section, [_entry(model, indent).rstrip("\n")])
             return
         if entry.kind != "mapping" or entry.get("<<") is not None:
-            raise self.fail(entry, f"defaults.{name}: expected a mapping written out")
-        for key, value in fields.items():
-            root = cast("Node", self.document().root)
-            entry = cast("Node", cast("Node", root.get("defaults")).get(name))
+            raise self.fail(entry, f"defaults.{model.key}: expected a mapping written out")
+        missing: list[str] = []
+        for key, (value, written) in model.fields().items():
             node = entry.get(key)
             if node is None:
-                self.add_to(entry, f"{key}: {_plain(value)}")
-            elif node.kind != "scalar" or node.value != value:
-                self.check_unshared(root, entry)
-                self.replace(node.start, node.end, _plain(value))
+                missing.append(f"{key}: {written}")
+            elif not _says(node, value, written):
+                self.check_unshared(self.root, section, entry, *node.walk())
+                self.replace(node.start, node.end, written)
+        if missing:
+            self.check_unshared(self.root, section, entry)
+            self.add_to(entry, missing)
+
+
+def _entry(model: ModelEntry, indent: str) -> str:
+    """Return the model's entry, for a line that is indented already."""
+    rows = [f"{indent}  {key}: {written}\n" for key, (_, written) in model.fields().items()]
+    return f"{for_yaml(model.key)}:\n{''.join(rows)}"
 
 
 def _flow(values: Sequence[float]) -> str:
     return f"[{', '.join(number(value) for value in values)}]"
 
 
-def _plain(value: str) -> str:
-    """Return a scalar that YAML reads as this string or number, quoted if it must be."""
-    reserved = value.lower() in {"null", "true", "false", "yes", "no"}
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_./+-]*", value) and not reserved:
-        return value
-    return json.dumps(value, ensure_ascii=False)
+def _same_number(node: Node, value: float) -> bool:
+    """Whether a node is a number that BLIS reads as this coefficient."""
+    written = re.fullmatch(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", node.value)
+    is_number = node.kind == "scalar" and node.plain and node.tag is None
+    return is_number and written is not None and float(node.value) == float(number(value))
 
 
-def _comments(provenance: Sequence[str]) -> str:
-    lines = [line for text in provenance for line in text.splitlines()]
-    return "".join(f"{MARK} {line}".rstrip() + "\n" for line in lines)
-
-
-def _same_number(written: str, value: float) -> bool:
-    try:
-        return float(written) == float(number(value)) and not written.startswith("-")
-    except ValueError:
+def _says(node: Node, value: str, written: str) -> bool:
+    """Whether a node is this text, or this number where it is written as one."""
+    if node.kind != "scalar" or node.value != value or node.tag is not None:
         return False
+    return node.plain if written.isdigit() else not (node.plain and written.startswith('"'))
 
 
-def _check(path: Path, before: str, after: str, coefficients: BlisCoefficients, model: ModelEntry | None) -> None:
+def _check(
+    path: Path, before: Document, after: Document, coefficients: BlisCoefficients, model: ModelEntry | None
+) -> None:
     """Raise InputError unless `after` holds the new values and everything else that `before` held."""
-
-    def load(text: str) -> dict[str, Any]:
-        return cast("dict[str, Any]", YAML(typ="safe", pure=True).load(text) or {})
-
-    try:
-        old, new = load(before), load(after)
-    except YAMLError:
-        raise InputError(f"{path}: cannot be edited in place; write {SECTION} out in block style first") from None
-    section = new.pop(SECTION)
+    old, new = _sections(before), _sections(after)
+    section = new.pop(SECTION, None)
     old.pop(SECTION, None)
-    expected_section = {
-        "alpha_coeffs": [float(number(value)) for value in coefficients.alphas],
-        "beta_coeffs": [float(number(value)) for value in coefficients.betas],
-    }
-    if model is not None:
-        name = model.name.lower()
-        entry = dict(new["defaults"].pop(name))
-        expected_entry: dict[str, Any] = {**((old.get("defaults") or {}).pop(name, None) or {})}
-        expected_entry |= {"GPU": model.gpu, "tensor_parallelism": model.tensor_parallel, "hf_repo": model.hf_repo}
-        if entry != expected_entry:
-            raise InputError(f"{path}: defaults.{name} cannot be edited in place; write the entry out first")
-        if not new["defaults"] and not old.get("defaults"):
-            new.pop("defaults")
-            old.pop("defaults", None)
-    if section != expected_section or old != new:
+    if section is None or not _holds(section, coefficients):
         raise InputError(f"{path}: {SECTION} cannot be edited in place; write the section out in block style first")
+    if model is not None:
+        defaults = new.pop("defaults", None)
+        if defaults is None or not _holds_model(defaults, old.pop("defaults", None), model):
+            raise InputError(f"{path}: defaults.{model.key} cannot be edited in place; write the entry out first")
+    if {key: node.outline() for key, node in old.items()} != {key: node.outline() for key, node in new.items()}:
+        raise InputError(f"{path}: cannot be edited in place; write {SECTION} out in block style first")
+
+
+def _sections(document: Document) -> dict[str, Node]:
+    root = document.root
+    return {} if root is None else {key.value: node for key, node in zip(root.keys, root.children, strict=True)}
+
+
+def _holds(section: Node, coefficients: BlisCoefficients) -> bool:
+    for key, values in (("alpha_coeffs", coefficients.alphas), ("beta_coeffs", coefficients.betas)):
+        node = section.get(key)
+        items = node.children if node is not None and node.kind == "sequence" else []
+        if len(items) != len(values) or not all(map(_same_number, items, values)):
+            return False
+    return len(section.keys) == 2
+
+
+def _holds_model(new: Node, old: Node | None, model: ModelEntry) -> bool:
+    """Whether `defaults` has the model's entry, its other fields as they were, and the other entries as they were."""
+
+    def others(mapping: Node | None, but: Sequence[str]) -> list[tuple[object, object]]:
+        pairs = () if mapping is None else zip(mapping.keys, mapping.children, strict=True)
+        return [(key.outline(), node.outline()) for key, node in pairs if key.value not in but]
+
+    entry = new.get(model.key)
+    if entry is None or entry.kind != "mapping":
+        return False
+    for key, (value, written) in model.fields().items():
+        node = entry.get(key)
+        if node is None or not _says(node, value, written):
+            return False
+    held = old.get(model.key) if old is not None and old.kind == "mapping" else None
+    same_fields = others(entry, tuple(model.fields())) == others(held, tuple(model.fields()))
+    was = old if old is not None and old.kind == "mapping" else None
+    return same_fields and others(new, (model.key,)) == others(was, (model.key,))

@@ -7,7 +7,6 @@ a front end that grows busy; α0 includes both at a middling load.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +23,8 @@ from roofml.latency.batch import StepSums
 from roofml.latency.formula import step_times
 from roofml.latency.kv_capacity import kv_capacity
 from roofml.models.spec import config_path
+from roofml.util.errors import InputError
+from roofml.util.reading import read_json_object
 
 CONTEXTS = (128, 512, 1024, 2048, 4096)
 """Mean contexts of the decodes in a batch, tokens."""
@@ -34,6 +35,9 @@ RARE = 0.03
 PRIOR_WEIGHT = 0.01
 """Pull towards the priors of `blis.fit`, in relative error of a step per prior standard deviation. It is enough to
 choose between terms that are the same number in every step, such as weights and layers of a dense model."""
+
+MOST_GPUS, MOST_SEQUENCES, MOST_TOKENS = 1024, 65_536, 1_048_576
+"""Largest tensor parallel size, requests in a step and new tokens in a step: what is allocated grows with them."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,20 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Deri
 
 
 def derived_export(model: str, gpu: str, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
-    """Derive coefficients from physics and priors alone, with the KV blocks that config and datasheet allow."""
+    """Derive coefficients from physics and priors alone, with the KV blocks that config and datasheet allow.
+
+    Raises InputError, naming the option, for a limit that no server has.
+    """
+    for option, value, most in (
+        ("--tp", tp, MOST_GPUS),
+        ("--max-num-seqs", max_num_seqs, MOST_SEQUENCES),
+        ("--max-num-batched-tokens", budget, MOST_TOKENS),
+    ):
+        if not 1 <= value <= most:
+            raise InputError(f"{option} {value}: expected between 1 and {most}")
     native = physics(model, gpu, tp, budget=budget)
     deployment = native.deployment
-    raw = json.loads(config_path(model).read_text("utf-8"))
+    raw = read_json_object(config_path(model))
     blis = BlisDeployment(blis_model(raw, deployment.model.name), hardware_of(deployment.gpu), tp)
     derived = derive(native, blis, max_num_seqs)
     capacity = kv_capacity(

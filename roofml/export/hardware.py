@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from roofml.blis.deployment import Hardware
-from roofml.export.defaults import Edit, number, read_text
+from roofml.export.defaults import number
+from roofml.export.edit import Edit, existing_text
 from roofml.util.errors import InputError
+from roofml.util.reading import as_object, parse_json
 
 FIELDS = {
     "TFlopsPeak": "tflops_peak",
@@ -31,18 +33,13 @@ def edit_hardware(path: Path, gpu: str, hardware: Hardware, earlier: Edit | None
     of objects, and if an entry of that name has another peak rate or bandwidth: BLIS multiplies the numbers of this
     file, and the coefficients were fitted on ours.
     """
-    before = read_text(path) if earlier is None else earlier.before
+    before = existing_text(path) if earlier is None else earlier.before
     current = before if earlier is None else earlier.after
     text = current if current is not None and current.strip() else "{}\n"
-    try:
-        loaded: object = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(loaded, dict):
-        raise InputError(f"{path}: expected a JSON object of GPUs")
-    gpus = cast("dict[str, Any]", loaded)
+    gpus = as_object(parse_json(text, path), path)
+    for name, entry in gpus.items():
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}: {name}: expected an object, BLIS reads nothing but GPUs from this file")
     if gpu in gpus:
         _check_same(path, gpu, gpus[gpu], hardware)
         return Edit(path, before, text if current is None else current)
@@ -55,20 +52,9 @@ def edit_hardware(path: Path, gpu: str, hardware: Hardware, earlier: Edit | None
     return Edit(path, before, f"{head}{',' if gpus else ''}{entry}{text[close:]}")
 
 
-def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise InputError(f"{path}: key {key!r} is there twice")
-    return dict(pairs)
-
-
-def _check_same(path: Path, gpu: str, entry: object, hardware: Hardware) -> None:
-    if not isinstance(entry, dict):
-        raise InputError(f"{path}: {gpu}: expected an object")
-    fields = cast("dict[str, Any]", entry)
+def _check_same(path: Path, gpu: str, fields: dict[str, Any], hardware: Hardware) -> None:
     for key in FITTED_ON:
         value, fitted = fields.get(key), float(getattr(hardware, FIELDS[key]))
-        same = isinstance(value, int | float) and abs(value / fitted - 1) < 1e-3
+        same = isinstance(value, int | float) and not isinstance(value, bool) and abs(value / fitted - 1) < 1e-3
         if not same:
             raise InputError(f"{path}: {gpu}: {key} is {value}, but the coefficients were fitted on {fitted:g}")

@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from roofml.export.defaults import Edit
 from roofml.export.deployment import BlisExport
+from roofml.export.edit import Edit
+from roofml.export.provenance import run_with
 from roofml.export.verify import Check, Verification
+from roofml.util.outside_text import for_line, for_terminal
 
 OTHER_VERSION_PCT = 0.5
 """A BLIS that differs from our replay of it by more than this may be another version."""
@@ -26,32 +28,19 @@ class ExportOutcome:
     dry_run: bool
     verification: Verification | None
 
-    @classmethod
-    def written(
-        cls,
-        exports: Sequence[BlisExport],
-        edits: Sequence[Edit],
-        verification: Verification | None,
-        *,
-        backup: bool,
-        dry_run: bool,
-    ) -> ExportOutcome:
-        """Write the edits, unless it is a `dry_run`; with `backup` what was there is kept."""
-        backups = [None if dry_run else edit.write(backup) for edit in edits]
-        return cls(exports, edits, backups, dry_run, verification)
-
     def lines(self, flags: bool) -> list[str]:
         """For people: the changes, what to run BLIS with (all `flags`, or those that no file holds), the verdict."""
         told = [self._told(edit, saved) for edit, saved in zip(self.edits, self.backups, strict=True)]
         for export in self.exports:
-            told.append(export.command_line() if flags else f"run BLIS with: {' '.join(export.server_flags())}")
+            told.append(export.command_line() if flags else run_with(export.server_flags()))
         return told if self.verification is None else [*told, *_judged(self.verification)]
 
     def _told(self, edit: Edit, saved: Path | None) -> str:
         if not edit.changed:
-            return f"{edit.path}: nothing to change"
-        kept = "written" if saved is None else f"written, was saved as {saved}"
-        return f"{edit.diff()}{edit.path}: {'would be written' if self.dry_run else kept}"
+            return f"{for_line(str(edit.path))}: nothing to change"
+        kept = "written" if saved is None else f"written, was saved as {for_line(str(saved))}"
+        diff = for_terminal(edit.diff().replace("\r\n", "\n"))
+        return f"{diff}{for_line(str(edit.path))}: {'would be written' if self.dry_run else kept}"
 
     def to_dict(self) -> dict[str, Any]:
         """As `roofml export blis --json` prints it."""
@@ -84,7 +73,7 @@ class ExportOutcome:
 
 def _judged(verification: Verification) -> list[str]:
     def row(name: str, check: Check) -> str:
-        grades = ", ".join(f"{metric} {grade.quality}" for metric, grade in check.grades.items())
+        grades = for_line(", ".join(f"{metric} {grade.quality}" for metric, grade in check.grades.items()))
         missing = f", {check.missing} requests not finished" if check.missing else ""
         return (
             f"{name}: E2E {check.e2e_pct:+.1f} %, TTFT {check.ttft_pct:+.1f} %, TPOT {check.tpot_pct:+.1f} % "
@@ -93,7 +82,7 @@ def _judged(verification: Verification) -> list[str]:
 
     before = verification.before
     lines = [
-        f"before: {verification.before_problem}" if before is None else row("before", before),
+        f"before: {for_line(verification.before_problem)}" if before is None else row("before", before),
         row("after ", verification.after),
     ]
     drift = verification.drift_pct

@@ -13,7 +13,9 @@ from roofml.blis.replay import for_blis
 from roofml.traces.run import Run
 from roofml.traces.tracev2 import COLUMNS
 from roofml.util.errors import InputError
-from roofml.util.files import write_atomically
+from roofml.util.outside_text import for_yaml
+from roofml.util.reading import is_folder
+from roofml.util.writing import write_files
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,13 @@ class TraceFiles:
 
 def write_trace(run: Run, folder: Path) -> TraceFiles:
     """Write `run` to `folder` as `trace.yaml`, `trace.csv` and `measured.csv`. Raises InputError if it cannot."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder")
     files = TraceFiles(folder / "trace.yaml", folder / "trace.csv", folder / "measured.csv")
     server = run.server
     header = {
         "type": "vllm",
-        "model": server.model,
+        "model": for_yaml(server.model),
         "tensor_parallel": server.tensor_parallel,
         "max_num_seqs": server.max_num_seqs,
         "block_size": server.block_size,
@@ -43,10 +45,9 @@ def write_trace(run: Run, folder: Path) -> TraceFiles:
     }
     lines = ["trace_version: 2", "time_unit: us", "mode: real", "warm_up_requests: 0", "server:"]
     lines += [f"  {key}: {value}" for key, value in header.items()]
-    write_atomically(files.header, "\n".join(lines) + "\n")
     rows = _rows(run)
-    write_atomically(files.replay, _csv(rows))
-    write_atomically(files.judge, _csv([row for row, ok in zip(rows, run.ok, strict=True) if ok]))
+    measured = [row for row, ok in zip(rows, run.ok, strict=True) if ok]
+    write_files({files.header: "\n".join(lines) + "\n", files.replay: _csv(rows), files.judge: _csv(measured)})
     return files
 
 

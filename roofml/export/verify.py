@@ -5,11 +5,9 @@ It runs `blis replay` and `blis calibrate` on a run, with the defaults as they w
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +19,26 @@ from roofml.blis.deployment import BlisDeployment, blis_deployment_of
 from roofml.blis.fit import errors_of
 from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
-from roofml.export.defaults import read_text
 from roofml.export.deployment import BlisExport
+from roofml.export.edit import write_edits
 from roofml.export.hardware import edit_hardware
 from roofml.export.trace import TraceFiles, write_trace
 from roofml.models.spec import config_path
 from roofml.traces.read import read_run
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats
-from roofml.util.errors import InputError
-from roofml.util.files import write_atomically
+from roofml.util.errors import InputError, JobFailedError
+from roofml.util.interrupts import run_to_end, temporary_folder
+from roofml.util.outside_text import for_line
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_file, read_json, read_text
+from roofml.util.writing import write_file
 
 HORIZON_US = 10**15
 """Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
 TIMEOUT_S = 600.0
 
 
-class BlisFailedError(RuntimeError):
+class BlisFailedError(JobFailedError):
     """The `blis` binary failed. The message is one line: the command, and BLIS's first error or last line."""
 
 
@@ -80,7 +81,7 @@ class Verification:
 def find_blis(given: Path | None = None) -> Path:
     """Return the given `blis` binary, or the one on PATH. Raises InputError if there is none."""
     if given is not None:
-        if not given.is_file() or not os.access(given, os.X_OK):
+        if not is_file(given) or not os.access(given, os.X_OK):
             raise InputError(f"{given}: no executable file")
         return given.resolve()
     on_path = shutil.which("blis")
@@ -105,17 +106,13 @@ def verify(
     BlisFailedError if BLIS does not run with our coefficients.
     """
     config_folder = model_config_folder or config_path(export.model.hf_repo).parent
-    with tempfile.TemporaryDirectory(prefix="roofml-verify-") as name:
-        folder = Path(name)
+    with temporary_folder("roofml-verify-") as folder:
         files = write_trace(run, folder)
-        edit_hardware(folder / "hardware_config.json", export.model.gpu, deployment.hardware).write()
-        text = "" if defaults is None else read_text(defaults)
-        if text is None:
-            raise InputError(f"{defaults}: no such file")
+        hardware = edit_hardware(folder / "hardware_config.json", export.model.gpu, deployment.hardware)
         ours = folder / "defaults.yaml"
-        if text:
-            write_atomically(ours, text)
-        export.edit(ours).write(backup=False)
+        if defaults is not None:
+            write_file(ours, read_text(defaults))
+        write_edits([hardware, export.edit(ours, replace=True)], backup=False)
         flags = [*export.server_flags(), "--model-config-folder", str(config_folder.resolve())]
         flags += ["--hardware-config", str(folder / "hardware_config.json"), "--horizon", str(HORIZON_US)]
         before_flags = [] if defaults is None else ["--defaults-filepath", str(defaults.resolve())]
@@ -158,13 +155,13 @@ def _check(run: Run, files: TraceFiles, blis: Path, flags: Sequence[str], folder
 
 
 def call(command: Sequence[str], timeout_s: float) -> str:
-    """Run a command and return its standard output. Raises BlisFailedError for a time-out or a failure."""
+    """Run a command and return its standard output. Nothing it started outlives the call.
+
+    Raises BlisFailedError for a time-out or a failure.
+    """
     name = f"{Path(command[0]).name} {command[1]}"
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = run_to_end(command, timeout_s)
     except subprocess.TimeoutExpired:
         raise BlisFailedError(f"{name}: not done after {timeout_s:g} s") from None
     except OSError as error:
@@ -176,7 +173,7 @@ def call(command: Sequence[str], timeout_s: float) -> str:
 
 def _reason(output: str) -> str:
     """Return the line of BLIS's log that says what went wrong: its first error or panic, or else the last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [for_line(line) for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "level=fatal" in line or "level=error" in line or line.startswith("panic:")]
     reason = (errors or lines[-1:] or ["it said nothing"])[0]
     return reason if len(reason) <= 400 else f"{reason[:400]}..."
@@ -184,8 +181,8 @@ def _reason(output: str) -> str:
 
 def _read_json(path: Path, content: str) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json(path, MOST_BYTES_OF_A_TABLE)
+    except InputError as error:
         raise BlisFailedError(f"blis: no readable {content} was written: {error}") from None
 
 
@@ -203,7 +200,7 @@ def parse_results(path: Path, run: Run) -> tuple[Floats, Floats]:
         try:
             row = row_of.get(int(entry["request_id"]))
             latencies = float(entry["ttft_us"]), float(entry["e2e_us"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise BlisFailedError(f"blis replay: results: a request without {error}") from None
         if row is not None:
             ttft[row], e2e[row] = latencies
@@ -226,7 +223,7 @@ def parse_report(path: Path) -> dict[str, Grade]:
             )
             for name, metric in metrics.items()
         }
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise BlisFailedError(f"blis calibrate: report without {error}") from None
 
 
@@ -236,5 +233,5 @@ def verify_export(
     """Read a run and run BLIS on it, with the defaults as they were and with the export."""
     run = read_run(run_path).on(export.model.gpu)
     deployment = blis_deployment_of(run)
-    existing = defaults if defaults is not None and defaults.is_file() else None
+    existing = defaults if defaults is not None and is_file(defaults) else None
     return verify(run, deployment, export, binary, existing, timeout_s)

@@ -9,10 +9,10 @@ from typing import Any
 
 from roofml.hardware.gpu import Gpu
 from roofml.microbench import measure
-from roofml.microbench.importer import import_folder, write_tables
+from roofml.microbench.importer import import_folder, make_folder, write_tables
 from roofml.models.spec import ModelSpec
 from roofml.util.display import Shown, Table
-from roofml.util.files import write_atomically
+from roofml.util.writing import write_file
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,13 +76,13 @@ def run_campaign(
     }
     times: dict[str, int] = {}
     raw = folder / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
+    make_folder(raw)
     for done, (kernel, measurements) in enumerate(kernels.items()):
         on_kernel(done, len(kernels), kernel)
         shapes = list(measurements)
         if shapes:
             lines = [",".join(shapes[0]), *(",".join(map(str, shape.values())) for shape in shapes)]
-            write_atomically(raw / f"{kernel}_perf.csv", "\n".join(lines) + "\n")
+            write_file(raw / f"{kernel}_perf.csv", "\n".join(lines) + "\n")
             times[kernel] = len(shapes)
     rows: dict[str, int] = {}
     if gpu is not None:

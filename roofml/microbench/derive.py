@@ -15,6 +15,7 @@ from scipy.optimize import isotonic_regression, nnls  # pyright: ignore[reportUn
 
 from roofml.hardware.gpu import Gpu
 from roofml.util.arrays import Floats
+from roofml.util.outside_text import for_line
 
 Derived = tuple[list[str], float]
 """Lines of a file, header first, and the relative standard deviation of what is interpolated between them."""
@@ -286,5 +287,7 @@ def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> d
             table = table[table.window_size == 0]
         lines, sd = lines_of(table, gpu)
         header = {"kernel": name, "gpu": gpu.name, **about, "sd": f"{sd:.2g}"}
-        texts[f"{name}.csv"] = "".join(f"# {key}: {value}\n" for key, value in header.items()) + "\n".join(lines) + "\n"
+        texts[f"{name}.csv"] = (
+            "".join(f"# {key}: {for_line(value)}\n" for key, value in header.items()) + "\n".join(lines) + "\n"
+        )
     return texts

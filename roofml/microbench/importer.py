@@ -8,8 +8,10 @@ from typing import Any
 
 from roofml.hardware.gpu import Gpu
 from roofml.microbench.derive import COLUMNS, NEEDED, derive
-from roofml.util.errors import InputError
-from roofml.util.files import write_atomically
+from roofml.util.errors import InputError, because
+from roofml.util.outside_text import for_line
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, is_there, open_file
+from roofml.util.writing import write_files
 
 SYSTEMS = {
     "A100-SXM": "a100_sxm",
@@ -20,6 +22,8 @@ SYSTEMS = {
     "L40S": "l40s",
 }
 """GPU -> name of its system in the package."""
+MOST = 1e12
+"""Largest size, count or time, ms, that a measurement may have."""
 INSTALL = "pip install 'roofml[aiconfigurator]'"
 
 
@@ -92,11 +96,11 @@ def import_folder(
 
     Raises InputError for a missing file or column.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: not a folder")
     measured: dict[str, Any] = {}
     for kernel in COLUMNS:
-        paths = [path for ending in ("parquet", "csv") if (path := folder / f"{kernel}_perf.{ending}").is_file()]
+        paths = [path for ending in ("parquet", "csv") if is_there(path := folder / f"{kernel}_perf.{ending}")]
         if paths:
             measured[kernel] = read_table(paths[0], kernel)
         elif kernel in needed:
@@ -116,10 +120,11 @@ def read_table(path: Path, kernel: str) -> Any:
         import pandas as pd
     except ImportError:
         raise InputError("reading measurements needs pandas and pyarrow: pip install 'roofml[bench]'") from None
-    try:
-        table: Any = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except Exception as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
+    with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
+        try:
+            table: Any = pd.read_parquet(file) if path.suffix == ".parquet" else pd.read_csv(file)
+        except Exception as error:  # of pandas or of what it reads with, each of its own kind
+            raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {for_line(str(error))[:300]}") from None
     for column in COLUMNS[kernel]:
         if column not in table:
             raise InputError(f"{path}: {column}: missing column")
@@ -127,17 +132,24 @@ def read_table(path: Path, kernel: str) -> Any:
             if not pd.api.types.is_numeric_dtype(table[column]):
                 raise InputError(f"{path}: {column}: expected numbers")
             least = 0 if column == "step" else 1e-9
-            if not (table[column] >= least).all():
-                raise InputError(f"{path}: {column}: expected positive numbers only")
+            if not ((table[column] >= least) & (table[column] <= MOST)).all():
+                raise InputError(f"{path}: {column}: expected positive numbers only, up to {MOST:g}")
     if len(table) == 0:
         raise InputError(f"{path}: no rows")
     return table
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs, if it is not there. Raises InputError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: cannot be made a folder: {because(error)}") from None
+
+
 def write_tables(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str], folder: Path) -> dict[str, int]:
     """Derive and write every table into `folder`; file name -> rows. Nothing is written if one cannot be derived."""
     texts = derive(measured, gpu, about)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomically(folder / name, text)
+    make_folder(folder)
+    write_files({folder / name: text for name, text in texts.items()})
     return {name: sum(not line.startswith("#") for line in text.splitlines()) - 1 for name, text in texts.items()}

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from roofml.blis.deployment import BlisCoefficients
 from roofml.export.defaults import ModelEntry, edit_defaults
+from roofml.export.edit import write_edits
 from roofml.util.errors import InputError
 
 OTHER = BlisCoefficients((1, 2, 3), (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
@@ -146,10 +147,10 @@ def test_the_same_export_again_changes_nothing_and_another_leaves_no_traces_of_t
 ) -> None:
     path = tmp_path / "defaults.yaml"
     path.write_bytes(FILES[name].encode())
-    edit_defaults(path, SET, MODEL, WHY).write(backup=False)
+    write_edits([edit_defaults(path, SET, MODEL, WHY)], backup=False)
     assert not edit_defaults(path, SET, MODEL, WHY).changed
-    edit_defaults(path, OTHER, MODEL, ("once more",)).write(backup=False)
-    edit_defaults(path, SET, MODEL, WHY).write(backup=False)
+    write_edits([edit_defaults(path, OTHER, MODEL, ("once more",))], backup=False)
+    write_edits([edit_defaults(path, SET, MODEL, WHY)], backup=False)
     assert not edit_defaults(path, SET, MODEL, WHY).changed
     assert path.read_text().count("once more") == 0
 
@@ -157,7 +158,7 @@ def test_the_same_export_again_changes_nothing_and_another_leaves_no_traces_of_t
 def test_a_file_that_is_not_there_is_made_with_our_sections_only(tmp_path: Path) -> None:
     edit = edit_defaults(tmp_path / "new.yaml", SET, MODEL, WHY)
     assert edit.before is None
-    assert edit.write() is None
+    assert write_edits([edit]) == [None]
     text = (tmp_path / "new.yaml").read_text()
     assert text == (
         "# roofml: fitted by roofml 0.1.0\n# roofml: on 6300 requests of run a\n"
@@ -174,10 +175,10 @@ def test_nothing_is_written_before_it_is_asked_for_and_the_old_file_is_kept(tmp_
     edit = edit_defaults(path, SET)
     assert path.read_text() == ODD
     assert edit.diff().startswith(f"--- {path}\n+++ {path}\n@@")
-    assert edit.write() == tmp_path / "defaults.yaml.bak"
+    assert write_edits([edit]) == [tmp_path / "defaults.yaml.bak"]
     assert (tmp_path / "defaults.yaml.bak").read_text() == ODD
-    assert edit_defaults(path, OTHER).write() == tmp_path / "defaults.yaml.bak2"
-    assert edit_defaults(path, OTHER).write() is None
+    assert write_edits([edit_defaults(path, OTHER)]) == [tmp_path / "defaults.yaml.bak2"]
+    assert write_edits([edit_defaults(path, OTHER)]) == [None]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["defaults.yaml", "defaults.yaml.bak", "defaults.yaml.bak2"]
 
 
@@ -185,7 +186,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.yaml").write_text("version: 1\n")
     link = tmp_path / "defaults.yaml"
     link.symlink_to(tmp_path / "real.yaml")
-    edit_defaults(link, SET).write(backup=False)
+    write_edits([edit_defaults(link, SET)], backup=False)
     assert link.is_symlink()
     assert "alpha_coeffs" in (tmp_path / "real.yaml").read_text()
 
@@ -218,5 +219,5 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8 text"):
         edit_defaults(tmp_path / "binary", SET)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder, expected a file"):
         edit_defaults(tmp_path, SET)

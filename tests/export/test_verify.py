@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace as with_changes
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from roofml.blis.deployment import SHIPPED_HARDWARE, BlisCoefficients, BlisDeployment
 from roofml.blis.model_view import blis_model
@@ -23,8 +27,8 @@ from roofml.export.verify import BlisFailedError, call, find_blis, parse_report,
 from roofml.traces.read import read_run
 from roofml.traces.run import Run
 from roofml.traces.server import Server
-from roofml.util.errors import InputError
-from roofml.util.files import data_folder
+from roofml.util.errors import InputError, JobFailedError
+from roofml.util.package_data import data_folder
 
 CONFIG = data_folder("model_configs") / "llama-2-7b-hf" / "config.json"
 DEPLOYMENT = BlisDeployment(blis_model(json.loads(CONFIG.read_text()), "llama-2-7b-hf"), SHIPPED_HARDWARE["H100"], 1)
@@ -152,6 +156,61 @@ def test_a_blis_that_fails_is_quoted_in_one_line(fake_blis: Fake, how: str, erro
 def test_a_blis_that_hangs_is_stopped(fake_blis: Fake) -> None:
     with pytest.raises(BlisFailedError, match=r"not done after 0\.5 s"):
         call([str(fake_blis("hangs")), "replay"], 0.5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a script of the shell")
+@pytest.mark.parametrize("ending", ["sleep 1000", "exit 0"])
+def test_verify_blis_child_sleeps(tmp_path: Path, ending: str) -> None:
+    """What blis started holds its standard output: it ends with the call, and is not waited for."""
+    blis = tmp_path / "blis"
+    blis.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! > {tmp_path}/child\n{ending}\n")
+    blis.chmod(0o755)
+    begin = time.monotonic()
+    with pytest.raises(BlisFailedError, match=r"blis replay: not done after 1 s"):
+        call([str(blis), "replay"], 1)
+    assert time.monotonic() - begin < 4
+    child = int((tmp_path / "child").read_text())
+    for _ in range(20):
+        if not alive(child):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the child of blis still sleeps")
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs: one that has ended may still wait to be noticed by its parent."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return state.stdout.strip()[:1] not in {"", "Z"}
+
+
+def test_a_verification_that_fails_is_a_failed_job_and_not_a_bad_input() -> None:
+    assert issubclass(BlisFailedError, JobFailedError)
+    assert not issubclass(BlisFailedError, InputError)
+
+
+@pytest.mark.parametrize("said", ["\\033[2Jlevel=fatal x", "panic: a\\rb"])
+def test_what_blis_says_reaches_no_terminal_as_it_is(tmp_path: Path, said: str) -> None:
+    blis = tmp_path / "blis"
+    blis.write_text(f"#!/bin/sh\nprintf '{said}\\n' >&2\nexit 3\n")
+    blis.chmod(0o755)
+    with pytest.raises(BlisFailedError, match="exit code 3") as error:
+        call([str(blis), "replay"], 10)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '[{"request_id": 1e999, "ttft_us": 1, "e2e_us": 1}]', "\xff"])
+def test_results_that_mean_harm_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BlisFailedError, match="results"):
+        parse_results(path, small_run())
+
+
+def test_the_trace_of_a_model_with_an_odd_name_is_one_mapping(tmp_path: Path) -> None:
+    run = small_run()
+    odd = with_changes(run, server=with_changes(run.server, model="a: b\nblock_size: 1"))
+    header = YAML(typ="safe").load(write_trace(odd, tmp_path).header.read_text())
+    assert (header["server"]["model"], header["server"]["block_size"]) == ("a: b\nblock_size: 1", 16)
 
 
 def test_the_binary_is_looked_for_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_blis: Fake) -> None:

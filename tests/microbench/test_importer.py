@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from commandline import fails, ok
+from commandline import fails, ok, roofml
 
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.read_kernels import read_efficiency
 from roofml.microbench.derive import derive, never_falling, straight_line
 from roofml.microbench.importer import import_folder
-from roofml.util.files import data_folder
+from roofml.util.package_data import data_folder
 
 GPU = load_gpu("H100")
 FLOPS, BANDWIDTH = GPU.flops_per_us["bfloat16"], GPU.bandwidth_bytes_per_us
@@ -127,6 +128,99 @@ def test_bad_measurements_are_refused_and_nothing_is_written(
         path.write_text(path.read_text().replace(old, new, 1))
     assert message in fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["2026-01-01\ngemm,1,2", "a\rb", "a\x1b[2J", "a\u2028b", "a\0b"])
+@pytest.mark.parametrize("option", ["--date", "--source", "--licence"])
+def test_bench_import_date_injection(measured: Path, tmp_path: Path, option: str, text: str) -> None:
+    """A line break would have become a row of every table."""
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, option, text, "-o", tmp_path / "out").err
+    assert said.startswith(f"roofml: {option}: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["a, b", "# a", "a: b", "1,2,3", "Müller, Lab #2"])
+def test_commas_and_hashes_in_provenance_stay_on_their_line(measured: Path, tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out"
+    ok("bench", "import", "--gpu", "H100", "--from", measured, "--source", text, "--date", text, "-o", out)
+    assert read_efficiency(out, GPU).gemm.at("bfloat16", 3000, 5000)[0] == pytest.approx(2, rel=2e-3)
+    assert f"# source: {text}\n" in (out / "gemm.csv").read_text("utf-8")
+
+
+def test_an_engine_that_the_measurements_name_stays_on_its_line(measured: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(measured / "gemm_perf.csv").assign(framework="vLLM", version="1\nbfloat16,1,2,3")
+    table.to_csv(measured / "gemm_perf.csv", index=False)
+    ok("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out")
+    assert "# engine: vllm 1 bfloat16,1,2,3\n" in (tmp_path / "out" / "gemm.csv").read_text()
+
+
+SHEET = """\
+name: {name}
+tflops: {{bfloat16: 989}}
+bandwidth_tb_per_s: 3.35
+memory_gib: 80
+interconnect_gb_per_s: 450
+sm_count: 132
+"""
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/b", "..", "'a\\0b'"])
+def test_gpu_name_that_is_a_path(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Without -o the tables go to a folder named for the GPU: always one folder, in the folder of tables."""
+    tables = tmp_path / "package" / "bench_data"
+    tables.mkdir(parents=True)
+    monkeypatch.setattr("roofml.util.package_data.data_folder", lambda _: tables)
+    sheet = tmp_path / "sheet.yaml"
+    sheet.write_text(SHEET.format(name=name))
+    result = roofml("bench", "import", "--gpu", sheet, "--from", measured)
+    assert result.status in {0, 2}
+    written = {path for path in tmp_path.rglob("*.csv") if path.parent != measured}
+    assert all(path.parent.parent == tables for path in written)
+    assert bool(written) == (result.status == 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_never_fifo_measurements(measured: Path, tmp_path: Path) -> None:
+    (measured / "gemm_perf.csv").unlink()
+    os.mkfifo(measured / "gemm_perf.csv")
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
+    assert "gemm_perf.csv: is a FIFO, expected a file" in said
+    (measured / "gemm_perf.csv").unlink()
+    (measured / "gemm_perf.csv").symlink_to("/dev/zero")
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
+    assert "gemm_perf.csv: is a device, expected a file" in said
+
+
+@pytest.mark.parametrize("number", ["inf", "1e300", "nan"])
+def test_measurements_that_are_no_numbers_of_a_kernel_are_refused(measured: Path, tmp_path: Path, number: str) -> None:
+    path = measured / "gemm_perf.csv"
+    path.write_text(path.read_text().replace("bfloat16,1,1024", f"bfloat16,{number},1024", 1))
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
+    assert "gemm_perf.csv: m: expected positive numbers only" in said
+
+
+@pytest.mark.parametrize("name", ["gemm_perf.csv", "gemm_perf.parquet"])
+def test_a_file_that_is_no_table_is_refused_in_one_line(measured: Path, tmp_path: Path, name: str) -> None:
+    (measured / "gemm_perf.csv").unlink()
+    (measured / name).write_bytes(b"\xff\x00\n\n" * 100)
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
+    assert f"{name}: " in said
+
+
+def test_tables_are_written_all_or_none(measured: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ok("bench", "import", "--gpu", "H100", "--from", measured, "--date", "one", "-o", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "moe.csv").chmod(0o444)
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, "--date", "two", "-o", out).err
+    assert "moe.csv: is read-only" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_output_that_is_a_file_is_refused(measured: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    said = fails("bench", "import", "--gpu", "H100", "--from", measured, "-o", tmp_path / "out").err
+    assert "out: cannot be made a folder" in said
 
 
 @pytest.mark.parametrize(("gpu", "name"), [("H100", "h100_sxm"), ("A100-SXM", "a100_sxm"), ("L40S", "l40s")])
