@@ -11,6 +11,7 @@ import numpy as np
 from roofml.calibration.calibration import Calibration, FittedRun
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
+from roofml.calibration.judge import judge
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
@@ -78,14 +79,18 @@ def calibrated(
     until: float = 1.0,
     step_tables: tuple[str, ...] = (),
 ) -> Calibration:
-    """The calibration of a fit of `runs`, with its errors on the first share `until` of their requests."""
-    fitted_runs: list[FittedRun] = []
-    for run in runs:
-        judged = Selection.between(run, 0.0, until)
-        pace = posterior.paces.get(run.identity)
-        served = serve(run, deployment.tables, Parameters.of(posterior.values).paced(pace or 1.0))
-        fitted_runs.append(FittedRun(run.name, run.identity, pace, mean_errors_pct(judged, served), len(judged)))
-    return Calibration(deployment, posterior, tuple(fitted_runs), until, step_tables)
+    """The calibration of a fit of `runs`, with its errors on the first share `until` of their requests, and judged."""
+    judged = [Selection.between(run, 0.0, until) for run in runs]
+    parameters, paces = Parameters.of(posterior.values), [posterior.paces.get(run.identity) for run in runs]
+    served = [
+        serve(run, deployment.tables, parameters.paced(pace or 1.0)) for run, pace in zip(runs, paces, strict=True)
+    ]
+    fitted_runs = tuple(
+        FittedRun(chosen.run.name, chosen.run.identity, pace, mean_errors_pct(chosen, replayed), len(chosen))
+        for chosen, pace, replayed in zip(judged, paces, served, strict=True)
+    )
+    misfit = judge(deployment, posterior, judged, served)
+    return Calibration(deployment, posterior, fitted_runs, until, step_tables, misfit=misfit)
 
 
 def mean_errors_pct(judged: Selection, served: Replay) -> dict[str, float]:
@@ -191,4 +196,5 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         blis=read.blis,
         path=path,
         said=tuple(read.fit.not_identified),
+        misfit=tuple(read.fit.misfit or ()),
     )

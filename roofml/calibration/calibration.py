@@ -18,6 +18,7 @@ from roofml.calibration.coefficients import (
     SCHEMA,
     BlisSection,
     Coefficients,
+    coefficients_of,
     coefficients_text,
     rounded,
     write_coefficients,
@@ -31,13 +32,14 @@ from roofml.engine.step_time import StepTimes
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import Batch, StepSums
 from roofml.latency.deployment import Deployment
+from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
 from roofml.models.spec import load_model
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.display import Shown, Table, digits, pct
-from roofml.util.errors import InputError
+from roofml.util.errors import InputError, JobFailedError
 from roofml.util.version import __version__
 
 DRAWS = 60
@@ -81,6 +83,8 @@ class Calibration(Shown):
     """The file it was read from."""
     said: tuple[str, ...] | None = None
     """What the file says was not identified; None where the posterior says it."""
+    misfit: tuple[str, ...] = ()
+    """Why this fit does not describe what it was fitted to (`judge`); empty where it does."""
 
     @property
     def fitted(self) -> bool:
@@ -119,14 +123,19 @@ class Calibration(Shown):
         by_name = [seen.pace for seen in self.runs if not seen.identity and seen.name == run.name]
         return by_name[0] if len(by_name) == 1 and by_name[0] is not None else 1.0
 
+    @property
+    def doubts(self) -> list[str]:
+        """What every use of this calibration has to say of a fit that does not describe its runs."""
+        return [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+
     def warnings_for(self, run: Run) -> list[str]:
         """What is taken on trust when this run is predicted."""
         if any(not seen.identity and seen.name == run.name and seen.pace is not None for seen in self.runs):
             text = (
                 f"{run.name}: its pace is that of a run of this name in {self.path}, which does not say which that was"
             )
-            return [f"{text}: refit to be sure"]
-        return []
+            return [*self.doubts, f"{text}: refit to be sure"]
+        return self.doubts
 
     def parameters_for(self, run: Run) -> Parameters:
         """The parameters at the pace of the run's server."""
@@ -135,7 +144,8 @@ class Calibration(Shown):
     def step_time(self, batch: Batch) -> StepBreakdown:
         """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
         draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
-        outside = tuple(self.outside(batch.sums()))
+        ours = self.deployment
+        outside = (*self.doubts, *check_step(ours.model, ours.gpu, ours.tp, batch), *self.outside(batch.sums()))
         return break_down(self.deployment, batch, self.parameters, draws, self.source if self.fitted else "", outside)
 
     def step_times(self, run: Run) -> StepTimes:
@@ -192,11 +202,12 @@ class Calibration(Shown):
         return warnings
 
     def check(self, run: Run) -> None:
-        """Raise InputError unless the run is of this calibration's model, GPU and tensor parallel size.
+        """Raise InputError unless the run is of this calibration's model, GPU and tensor parallel size, and can be.
 
         By what they are: a config and a datasheet are compared by digest, whatever they are called.
         """
         server, ours = run.server, self.deployment
+        check_run(ours.model, ours.gpu, ours.tp, run)
         if (server.model, server.gpu or ours.gpu.name, server.tensor_parallel) == (
             ours.hf_repo,
             ours.gpu.name,
@@ -268,7 +279,10 @@ class Calibration(Shown):
         return shown
 
     def coefficients(self) -> Coefficients:
-        """The file's content. Raises InputError for physics alone, which no file has to carry."""
+        """The file's content. Raises InputError for physics alone, which no file has to carry.
+
+        Raises JobFailedError for a fit that ended with values that no file may have.
+        """
         if not self.fitted:
             raise InputError("nothing was fitted: physics and what other models taught need no file")
         deployment, posterior = self.deployment, self.posterior
@@ -277,65 +291,81 @@ class Calibration(Shown):
             groups.setdefault(parameter.group, {})[parameter.name] = rounded(value)
         names = [parameter.name for parameter in PARAMETERS]
         request = groups.pop("request")
-        return Coefficients.model_validate(
-            {
-                "schema": SCHEMA,
-                "model": {
-                    "name": deployment.model.name,
-                    "hf_repo": deployment.hf_repo,
-                    "config_sha256": deployment.model.config_sha256,
+        content = {
+            "schema": SCHEMA,
+            "model": {
+                "name": deployment.model.name,
+                "hf_repo": deployment.hf_repo,
+                "config_sha256": deployment.model.config_sha256,
+            },
+            "gpu": deployment.gpu.name,
+            "tensor_parallel": deployment.tp,
+            "engine": vars(deployment.engine),
+            "physics": {
+                "gpu_sheet_sha256": deployment.gpu.sheet_sha256,
+                "kernel_tables_sha256": deployment.kernels_sha256,
+            },
+            "step": groups,
+            "request": request,
+            "fit": {
+                "runs": [run.name for run in self.runs],
+                "run_sha256": {run.name: run.identity for run in self.runs},
+                "requests": posterior.requests,
+                "step_tables": list(self.step_tables) or None,
+                "train_fraction": self.train_fraction,
+                "prior": posterior.prior.source,
+                "rounds": posterior.rounds,
+                "converged": posterior.converged,
+                "misfit": list(self.misfit) or None,
+                "error_pct": {
+                    run.name: {name: rounded(run.error_pct.get(name, 0.0), 3) for name in FITTED_METRICS}
+                    for run in self.runs
+                    if run.error_pct
                 },
-                "gpu": deployment.gpu.name,
-                "tensor_parallel": deployment.tp,
-                "engine": vars(deployment.engine),
-                "physics": {
-                    "gpu_sheet_sha256": deployment.gpu.sheet_sha256,
-                    "kernel_tables_sha256": deployment.kernels_sha256,
-                },
-                "step": groups,
-                "request": request,
-                "fit": {
-                    "runs": [run.name for run in self.runs],
-                    "run_sha256": {run.name: run.identity for run in self.runs},
-                    "requests": posterior.requests,
-                    "step_tables": list(self.step_tables) or None,
-                    "train_fraction": self.train_fraction,
-                    "prior": posterior.prior.source,
-                    "rounds": posterior.rounds,
-                    "converged": posterior.converged,
-                    "error_pct": {
-                        run.name: {name: rounded(run.error_pct.get(name, 0.0), 3) for name in FITTED_METRICS}
-                        for run in self.runs
-                        if run.error_pct
-                    },
-                    "sd": {name: rounded(sd, 3) for name, sd in zip(names, posterior.sd, strict=True)},
-                    "not_identified": list(self.not_identified),
-                    "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
-                    "valid": dict(posterior.valid),
-                    "covariance": [
-                        [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
-                    ],
-                    "roofml": __version__,
-                },
-                "blis": self.blis,
-            }
-        )
+                "sd": {name: rounded(sd, 3) for name, sd in zip(names, posterior.sd, strict=True)},
+                "not_identified": list(self.not_identified),
+                "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
+                "valid": dict(posterior.valid),
+                "covariance": [
+                    [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
+                ],
+                "roofml": __version__,
+            },
+            "blis": self.blis,
+        }
+        try:
+            return coefficients_of(content, "the fit")
+        except InputError as error:  # not the user's: the fit ended where no coefficients can be
+            raise JobFailedError(f"{error}: nothing was written") from None
 
     def to_yaml(self) -> str:
         """The text of the coefficients file."""
         return coefficients_text(self.coefficients())
 
-    def save(self, path: str | Path) -> None:
-        """Write the coefficients file in one piece. Raises InputError where its folder does not exist."""
+    def save(self, path: str | Path, *, accept_misfit: bool = False) -> None:
+        """Write the coefficients file in one piece. Raises InputError where its folder does not exist.
+
+        A fit that does not describe its runs raises JobFailedError instead, unless `accept_misfit`: then the file says
+        so, and everything that uses it.
+        """
+        self.check_described(accept_misfit)
         write_coefficients(Path(path), self.coefficients())
+
+    def check_described(self, accept_misfit: bool = False) -> None:
+        """Raise JobFailedError, which says what looks wrong, for a fit that does not describe its runs."""
+        if self.misfit and not accept_misfit:
+            raise JobFailedError(
+                f"the fit does not describe its runs: {'; '.join(self.misfit)} (--accept-misfit takes it all the same)"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
         if mapping["blis"] is None:
             del mapping["blis"]
-        if mapping["fit"]["step_tables"] is None:
-            del mapping["fit"]["step_tables"]
+        for optional in ("step_tables", "misfit"):
+            if mapping["fit"][optional] is None:
+                del mapping["fit"][optional]
         return mapping
 
     def _tables_for(self, run: Run) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -111,11 +111,32 @@ def _compiled(norm: float | None) -> Callable[..., Any]:
     return jax.jit(both)
 
 
+@cache
+def _cpu() -> Any:
+    """The processor as JAX's device, also where a notebook's shell asks for a GPU: here it would only be slower.
+
+    Where JAX_PLATFORMS names nothing that this machine has, JAX cannot start at all, and is told of the processor. None
+    where it has started without one: then it computes on what there is.
+    """
+    import jax
+
+    try:
+        return cast("Any", jax.devices("cpu"))[0]
+    except (RuntimeError, AssertionError):  # the second is what JAX says of a CUDA that is not there
+        pass
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        jax.config.update("jax_platforms", "cpu")
+        return cast("Any", jax.devices("cpu"))[0]
+    return None
+
+
 def times_and_gradients(values: Floats, columns: Sequence[Floats], tables: ComponentTables) -> tuple[Floats, Floats]:
     """Step times (steps,) and their derivatives (step parameters, steps) by the parameters themselves, in float64."""
     import jax
 
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.default_device(_cpu()):
         pairs = _compiled(tables.norm)(tuple(map(float, values)), tuple(columns), tables.layers)
         return np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
 

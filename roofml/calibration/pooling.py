@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from roofml.calibration.calibrate import calibrated
 from roofml.calibration.fit import fit_parameters
 from roofml.calibration.other_models import SavedPosterior, saved, write_other_models
 from roofml.calibration.prior import Prior, pool
@@ -16,7 +17,7 @@ from roofml.latency.parameters import NAMES, PARAMETERS, from_coordinates
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection, groups, trainable
 from roofml.util.display import Shown, Table, digits
-from roofml.util.errors import InputError
+from roofml.util.errors import InputError, JobFailedError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,10 +71,16 @@ def deployments_to_pool(runs: Sequence[Run]) -> list[tuple[Deployment, list[Run]
 def fit_models(
     deployments: Sequence[tuple[Deployment, Sequence[Run]]], on_model: Callable[[int, str], None]
 ) -> PooledModels:
-    """Fit each deployment by itself. `on_model(done, name)` is called before each."""
+    """Fit each deployment by itself. `on_model(done, name)` is called before each.
+
+    Raises JobFailedError for a fit that does not describe its runs: what others believe would be made of it.
+    """
     members: list[SavedPosterior] = []
     for done, (deployment, runs) in enumerate(deployments):
         on_model(done, deployment.model.name)
         fitted = fit_parameters([Selection.between(run) for run in runs], deployment.tables)
+        misfit = calibrated(deployment, fitted, runs).misfit
+        if misfit:
+            raise JobFailedError(f"{deployment.title}: its fit does not describe its runs: {'; '.join(misfit)}")
         members.append(saved(fitted, deployment, [run.name for run in runs]))
     return PooledModels(deployments[0][0].gpu, members)

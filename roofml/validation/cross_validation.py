@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration, FittedRun
 from roofml.calibration.fit import fit_parameters
+from roofml.calibration.judge import judge as judge_fit
 from roofml.calibration.other_models import OtherModels, evidence_of
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
@@ -54,6 +56,8 @@ def _fitted(folds: Sequence[Fold], on_fold: OnFold | None, prior_of: PriorOf) ->
         deployment = deployment_of([judged.run for judged in fold.test])
         fitted = fit_selections(fold.train, deployment, prior_of(deployment))
         calibration = of_selections(deployment, fitted, fold.train)
+        served = [calibration.replay(learned.run) for learned in fold.train]
+        calibration = replace(calibration, misfit=judge_fit(deployment, fitted, fold.train, served))
         fits.append(calibration)
         reports += [judge(judged, calibration) for judged in fold.test]
     return reports, fits

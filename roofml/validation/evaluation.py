@@ -191,9 +191,11 @@ def evaluate(
         caption=f"{name}, {rest}; errors in %, + is too slow",
         runs=[served.report for served in replayed],
         cycles=[judge_cycles(data, runs[data.run], calibration, after) for data in steps],
-        warnings=[
-            text
-            for served in replayed
-            for text in (*served.trusted, *(f"{served.run.name}: {step}" for step in served.outside))
-        ],
+        warnings=list(
+            dict.fromkeys(
+                text
+                for served in replayed
+                for text in (*served.trusted, *(f"{served.run.name}: {step}" for step in served.outside))
+            )
+        ),
     )

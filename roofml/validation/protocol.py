@@ -95,6 +95,7 @@ class Plan:
             runs=reports,
             cycles=[self._cycles(data, runs[data.run], fits) for data in steps],
             converged=all(fitted.converged for fitted in fits),
+            warnings=[doubt for fitted in fits for doubt in fitted.doubts],
         )
 
     def _cycles(self, data: StepData, run: Run, fits: Sequence[Calibration]) -> JudgedCycles:
