@@ -36,10 +36,10 @@ True
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from roofml.util.version import __version__ as __version__
 
+TYPE_CHECKING = False  # as in `typing`, whose import would take most of the time until the command can be interrupted
 if TYPE_CHECKING:
     from roofml.calibration.calibrate import fit as fit
     from roofml.calibration.calibrate import load as load

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_findings, print_json
+from roofml.cli.console import OUT, print_findings, print_json, working
 from roofml.traces.server import ServerOverrides
 
 
@@ -23,9 +23,10 @@ def doctor(
     from roofml.traces.steps import is_steps
     from roofml.traces.steps.sampling import sampling_reports
 
-    tables = [path for path in runs if is_steps(path)]
-    read = read_runs([path for path in runs if path not in tables], overrides, strict=False)
-    samplings = sampling_reports(tables)
+    with working(quiet or as_json, "reading"):
+        tables = [path for path in runs if is_steps(path)]
+        read = read_runs([path for path in runs if path not in tables], overrides, strict=False)
+        samplings = sampling_reports(tables)
     if as_json:
         print_json({"runs": [run.to_dict() for run in read], "steps": [report.to_dict() for report in samplings]})
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import note, print_json, progress, show, warn, warn_of
+from roofml.cli.console import note, print_json, progress, show, warn, warn_of, working
 from roofml.cli.fit import Target
 from roofml.cli.steps import step_data
 from roofml.traces.server import ServerOverrides
@@ -48,9 +48,10 @@ def evaluate(
         from roofml.calibration.coefficients import read_coefficients
 
         read_coefficients(coeffs)  # what is wrong with it is said before runs are read
-    read = read_runs(runs, overrides)
-    sampled = step_data(steps, read)
-    given = plan.check(read, coeffs)
+    with working(quiet or as_json, "reading"):
+        read = read_runs(runs, overrides)
+        sampled = step_data(steps, read)
+        given = plan.check(read, coeffs)
     warn_of(read)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=max(1, plan.folds(read)))

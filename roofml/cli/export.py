@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roofml.cli.console import note, warn
 from roofml.util.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.export.deployment import BlisExport
+
+LONGEST_TIMEOUT_S = 1e6
 
 app = typer.Typer(no_args_is_help=True, help="Write what other simulators load.")
 
@@ -47,6 +53,7 @@ def blis(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for new defaults files.")] = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")] = False,
     backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep what was there as FILE.bak.")] = True,
+    replace: Annotated[bool, typer.Option("--replace", help="Also where another deployment's are given up.")] = False,
     verify: Verify = None,
     blis_binary: Annotated[Path | None, typer.Option("--blis", help="The blis binary, if it is not on PATH.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one call of blis.")] = 600.0,
@@ -57,34 +64,49 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
-    from roofml.export.deployment import defaults_edits, hardware_edits, read_export
-    from roofml.export.derive import derived_export
+    from roofml.export.edit import carry_out, check_edits
     from roofml.export.outcome import ExportOutcome
-    from roofml.export.verify import BlisFailedError, find_blis, verify_export
+    from roofml.export.plan import Places
+    from roofml.export.verify import find_blis, verify_export
 
     if (derive is None) == (not coeffs):
         raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
-    exports = [read_export(path) for path in coeffs or []]
-    if derive is not None:
-        if gpu is None:
-            raise InputError("--derive: expected --gpu as well")
-        exports = [derived_export(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
+    exports = _read(coeffs) if coeffs else [_derived(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
     if verify is not None and len(exports) > 1:
         raise InputError("--verify: expected one COEFFS file, for a run is of one model")
-    edits = [] if flags else defaults_edits(exports, defaults, output)
-    if hardware_config is not None:
-        edits += hardware_edits(exports, hardware_config)
+    if not 1 <= timeout <= LONGEST_TIMEOUT_S:
+        raise InputError(f"--timeout {timeout:g}: expected between 1 and {LONGEST_TIMEOUT_S:g} s")
+    places = Places(output, defaults, hardware_config, flags_only=flags, replace=replace)
+    edits = places.edits(exports)
+    backups: list[Path | None] = [None] * len(edits)
+    if not dry_run:
+        check_edits(edits)
     verification = None
     if verify is not None:
-        try:
-            verification = verify_export(exports[0], verify, find_blis(blis_binary), defaults, timeout)
-        except BlisFailedError as error:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
-    outcome = ExportOutcome.written(exports, edits, verification, backup=backup, dry_run=dry_run)
+        verification = verify_export(exports[0], verify, find_blis(blis_binary), defaults, timeout)
+    if not dry_run:
+        edits, backups = carry_out(lambda: places.edits(exports), edits, backup=backup)
+    outcome = ExportOutcome(exports, edits, backups, dry_run, verification)
+    for export in exports:
+        for text in export.warnings:
+            warn(text)
     if as_json:
         typer.echo(json.dumps(outcome.to_dict(), indent=2))
     elif not quiet:
         typer.echo("\n".join(outcome.lines(flags)))
         if derive is not None:
-            typer.echo("; ".join(exports[0].provenance), err=True)
+            note("; ".join(exports[0].provenance))
+
+
+def _read(coeffs: list[Path]) -> list[BlisExport]:
+    from roofml.export.deployment import read_export
+
+    return [read_export(path) for path in coeffs]
+
+
+def _derived(model: str | None, gpu: str | None, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
+    from roofml.export.derive import derived_export
+
+    if model is None or gpu is None:
+        raise InputError("--derive: expected --gpu as well")
+    return derived_export(model, gpu, tp, max_num_seqs, budget)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note_left_out, print_json, progress, show, show_round, warn_not_converged
+from roofml.cli.console import (
+    OUT,
+    note_left_out,
+    print_json,
+    progress,
+    show,
+    show_round,
+    warn,
+    warn_not_converged,
+    working,
+)
 from roofml.cli.steps import Contexts, step_data
 from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
@@ -63,6 +73,9 @@ def fit(
     steps: o.Steps = None,
     steps_only: Annotated[bool, typer.Option("--steps-only", help="Fit --steps and no latency of a request.")] = False,
     contexts: ContextsFrom = Contexts.auto,
+    accept_misfit: Annotated[
+        bool, typer.Option("--accept-misfit", help="Write a fit that does not describe its runs, marked as one.")
+    ] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -71,7 +84,7 @@ def fit(
     from roofml.latency.deployment import deployment_of
     from roofml.traces.read import read_runs
     from roofml.traces.selection import trainable
-    from roofml.util.files import check_writable
+    from roofml.util.writing import check_writable
     from roofml.validation.as_blis import with_blis
     from roofml.validation.evaluation import evaluate
     from roofml.validation.step_report import cycle_table, judge_fit
@@ -81,8 +94,11 @@ def fit(
         raise InputError("--steps-only: expected --steps FILE to fit")
     if output is not None:
         check_writable(output)
-    read = read_runs(runs, overrides)
-    deployment_of(read)  # what is wrong with one is said before anything else
+    with working(quiet or as_json, "reading"):
+        read = read_runs(runs, overrides)
+        deployment_of(read)  # what is wrong with one is said before anything else
+    if output is not None:
+        check_writable(output)  # what was read is an input now
     used = trainable(read)
     sampled = step_data(steps, used, contexts)
     note_left_out(read, used, quiet)
@@ -91,13 +107,16 @@ def fit(
         calibration = fit_runs(
             read, until=train_fraction, prior=prior.prior(), steps=sampled, steps_only=steps_only, on_round=on_round
         )
+    calibration.check_described(accept_misfit)
     cycles = judge_fit(sampled, used, calibration)
     as_blis = None
     if target is Target.blis:
         calibration, as_blis = with_blis(calibration, used)
+    for sentence in calibration.misfit:
+        warn(f"a misfit, accepted: {sentence}")
     warn_not_converged(calibration.converged)
     if output is not None:
-        calibration.save(output)
+        calibration.save(output, accept_misfit=accept_misfit)
     if as_json:
         in_sample = evaluate(calibration, used, until=train_fraction)
         print_json(_document(calibration, in_sample, as_blis, cycles, output))

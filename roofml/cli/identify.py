@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import note_left_out, print_json, progress, show, show_round, warn_not_converged
+from roofml.cli.console import (
+    note_left_out,
+    print_json,
+    progress,
+    show,
+    show_round,
+    warn,
+    warn_not_converged,
+    working,
+)
 from roofml.cli.fit import PriorChoice, PriorOption
 from roofml.traces.server import ServerOverrides
 
@@ -33,8 +42,9 @@ def identify(
     from roofml.traces.selection import trainable
 
     o.check_train_fraction(train_fraction)
-    read = read_runs(runs, overrides)
-    deployment_of(read)  # what is wrong with one is said before anything else
+    with working(quiet or as_json, "reading"):
+        read = read_runs(runs, overrides)
+        deployment_of(read)  # what is wrong with one is said before anything else
     used = trainable(read)
     note_left_out(read, used, quiet)
     with progress(quiet or as_json) as shown:
@@ -51,6 +61,8 @@ def identify(
             with_profiles,
             lambda what, i, n: shown.update(task, description=what, completed=i, total=n),
         )
+    for doubt in calibration.doubts:
+        warn(doubt)
     warn_not_converged(calibration.converged)
     if as_json:
         print_json(identification.to_dict())

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from roofml.cli.console import OUT
 from roofml.util.errors import InputError
 
 
@@ -29,6 +30,7 @@ def inspect(
     from roofml.latency.inspection import as_text, inspect_model, plot_roofline
     from roofml.models.spec import load_model
     from roofml.models.weights import KV_DTYPE_BYTES
+    from roofml.util.outside_text import for_terminal
 
     spec, sheet = load_model(model), load_gpu(gpu)
     if kv_cache_dtype is not None:
@@ -48,4 +50,4 @@ def inspect(
     if as_json:
         typer.echo(json.dumps(document, indent=2))
     elif not quiet:
-        typer.echo(as_text(document))
+        OUT.print(for_terminal(as_text(document)), markup=False)

@@ -55,7 +55,7 @@ def leaderboard(
     )
     files = written_files(output)
     with progress(quiet or as_json) as shown:
-        task = shown.add_task("reading runs", total=1)
+        task = shown.add_task("reading runs", total=None)
 
         def on_cell(done: int, total: int, what: str) -> None:
             shown.update(task, description=what, completed=done, total=total)

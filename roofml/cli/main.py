@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Any
 
 import typer
 
@@ -24,8 +25,13 @@ from roofml.cli import (
     predict,
     pull,
     replay,
+    streams,
 )
-from roofml.util.errors import InputError
+from roofml.cli.console import say_why
+from roofml.util.errors import InputError, JobFailedError
+from roofml.util.interrupts import wait_if_ending
+from roofml.util.outside_text import for_line
+from roofml.util.reading import remembered
 from roofml.util.version import __version__
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
@@ -74,37 +80,88 @@ app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
 
 
+MOST_OF_A_MESSAGE = 2_000
+"""Characters of an error's line: what was refused may be megabytes."""
+INTERRUPTED = 130
+"""Exit status, as shells give it to a command that Ctrl-C ended."""
+
+_ClickException: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What a wrong command line raises. Typer has it of a package click of its own, or of the one that is installed."""
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 2 for bad usage or input, 1 for any other failure."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments, prog_name="roofml")
-    except SystemExit as end:  # typer ends every command this way, and says itself what is wrong with a command line
+        with remembered():
+            status = app(args=arguments, prog_name="roofml", standalone_mode=False)
+        if status == INTERRUPTED:  # typer makes this of a KeyboardInterrupt
+            return _fail("interrupted", INTERRUPTED)
+        return status if isinstance(status, int) else 0
+    except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except _ClickException as error:
+        return _fail_usage(error, given)
+    except streams.OutputError as error:
+        streams.abandon()
+        return _fail(str(error), 1) if str(error) else 1
     except InputError as error:
-        print(f"roofml: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
+    except JobFailedError as error:
+        return _fail(str(error), 1)
     except Exception as error:
         if os.environ.get("ROOFML_TRACEBACK"):
             raise
-        message = " ".join(str(error).split()) or "no message"
-        print(f"roofml: {type(error).__name__}: {message} (ROOFML_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 1
-    return 0
+        said = str(error) or "no message"
+        return _fail(f"{type(error).__name__}: {said}", 1, " (ROOFML_TRACEBACK=1 shows where)")
+
+
+def _fail(message: str, status: int, remedy: str = "") -> int:
+    """Say in one line why the command ends, and return its exit status."""
+    line = for_line(message)
+    if len(line) > MOST_OF_A_MESSAGE:
+        line = f"{line[:MOST_OF_A_MESSAGE]} ... ({len(line)} characters)"
+    _say(f"roofml: {line}{remedy}")
+    return status
+
+
+def _fail_usage(error: Any, arguments: Sequence[str]) -> int:
+    """Say how the command line is wrong, as typer says it, and return the exit status."""
+    text = io.StringIO()
+    error.show(file=text)
+    shown = text.getvalue()
+    for word in {part for argument in arguments for part in (argument, argument.partition("=")[0])}:
+        if word.strip() and for_line(word) != word:  # a line break in it would begin a line of its own
+            shown = shown.replace(word, for_line(word))
+    _say(shown.removesuffix("\n"))
+    return int(error.exit_code)
+
+
+def _say(text: str) -> None:
+    """Say it on standard error, if that can still be written to."""
+    wait_if_ending()
+    with suppress(OSError, ValueError):
+        say_why(text)
+
+
+def command() -> int:
+    """Run the process's command line, and return its exit status when what it printed is out."""
+    streams.fill_closed()
+    streams.replace()
+    status = run()
+    problem = streams.finish()
+    if problem is not None:
+        status = _fail(problem, 1) if problem else 1
+    sys.stderr.flush()
+    wait_if_ending()
+    return status
 
 
 def main() -> None:
-    """Console entry point."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to fail
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    status = run()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader of our output has gone: nothing is left to say, to stdout least of all.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 1
-    sys.exit(status)
+    """Console entry point, without the care of `roofml.cli.start` for signals and the environment."""
+    sys.exit(command())
 
 
 if __name__ == "__main__":

@@ -14,9 +14,6 @@ from roofml.util.errors import InputError
 if TYPE_CHECKING:
     from roofml.latency.batch import Batch
 
-MOST_TOKENS = 1_000_000
-"""Most new tokens of one step: far past any engine's budget, and the tables still fit into memory."""
-
 
 def predict(
     model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
@@ -34,14 +31,15 @@ def predict(
 ) -> None:
     """Predict the time of one engine step. Without --coeffs: from physics and other models' fits, with an interval."""
     batch = _batch(prefill or [], decode or [])
-    if batch.new_tokens > MOST_TOKENS:
-        raise InputError(f"{batch.new_tokens} new tokens in the step: expected at most {MOST_TOKENS}")
 
     from roofml.calibration.calibrate import load_for, physics
+    from roofml.latency.feasibility import check_step
 
     calibration = physics(model, gpu, tp) if coeffs is None else load_for(coeffs, model, gpu, tp)
+    deployment = calibration.deployment
+    doubts = check_step(deployment.model, deployment.gpu, deployment.tp, batch)
     step = calibration.step_time(batch)
-    for text in step.outside:
+    for text in dict.fromkeys([*doubts, *step.outside]):
         warn(text)
     if as_json:
         print_json(step.to_dict())
@@ -55,13 +53,13 @@ def _batch(prefill: list[str], decode: list[str]) -> Batch:
     """The step that the command line describes."""
     chunks: list[tuple[int, int]] = []
     for text in prefill:
-        match = re.fullmatch(r"(\d{1,9})@(\d{1,9})", text)
+        match = re.fullmatch(r"(\d{1,9})@(\d{1,9})", text, re.ASCII)
         if match is None or int(match[1]) == 0:
             raise InputError(f"--prefill {text!r}: expected NEW@CTX, for instance 512@0")
         chunks.append((int(match[1]), int(match[2])))
     decodes: list[tuple[int, int]] = []
     for text in decode:
-        match = re.fullmatch(r"(\d{1,9})x(\d{1,5})", text)
+        match = re.fullmatch(r"(\d{1,9})x(\d{1,5})", text, re.ASCII)
         if match is None or int(match[2]) == 0:
             raise InputError(f"--decode {text!r}: expected CTXxCOUNT, for instance 700x32")
         decodes.append((int(match[1]), int(match[2])))

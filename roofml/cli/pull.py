@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_line
 
 
 def pull(
@@ -39,6 +40,7 @@ def pull(
         typer.echo(json.dumps(document, indent=2))
         return
     if not quiet:
-        typer.echo(f"{pulled.name}: {pulled.repo} at {pulled.revision[:12]} (from {pulled.source}) in {pulled.folder}")
+        where = for_line(str(pulled.folder))
+        typer.echo(f"{pulled.name}: {pulled.repo} at {pulled.revision[:12]} (from {pulled.source}) in {where}")
     if problem is not None:
-        typer.echo(f"warning: pulled, but not usable yet: {problem}", err=True)
+        typer.echo(f"warning: pulled, but not usable yet: {for_line(problem)}", err=True)

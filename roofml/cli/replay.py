@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import print_json, progress, show, warn, warn_of
+from roofml.cli.console import print_json, progress, show, warn, warn_of, working
 from roofml.traces.server import ServerOverrides
 
 
@@ -35,13 +35,16 @@ def replay(
     from roofml.latency.deployment import deployment_of
     from roofml.traces.read import read_runs
     from roofml.traces.selection import Selection
-    from roofml.util.files import check_writable, write_atomically
+    from roofml.util.writing import check_writable, write_file
     from roofml.validation.evaluation import replay_run
 
     if output is not None:
         check_writable(output)
-    runs = read_runs([run], overrides)
-    calibration, runs = (uncalibrated(deployment_of(runs)), runs) if coeffs is None else load_for_runs(coeffs, runs)
+    with working(quiet or as_json, "reading"):
+        runs = read_runs([run], overrides)
+        calibration, runs = (uncalibrated(deployment_of(runs)), runs) if coeffs is None else load_for_runs(coeffs, runs)
+    if output is not None:
+        check_writable(output)  # what was read is an input now
     warn_of(runs)
     finished = np.zeros(1, np.int64)
     with progress(quiet or as_json) as shown, _Watched(shown, finished, len(runs[0])):
@@ -49,7 +52,7 @@ def replay(
     for text in replayed.warnings:
         warn(text)
     if output is not None:
-        write_atomically(output, _csv(replayed.columns()))
+        write_file(output, _csv(replayed.columns()))
     if as_json:
         print_json({**replayed.to_dict(), "output": output and str(output)})
     elif output is None or not quiet:

@@ -97,7 +97,7 @@ def test_a_run_is_checked_with_the_binary_before_and_after(folder: Path, shared:
     assert "is it another version?" in shown
     fake.write_text(f"#!{sys.executable}\nimport sys; sys.exit('panic: no')\n")
     failed = export("coeffs.yaml", "--flags", "--verify", run, "--blis", fake, code=1)
-    assert failed.err == "error: blis replay: exit code 1: panic: no\n"
+    assert failed.err == "roofml: blis replay: exit code 1: panic: no\n"
 
 
 STAND_IN = """
@@ -133,6 +133,29 @@ def test_bad_input_is_refused_and_nothing_written(folder: Path, args: list[str],
 def test_a_check_without_a_binary_says_where_to_get_one(folder: Path) -> None:
     said = fails("export", "blis", "coeffs.yaml", "--verify", "run").err
     assert "build it from github.com/inference-sim/inference-sim" in said
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "0", "1e30"])
+def test_a_time_out_that_is_none_is_refused(folder: Path, seconds: str) -> None:
+    refused = roofml("export", "blis", "coeffs.yaml", "--timeout", seconds)
+    assert refused.status == 2
+    assert "--timeout" in refused.err
+
+
+LIMITS = [
+    (option, value)
+    for option in ("--tp", "--max-num-seqs", "--max-num-batched-tokens")
+    for value in ("0", "-1", "2000000000", "1" + "0" * 400)
+]
+
+
+@pytest.mark.parametrize(("option", "value"), LIMITS)
+def test_usage_derive(folder: Path, option: str, value: str) -> None:
+    """Limits that no server has would take the machine's memory, or end in an error of a list or an array."""
+    before = sorted(folder.iterdir())
+    said = fails("export", "blis", "--derive", "llama-2-7b-hf", "--gpu", "H100", option, value).err
+    assert option in said
+    assert sorted(folder.iterdir()) == before
 
 
 def test_a_file_that_is_not_a_whole_one_is_refused(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import time
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -85,6 +87,7 @@ def test_every_command_stands_in_the_readme(name: str) -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = f"""
 import sys
+import roofml.cli.start
 from roofml.cli.main import run
 assert run(["--help"]) == 0
 assert run(["fit", "--help"]) == 0
@@ -94,14 +97,16 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
 
 
 def test_help_is_quick() -> None:
-    """0.15 s where nothing else runs. The issue asks for 0.5 s; the best of three, for machines that are busy."""
+    """0.15 s of the processor; the best of three. What the clock says depends on who else is there."""
 
     def once() -> float:
-        start = time.perf_counter()
-        assert "Usage" in python("from roofml.cli.main import main; main()", "--help").stdout
-        return time.perf_counter() - start
+        begin = os.times()
+        done = subprocess.run([sys.executable, "-m", "roofml.cli.start", "--help"], capture_output=True, check=True)
+        end = os.times()
+        assert b"Usage" in done.stdout
+        return end.children_user + end.children_system - begin.children_user - begin.children_system
 
-    assert min(once() for _ in range(3)) < 0.5
+    assert min(once() for _ in range(3)) < 0.3
 
 
 def test_version() -> None:

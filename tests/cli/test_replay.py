@@ -79,7 +79,7 @@ def test_outside_of_what_the_fit_saw_is_a_warning(folder: Path, coeffs: Path, tm
     [
         (["--gpu", "H200"], "GPU H200 is not that of .*: H100"),
         (["--tp", "2"], "tensor parallel size 2 is not that of .*: 1"),
-        (["--model", "llama-2-70b-hf"], "model llama-2-70b-hf is not that of .*: llama-2-7b-hf"),
+        (["--model", "qwen3-8b"], "model qwen3-8b is not that of .*: llama-2-7b-hf"),
     ],
 )
 @pytest.mark.parametrize("command", ["replay", "evaluate"])
@@ -144,3 +144,42 @@ def test_the_library_and_the_command_agree(folder: Path, coeffs: Path) -> None:
     direct = library_replay(run, deployment_of([run]).tables, parameters)
     found = ok("replay", folder, "--coeffs", coeffs, "--json").document
     assert found["metrics"]["ttft_mean"]["predicted_us"] == pytest.approx(float(direct.ttft_us.mean()))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--num-gpu-blocks", "100000", r"quiet: num_gpu_blocks 100000: they take 390\.6 GiB .* has room for 17003"),
+        ("--num-gpu-blocks", "2000000000", r"2000000000"),
+        ("--max-model-len", "400000", r"quiet: max_model_len 400000: llama-2-7b-hf has 4096 positions"),
+        ("--max-num-seqs", "500000000", r"500000000"),
+        ("--max-num-batched-tokens", "500000000", r"500000000"),
+        ("--max-num-batched-tokens", "3000000", r"3000000, expected at most 1048576"),
+        ("--num-gpu-blocks", "1" + "0" * 400, r"--num-gpu-blocks"),
+        ("--block-size", "500000000", r"500000000"),
+    ],
+)
+@pytest.mark.parametrize("with_coefficients", [True, False])
+def test_a_server_that_cannot_have_been_is_refused(
+    folder: Path, coeffs: Path, flag: str, value: str, message: str, with_coefficients: bool
+) -> None:
+    given = ["--coeffs", coeffs] if with_coefficients else ["--gpu", "H100"]
+    assert re.search(message, fails("replay", folder, *given, flag, value).err)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (r"(paces:\n    quiet:) .*", r"\1 -1.0", "fit.paces.quiet: input should be greater than or equal to 0.2"),
+        (r"tensor_parallel: 1", 'tensor_parallel: "1"', "tensor_parallel: input should be a valid integer, found '1'"),
+        (r"  requests: ", "  requests: -", "fit.requests: input should be greater than or equal to 0"),
+    ],
+)
+def test_coefficients_that_no_fit_can_have_found_are_not_replayed(
+    folder: Path, coeffs: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    changed = tmp_path / "changed.yaml"
+    text, count = re.subn(old, new, coeffs.read_text())
+    assert count == 1
+    changed.write_text(text)
+    assert message in fails("replay", folder, "--coeffs", changed).err

@@ -1,8 +1,8 @@
 """Cells: the work of a leaderboard, cut into pieces of one method and one protocol.
 
 A cell is a JSON document of plain sums. It is kept in a folder named by a digest of everything that it depends on, so
-that no cell is computed twice. The board is made of cells alone, so it is the same, byte for byte, whether its cells
-are old or new.
+that no cell is computed twice, and with a digest of its own, so that a damaged one is. The board is made of cells
+alone, so it is the same, byte for byte, whether its cells are old or new.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -31,7 +32,11 @@ from roofml.traces.selection import Selection, groups, trainable
 from roofml.traces.server import ServerOverrides
 from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import cycles
-from roofml.util.files import data_folder, write_atomically
+from roofml.util.errors import InputError, because
+from roofml.util.interrupts import end_with_parent, quiet_tracker, workers_undisturbed
+from roofml.util.package_data import data_folder
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_bytes, read_json_object
+from roofml.util.writing import write_file
 from roofml.validation import splits
 from roofml.validation.leaderboard.predictors import PREDICTORS
 from roofml.validation.leaderboard.variants import FitCache
@@ -40,7 +45,7 @@ from roofml.validation.statistics import LATENCIES, Judged, block_sums, figures,
 
 TRAIN, VALIDATION = 0.6, 0.2
 """Shares of a run that the protocol temporal learns from and validates on. The rest is the test."""
-CELL_VERSION = 1
+CELL_VERSION = 2
 HASHED_DATA = ("bench_data", "hardware", "model_configs")
 NOT_HASHED = (
     "cli",
@@ -196,9 +201,10 @@ def digest(inputs: Inputs) -> str:
         for file in files:
             if file.suffix in {".pyc", ".nbc", ".nbi"} or no_cell & {file, *file.parents}:
                 continue
-            sha.update(f"{folder.name}/{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+            content = read_bytes(file, MOST_BYTES_OF_A_TABLE)
+            sha.update(os.fsencode(f"{folder.name}/{file.relative_to(folder)}\0") + content + b"\0")
     names = [run.name for run in load(inputs).runs]  # those of one name are told apart by their folders
-    sha.update(f"{inputs.gpu} {inputs.seed} {names}".encode())
+    sha.update(os.fsencode(f"{inputs.gpu} {inputs.seed} {names}"))
     return sha.hexdigest()[:20]
 
 
@@ -219,27 +225,56 @@ def cells(
     """Return all cells of `selected` (protocol -> methods).
 
     A cell comes from `folder`, or is computed in one of `jobs` processes and kept there. `on_cell(protocol, method,
-    cached)` is called for each cell when it is ready. Raises what a cell raises.
+    cached)` is called for each cell when it is ready. Raises what a cell raises, and InputError for a folder that
+    cannot be used.
     """
     cache_folder = folder / digest(inputs)
-    cache_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        cache_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot keep cells there: {because(error)}") from None
     documents: dict[tuple[str, str], dict[str, Any]] = {}
     left: list[tuple[str, str]] = []
     for protocol, name in tasks(selected):
-        path = cache_folder / f"{protocol}-{name}.json"
-        if path.is_file():
-            documents[protocol, name] = json.loads(path.read_text("utf-8"))
-            if on_cell is not None:
-                on_cell(protocol, name, True)
-        else:
+        path = _file_of(cache_folder, protocol, name)
+        known = _kept(path)
+        if known is None:
             left.append((protocol, name))
+            with suppress(OSError):  # a damaged one, or a link that somebody put there
+                path.unlink()
+            continue
+        documents[protocol, name] = known
+        if on_cell is not None:
+            on_cell(protocol, name, True)
     for (protocol, name), document in _computed(inputs, left, jobs):
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-        write_atomically(cache_folder / f"{protocol}-{name}.json", text)
+        text = _text_of(document)
+        write_file(
+            _file_of(cache_folder, protocol, name),
+            f'{{"sha256": "{hashlib.sha256(text.encode()).hexdigest()}", "cell": {text}}}\n',
+        )
         documents[protocol, name] = json.loads(text)
         if on_cell is not None:
             on_cell(protocol, name, False)
     return documents
+
+
+def _file_of(folder: Path, protocol: str, name: str) -> Path:
+    return folder / f"{protocol}-{name}.json"
+
+
+def _text_of(document: object) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """Return the cell in a file, or None if there is none, or not as it was written."""
+    try:
+        kept = read_json_object(path, MOST_BYTES_OF_A_TABLE) if is_there(path) else {}
+        document = kept.get("cell")
+        written = hashlib.sha256(_text_of(document).encode()).hexdigest() == kept.get("sha256")
+    except ValueError:  # InputError is one, and so is a number that JSON does not have
+        return None
+    return document if written else None
 
 
 def _computed(
@@ -249,17 +284,31 @@ def _computed(
         return
     # Each process gets one thread, because the processes run side by side.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-    before = {name: os.environ.get(name) for name in threads}
-    os.environ.update(threads)
+    with (
+        _environment({**threads, **quiet_tracker()}),
+        ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool,
+    ):
+        try:
+            futures: dict[Future[dict[str, Any]], tuple[str, str]] = {}
+            for task in left:
+                with workers_undisturbed():  # this starts a process, as long as there are fewer than wanted
+                    futures[pool.submit(cell, inputs, *task)] = task
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            for worker in list((pool._processes or {}).values()):  # pyright: ignore[reportPrivateUsage]
+                worker.kill()  # or the end would wait until their cells are computed
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Generator[None]:
+    """While inside, the environment has these variables, for processes that are started."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
-        with ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(cell, inputs, *task): task for task in left}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        yield
     finally:
         for name, value in before.items():
             if value is None:

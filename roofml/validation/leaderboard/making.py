@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from roofml.util.errors import InputError
-from roofml.util.files import check_writable, write_atomically
+from roofml.util.outside_text import for_shell
+from roofml.util.writing import check_writable, write_files
 from roofml.validation.leaderboard.board import board
 from roofml.validation.leaderboard.cells import Inputs, cells, folds_of, load
 from roofml.validation.leaderboard.page import markdown, picture
@@ -54,13 +55,18 @@ class Request:
 
     def command(self, output: Path) -> str:
         """Return the command line that makes the same board."""
-        given = [*(f"--steps {shlex.quote(str(path))}" for path in self.steps)]
-        given += [] if self.all_protocols else [f"--protocol {protocol}" for protocol in self.protocols]
-        given += [f"--method {name}" for name in self.predictors]
-        given += [f"--seed {self.seed}"] if self.seed else []
-        flags = " ".join([*([f"--gpu {self.gpu}"] if self.gpu else []), *given])
-        places = (f"{path.parent}/*" if len(self.runs) > 1 else str(path) for path in self.runs)
-        return f"roofml leaderboard {' '.join(dict.fromkeys(places))} {flags} -o {output}".replace("  ", " ")
+        given: list[str] = ["--gpu", self.gpu] if self.gpu else []
+        for path in self.steps:
+            given += ["--steps", str(path)]
+        for protocol in () if self.all_protocols else self.protocols:
+            given += ["--protocol", protocol]
+        for name in self.predictors:
+            given += ["--method", name]
+        if self.seed:
+            given += ["--seed", str(self.seed)]
+        several = len(self.runs) > 1
+        places = (f"{for_shell([str(path.parent)])}/*" if several else for_shell([str(path)]) for path in self.runs)
+        return f"roofml leaderboard {' '.join(dict.fromkeys(places))} {for_shell([*given, '-o', str(output)])}"
 
 
 def written_files(output: Path | None) -> list[Path]:
@@ -70,10 +76,11 @@ def written_files(output: Path | None) -> list[Path]:
     """
     if output is None:
         return []
+    check_writable(output)
     files = [output, output.with_suffix(".json"), output.with_suffix(".png")]
-    if len(set(files)) < len(files):
+    if len({os.path.realpath(file) for file in files}) < len(files):
         raise InputError(f"{output}: expected a name that does not end in .json or .png, which are written beside it")
-    for file in files:
+    for file in files[1:]:
         check_writable(file)
     return files
 
@@ -97,6 +104,7 @@ def make(
     steps = tuple(path.resolve() for path in request.steps)
     inputs = Inputs(tuple(path.resolve() for path in request.runs), request.gpu, steps, request.seed)
     runs = load(inputs).runs
+    written_files(output)  # none of them may be among what was read
     for protocol in request.protocols:
         folds_of(protocol, runs)
     total, done = sum(map(len, selected.values())), 0
@@ -109,9 +117,8 @@ def make(
     on_cell(0, total, f"{total} cells")
     document = board(inputs, cells(inputs, selected, folder, jobs, count))
     if output is not None:
-        write_atomically(output, markdown(document, request.command(output)))
-        write_atomically(files[1], as_text(document))
-        picture(document, files[2])
+        page = markdown(document, request.command(output))
+        write_files(dict(zip(files, (page, as_text(document), picture(document)), strict=True)))
     return document
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from roofml.util.display import Table
+from roofml.util.outside_text import for_line
 from roofml.validation.leaderboard.predictors import OURS
 
 Row = Mapping[str, Any]
@@ -36,9 +38,19 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], text: int = 1)
     return [
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * text + "---:|" * (len(columns) - text),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *("| " + " | ".join(map(_cell, row)) + " |" for row in rows),
         "",
     ]
+
+
+def _cell(text: str) -> str:
+    """Return the text as one cell of a Markdown table."""
+    return re.sub(r"(?<!\\)\|", r"\|", for_line(text))
+
+
+def _outside(text: str) -> str:
+    """Return a name from outside as Markdown that shows it as it is."""
+    return re.sub(r"[\\`*<>\[\]|&]", r"\\\g<0>", for_line(text))
 
 
 def _name(row: Row) -> str:
@@ -54,7 +66,7 @@ def markdown(board: Mapping[str, Any], command: str) -> str:
         "Made by",
         "",
         "```",
-        command,
+        for_line(command),
         "```",
         "",
         f"{len(normal)} runs of {len({run['model'] for run in normal})} models"
@@ -198,7 +210,11 @@ def _steps(rows: Sequence[Row]) -> list[str]:
             ]
             for row in sorted(kept, key=lambda row: row["steps"][name]["median_abs_error_pct"])
         ]
-        lines += [f"{name}:", "", *_table(["method", "median abs. error", "MAPE", "bias", "Pearson r"], cells)]
+        lines += [
+            f"{_outside(name)}:",
+            "",
+            *_table(["method", "median abs. error", "MAPE", "bias", "Pearson r"], cells),
+        ]
     return lines
 
 
@@ -230,7 +246,7 @@ def _saturated(protocols: Mapping[str, Any]) -> list[str]:
             for run in row["saturated"]
         ]
         if cells:
-            runs = ", ".join(dict.fromkeys(run["run"] for row in rows for run in row["saturated"]))
+            runs = ", ".join(dict.fromkeys(_outside(run["run"]) for row in rows for run in row["saturated"]))
             lines += [f"{protocol}: {runs}", "", *_table(["method", *METRIC_TITLES.values()], cells)]
     return (
         ["## At overload", "", "Errors of the means, signed. No method learns from these runs.", "", *lines]
@@ -252,11 +268,21 @@ def _names(protocols: Mapping[str, Any]) -> list[str]:
         [name, title + (f". Found: {'; '.join(notes)}" if notes else "")]
         for name, (title, notes) in sorted(titles.items())
     ]
-    return ["## The baselines", "", "| name | what it is |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows), ""]
+    return [
+        "## The baselines",
+        "",
+        "| name | what it is |",
+        "|---|---|",
+        *(f"| {_cell(a)} | {_cell(b)} |" for a, b in rows),
+        "",
+    ]
 
 
-def picture(board: Mapping[str, Any], path: Path) -> None:
-    """Draw errors of mean E2E, TPOT and TTFT by method and protocol, with intervals, as PNG. Needs matplotlib."""
+def picture(board: Mapping[str, Any]) -> bytes:
+    """Return a PNG of the errors of mean E2E, TPOT and TTFT by method and protocol, with intervals.
+
+    Needs matplotlib.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -284,7 +310,9 @@ def picture(board: Mapping[str, Any], path: Path) -> None:
             axis.grid(axis="x", alpha=0.3)
             axis.margins(x=0.3)
             axis.set_title(f"{protocol}: mean {title}, |error| %", fontsize=9)
-    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png", metadata={"Software": None})
+    return drawn.getvalue()
 
 
 def _shown(results: Mapping[str, Any]) -> list[Row]:
