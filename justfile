@@ -13,7 +13,7 @@ setup:
 
 # Before every commit, under two minutes on two cores: linters, and all tests that are not marked slow.
 quick: lint
-    {{ python }} -m pytest -m "not slow"
+    {{ python }} -m pytest -m "not slow and not exhaustive"
 
 # Everything: linters, the whole test suite, the documentation, the package.
 all: lint test docs package
@@ -24,9 +24,9 @@ lint:
     {{ python }} -m ruff format --check .
     {{ python }} -m pyright --pythonpath {{ python }}
 
-# The whole test suite; tests of real measurements skip with the reason where these are missing.
+# The whole test suite, exhaustive tests too; tests of real measurements skip with the reason where these are missing.
 test:
-    {{ python }} -m pytest
+    {{ python }} -m pytest -m ""
 
 # The documentation site in site/, with warnings as errors.
 docs:

@@ -261,6 +261,7 @@ def test_a_saturated_real_run_is_predicted_by_a_fit_that_never_saw_it(real: list
     assert abs(saturated.metrics["ttft_mean"].error_pct) <= 10
 
 
+@pytest.mark.exhaustive
 def test_a_real_model_is_predicted_by_what_others_taught(runs: list[Run]) -> None:
     """Leave one model out. The mean bounds are the project's; 80 % of 90 % intervals must hold the truth."""
     reports, _ = lomo(runs)
@@ -271,6 +272,7 @@ def test_a_real_model_is_predicted_by_what_others_taught(runs: list[Run]) -> Non
     assert overall["e2e_mean"]["inside_interval_90_pct"] >= 80
 
 
+@pytest.mark.exhaustive
 def test_a_real_workload_is_predicted_by_a_fit_of_others(runs: list[Run]) -> None:
     """Leave one workload out. Runs of one model differ by 1 % at equal load, which this measures twice."""
     reports, _ = lowo(runs, prior_of=read_other_models().prior)

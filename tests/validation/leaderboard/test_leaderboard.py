@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from runfolder import MODEL, RunFolder, exp_config, header, requests
 from roofml.util.errors import InputError
 from roofml.validation.leaderboard.board import board
 from roofml.validation.leaderboard.cells import Inputs, cell, cells, digest, elsewhere, folds_of, load
+from roofml.validation.leaderboard.making import Request
 from roofml.validation.leaderboard.page import markdown, number, picture, signed
 
 pytestmark = pytest.mark.slow
@@ -100,7 +104,12 @@ def of_one_name(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Input
 
 
 @pytest.mark.parametrize(
-    ("protocol", "name"), [("temporal", "roofml"), ("temporal", "naive-mean"), ("lowo", "package-prior")]
+    ("protocol", "name"),
+    [
+        pytest.param("temporal", "roofml", marks=pytest.mark.exhaustive),
+        ("temporal", "naive-mean"),
+        ("lowo", "package-prior"),
+    ],
 )
 def test_two_runs_of_one_name_are_two_rows(of_one_name: tuple[Inputs, Inputs], protocol: str, name: str) -> None:
     distinct, alike = of_one_name
@@ -126,7 +135,7 @@ def test_cells_are_known_again_by_the_names_that_they_carry(inputs: Inputs, tmp_
 
 
 def test_a_board_has_every_row_with_intervals_and_tests(
-    inputs: Inputs, found: dict[tuple[str, str], dict[str, Any]], tmp_path: Path
+    inputs: Inputs, found: dict[tuple[str, str], dict[str, Any]]
 ) -> None:
     document = board(inputs, found)
     json.dumps(document, allow_nan=False)
@@ -147,9 +156,7 @@ def test_a_board_has_every_row_with_intervals_and_tests(
     for heading in ("temporal:", "lowo:", "lomo:", "The contract with a simulator", "The baselines"):
         assert heading in page
     pytest.importorskip("matplotlib")
-    picture(document, tmp_path / "a.png")
-    picture(document, tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert picture(document) == picture(document)
 
 
 def test_the_command_writes_three_files_and_goes_on_where_it_was_stopped(inputs: Inputs, tmp_path: Path) -> None:
@@ -168,11 +175,99 @@ def test_the_command_writes_three_files_and_goes_on_where_it_was_stopped(inputs:
     assert "blackbox" in shown
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_shape(path: Path) -> None:
+    path.write_text('{"cell": {"runs": []}, "sha256": ""}')
+
+
+def with_other_numbers(path: Path) -> None:
+    text = path.read_text()
+    assert '"requests": 30' in text
+    path.write_text(text.replace('"requests": 30', '"requests": 31'))
+
+
+def a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        of_another_shape,
+        with_other_numbers,
+        pytest.param(a_fifo, marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no FIFOs")),
+        a_link_to_itself,
+        lambda path: path.write_text(""),
+        lambda path: path.write_text("not JSON"),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text('{"cell": NaN}'),
+        lambda path: path.write_bytes(b"\xff\x00"),
+        lambda path: path.write_text("[" * 100_000),
+    ],
+)
+def test_a_broken_cell_is_computed_again(
+    inputs: Inputs, tmp_path: Path, damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(_: Inputs, left: list[tuple[str, str]], __: int) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+        yield from ((task, {"µ": [0.1, 1e300, None], "runs": [{"requests": 30}] * 9}) for task in left)
+
+    monkeypatch.setattr("roofml.validation.leaderboard.cells._computed", computed)
+    known: list[bool] = []
+    selected = {"temporal": ["naive-mean", "blackbox"]}
+    first = cells(inputs, selected, tmp_path, 1)
+    damage(min(tmp_path.rglob("*.json")))
+    assert cells(inputs, selected, tmp_path, 1, lambda _, __, cached: known.append(cached)) == first
+    assert sorted(known) == [False, True]
+    assert cells(inputs, selected, tmp_path, 1, lambda _, __, cached: known.append(cached)) == first
+    assert known[2:] == [True, True]
+
+
+def test_a_folder_that_cannot_keep_cells_is_refused(inputs: Inputs, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot keep cells there"):
+        cells(inputs, {"temporal": ["naive-mean"]}, tmp_path / "file" / "cells", 1)
+
+
+def test_what_was_read_is_not_written_over(inputs: Inputs, tmp_path: Path) -> None:
+    board_file = tmp_path / "board.md"
+    board_file.symlink_to(inputs.runs[0] / "trace.csv")
+    common = ["leaderboard", *inputs.runs, "--gpu", "H100", "--method", "naive-mean", "--cells", tmp_path / "cells"]
+    load.cache_clear()  # as in a process of its own
+    assert "is an input of this command" in fails(*common, "-o", board_file).err
+
+
+def test_files_of_a_board_that_are_one_file_are_refused(inputs: Inputs, tmp_path: Path) -> None:
+    (tmp_path / "board.png").symlink_to(tmp_path / "board.md")
+    assert "written beside it" in fails("leaderboard", *inputs.runs, "-o", tmp_path / "board.md").err
+
+
+@pytest.mark.parametrize("name", ["runs", "two words", "$(touch owned)", "a'b", "`x`"])
+def test_the_command_on_the_page_can_be_pasted(name: str) -> None:
+    request = Request(
+        runs=(Path(name) / "a", Path(name) / "b"), gpu="H100", steps=(Path(name),), protocols=("temporal",),
+        predictors=("roofml",), seed=3, all_protocols=False,
+    )  # fmt: skip
+    line = request.command(Path(name) / "board.md")
+    expected = ["roofml", "leaderboard", f"{name}/*", "--gpu", "H100", "--steps", name, "--protocol", "temporal"]
+    assert shlex.split(line) == [*expected, "--method", "roofml", "--seed", "3", "-o", f"{name}/board.md"]
+    assert "/* " in line, "the shell finds the runs"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--method", "oracle"], "--method 'oracle': expected one of roofml,"),
-        (["-o", "nowhere/board.md"], "folder nowhere does not exist"),
+        (["-o", "nowhere/board.md"], "nowhere does not exist"),
         (["-o", "board.json"], "expected a name that does not end in .json or .png"),
         (["--steps", "other.parquet"], "other.parquet: no such file"),
     ],

@@ -1,0 +1,1 @@
+"""Random inputs that have nearly the right shape, for every reader and for whole commands."""
