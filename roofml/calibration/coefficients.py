@@ -29,6 +29,7 @@ from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Group
 from roofml.models.weights import DTYPE_BYTES, KV_DTYPE_BYTES
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 from roofml.util.outside_text import for_line
 from roofml.util.schema import Count, Finite, Name, Sha256, Sha256OrNothing, Strict, check_version, validated
 from roofml.util.writing import write_file
@@ -259,7 +260,7 @@ def _check_parameters(made: Coefficients, source: Path | str) -> None:
 def _check_engine(engine: EngineSection, source: Path | str) -> None:
     for field, value, known in (("dtype", engine.dtype, DTYPE_BYTES), ("kv_dtype", engine.kv_dtype, KV_DTYPE_BYTES)):
         if value not in known:
-            raise InputError(f"{source}: engine.{field}: {value!r}, expected one of {', '.join(known)}")
+            raise InputError(f"{source}: engine.{field}: {shown(value)}, expected one of {', '.join(known)}")
 
 
 def _check_fit(fit: FitSection, source: Path | str) -> None:

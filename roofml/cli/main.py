@@ -122,7 +122,8 @@ def _fail(message: str, status: int, remedy: str = "") -> int:
     """Say in one line why the command ends, and return its exit status."""
     line = for_line(message)
     if len(line) > MOST_OF_A_MESSAGE:
-        line = f"{line[:MOST_OF_A_MESSAGE]} ... ({len(line)} characters)"
+        half = MOST_OF_A_MESSAGE // 2  # what was refused stands first, and why at the end
+        line = f"{line[:half]} ... ({len(line)} characters) ... {line[-half:]}"
     _say(f"roofml: {line}{remedy}")
     return status
 

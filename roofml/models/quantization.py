@@ -281,7 +281,7 @@ def _layer_rules(layers: _Config) -> list[Rule]:
         algorithm = entry.values.get("quant_algo") if entry is not None else None
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise NotSupportedError(
-                f"{layers.name}: {layers.path}.{module}.quant_algo: {algorithm!r} is not supported yet"
+                f"{layers.name}: {layers.path}.{module[:80]}.quant_algo: {shown(algorithm)} is not supported yet"
             )
         modules.setdefault(algorithm, []).append(module)
     return [Rule(tuple(names), ALGORITHMS[algorithm](layers.dtype)) for algorithm, names in modules.items()]
@@ -343,6 +343,7 @@ def read_quantization(config: Mapping[str, Any], name: str, dtype: str) -> Quant
         method = "modelopt"
     if not isinstance(method, str) or method not in METHODS:
         raise NotSupportedError(
-            f"{name}: quantization_config.quant_method: {method!r} is not supported (supported: {', '.join(METHODS)})"
+            f"{name}: quantization_config.quant_method: {shown(method)} is not supported "
+            f"(supported: {', '.join(METHODS)})"
         )
     return METHODS[method](_Config(name, config, dtype))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from commandline import Result, roofml
+from runfolder import RunFolder, requests
 
 from benchmarks.fuzzing import seeds
 from benchmarks.fuzzing.making import rendered
@@ -219,6 +220,26 @@ def test_a_trace_of_a_part_of_a_byte_order_mark_is_refused(content: bytes, said:
     refused(DOCTOR, f"trace.csv: {said}")
 
 
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("model/config.json", "torch_dtype"),
+        ("model/config.json", "architectures"),
+        ("model/config.json", "layer_types"),
+        ("model/config.json", "quantization_config"),
+        ("sheet.yaml", "name"),
+        ("sheet.yaml", "source"),
+    ],
+)
+def test_a_refusal_does_not_repeat_thousands_of_characters(file: str, field: str) -> None:
+    long = "x" * 5000
+    values = {"architectures": [long], "layer_types": [long] * 40, "quantization_config": {"quant_method": long}}
+    put(changed(at(file, field, value=values.get(field, long))))
+    if field == "layer_types":
+        put({file: seeds.model_config("gpt-oss-20b") | {field: [long] * 40}})
+    assert len(refused(INSPECT)) < 1000
+
+
 def test_steps_name_list_is_refused() -> None:
     put(changed(event_name))
     refused("doctor steps.jsonl", "steps.jsonl: ")
@@ -338,6 +359,14 @@ def test_hub_file_other_commit_is_refused() -> None:
 def test_odd_hub_answers_are_refused(listing: bytes) -> None:
     with pytest.raises(InputError, match="meta-llama/Llama-2-7b-hf"):
         take_listing(listing)
+
+
+def test_a_folder_whose_name_no_system_takes_is_refused(tmp_path: Path) -> None:
+    """Of kept cells: nothing is computed before."""
+    run = RunFolder(rows=requests(60)).write(tmp_path / "run")
+    result = run_words("leaderboard", str(run), "--gpu", "H100", "-o", str(tmp_path / "b.md"), "--cells", "9" * 400)
+    assert result.status == 2
+    assert "File name too long" in result.err
 
 
 def test_a_blank_word_leaves_the_usage_readable() -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from roofml.models.weights import DTYPE_BYTES
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
 
 LARGEST = 2**31 - 1
 MOST_LAYERS = 10_000
@@ -71,7 +72,9 @@ class Fields:
             self._assume("dtype", "bfloat16", f"the config says {value or 'nothing'}: vLLM's choice")
             return "bfloat16"
         if not isinstance(value, str) or value not in DTYPE_BYTES:
-            raise NotSupportedError(f"{self.name}: torch_dtype: {value!r}, expected one of {', '.join(DTYPE_BYTES)}")
+            raise NotSupportedError(
+                f"{self.name}: torch_dtype: {shown(value)}, expected one of {', '.join(DTYPE_BYTES)}"
+            )
         return value
 
     def layers(self) -> int:
@@ -125,7 +128,7 @@ class Fields:
         items = cast("list[object]", value)[:length]
         for item in items:
             if not isinstance(item, str) or item not in choices:
-                raise NotSupportedError(f"{self.name}: {field}: {item!r}, expected one of {', '.join(choices)}")
+                raise NotSupportedError(f"{self.name}: {field}: {shown(item)}, expected one of {', '.join(choices)}")
         return cast("list[str]", items)
 
     def numbers(self, field: str, length: int = 0) -> list[int] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from roofml.util.errors import InputError
 from roofml.util.outside_text import for_shell
+from roofml.util.reading import is_folder, is_there
 from roofml.util.writing import check_writable, write_files
 from roofml.validation.leaderboard.board import board
 from roofml.validation.leaderboard.cells import Inputs, cells, folds_of, load
@@ -98,7 +99,7 @@ def make(
     InputError, before anything is computed, if the request cannot be met.
     """
     selected, files = request.selected(), written_files(output)
-    if folder.exists() and not folder.is_dir():
+    if is_there(folder) and not is_folder(folder):
         raise InputError(f"{folder}: expected a folder")
     check_installed([name for names in selected.values() for name in names], picture=output is not None)
     steps = tuple(path.resolve() for path in request.steps)
