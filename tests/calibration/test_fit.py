@@ -209,6 +209,7 @@ def test_one_set_of_parameters_may_serve_several_tables(where: Deployment, run: 
     assert together.values.tobytes() == each.values.tobytes()
 
 
+@pytest.mark.exhaustive
 def test_a_fit_finds_the_same_from_elsewhere(where: Deployment, run: Run) -> None:
     """Started half a prior's standard deviation off. The last round's schedule may differ by a batch here and there: a
     seventh of a prior's standard deviation, and 3 % of the loss."""

@@ -108,7 +108,7 @@ def of_one_name(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Input
     [
         pytest.param("temporal", "roofml", marks=pytest.mark.exhaustive),
         ("temporal", "naive-mean"),
-        ("lowo", "package-prior"),
+        pytest.param("lowo", "package-prior", marks=pytest.mark.exhaustive),
     ],
 )
 def test_two_runs_of_one_name_are_two_rows(of_one_name: tuple[Inputs, Inputs], protocol: str, name: str) -> None:

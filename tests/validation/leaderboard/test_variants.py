@@ -103,6 +103,7 @@ def test_a_model_without_a_training_part_is_predicted_by_the_others(part: Select
     assert found.runs == ()
 
 
+@pytest.mark.exhaustive
 def test_a_fit_by_orders_of_a_norm_takes_one_of_them(part: Selection) -> None:
     variant = replace(VARIANTS["p-norm"], norms=(2.0, 8.0), prior="package")
     assert learn(variant, Fold("one", (part,), (), (part,)), [], FitCache()).calibration.deployment.tables.norm in (
