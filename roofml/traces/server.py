@@ -109,7 +109,7 @@ def resolve_server(
                 findings.append(_overruled(name, override, overruled))
             continue
         if len(set(by_file.values())) > 1:
-            pairs = ", ".join(f"{file} says {value}" for file, value in by_file.items())
+            pairs = ", ".join(f"{file} says {_said(value)}" for file, value in by_file.items())
             raise InputError(f"{path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
         for value in (*by_file.values(), *by_hint.values()):
             values.setdefault(name, value)
@@ -148,7 +148,7 @@ def _checked(name: str, value: object, source: str) -> Number:
 
 
 def _overruled(name: str, override: object, overruled: Mapping[str, Number]) -> Finding:
-    pairs = ", ".join(f"{file} says {value}" for file, value in overruled.items())
+    pairs = ", ".join(f"{file} says {_said(value)}" for file, value in overruled.items())
     return Finding(
         "flag-overrules-file",
         "warning",
@@ -159,7 +159,7 @@ def _overruled(name: str, override: object, overruled: Mapping[str, Number]) -> 
 
 
 def _mentioned(name: str, value: object, deviations: Mapping[str, Number]) -> Finding:
-    pairs = ", ".join(f"{file} says {deviation}" for file, deviation in deviations.items())
+    pairs = ", ".join(f"{file} says {_said(deviation)}" for file, deviation in deviations.items())
     return Finding(
         "server-name-differs",
         "warning",
@@ -167,3 +167,9 @@ def _mentioned(name: str, value: object, deviations: Mapping[str, Number]) -> Fi
         {"field": name, "server": str(value), **deviations},
         "Nothing was changed. Harmless if it is an alias (--served-model-name); otherwise files of two runs are mixed.",
     )
+
+
+def _said(value: object) -> str:
+    """A setting as its file has it, not too long for a sentence."""
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from commandline import Result, roofml
-from runfolder import RunFolder, requests
+from runfolder import RunFolder, exp_config, requests
 
 from benchmarks.fuzzing import seeds
 from benchmarks.fuzzing.making import rendered
@@ -359,6 +359,14 @@ def test_hub_file_other_commit_is_refused() -> None:
 def test_odd_hub_answers_are_refused(listing: bytes) -> None:
     with pytest.raises(InputError, match="meta-llama/Llama-2-7b-hf"):
         take_listing(listing)
+
+
+def test_a_setting_of_thousands_of_letters_is_not_repeated_whole(tmp_path: Path) -> None:
+    settings = exp_config() | {"model": "x" * 5000}
+    run = RunFolder(rows=requests(60), exp_config=settings).write(tmp_path / "run")
+    result = run_words("doctor", str(run))
+    assert result.status == 2
+    assert len(result.err) < 1000
 
 
 def test_a_folder_whose_name_no_system_takes_is_refused(tmp_path: Path) -> None:
