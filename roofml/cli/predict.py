@@ -33,13 +33,10 @@ def predict(
     batch = _batch(prefill or [], decode or [])
 
     from roofml.calibration.calibrate import load_for, physics
-    from roofml.latency.feasibility import check_step
 
     calibration = physics(model, gpu, tp) if coeffs is None else load_for(coeffs, model, gpu, tp)
-    deployment = calibration.deployment
-    doubts = check_step(deployment.model, deployment.gpu, deployment.tp, batch)
     step = calibration.step_time(batch)
-    for text in dict.fromkeys([*doubts, *step.outside]):
+    for text in step.outside:
         warn(text)
     if as_json:
         print_json(step.to_dict())

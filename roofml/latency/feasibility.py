@@ -12,12 +12,19 @@ from dataclasses import replace
 
 from roofml.hardware.gpu import Gpu
 from roofml.latency.batch import Batch
-from roofml.latency.kv_capacity import LIBRARY_BYTES, KvGroup, default_batch, kv_capacity, kv_groups, smallest_group
+from roofml.latency.kv_capacity import (
+    GIB,
+    LIBRARY_BYTES,
+    KvGroup,
+    default_batch,
+    kv_capacity,
+    kv_groups,
+    smallest_group,
+)
 from roofml.models.spec import ModelSpec
 from roofml.traces.run import Run
 from roofml.util.errors import InputError, NotSupportedError
 
-GIB = 2**30
 TOLERANCE = 1.25
 """A server's KV blocks over those that are estimated to fit: the estimate is good to a percent, engines differ."""
 
