@@ -74,6 +74,10 @@ class _Evidence:
         """1 over the square root of the requests: what limits widen with."""
         return len(self.judged) ** -0.5
 
+    def measured_and_predicted(self, kind: Kind) -> tuple[Floats, Floats]:
+        """The times of one kind of the judged requests, as measured and as replayed, [requests] each, µs."""
+        return judged_us(self.judged, self.judged.run, kind), judged_us(self.judged, self.served, kind)
+
 
 def judge(
     deployment: Deployment, posterior: Posterior, selections: Sequence[Selection], served: Sequence[Replay]
@@ -95,8 +99,8 @@ def judge(
     sentences: list[str] = []
     for run in runs:
         said = _beyond_physics(deployment, posterior, run) or _beyond_limits(run)
-        if not said and posterior.requests:  # of sampled steps alone, nothing was learned about requests
-            said = _badly_described(run)
+        if not said:  # of sampled steps alone, nothing was learned of how requests wait for the first token
+            said = _badly_described(run) if posterior.requests else _wrong_mean(run, ("tpot",))
         if said:
             sentences.append(f"{run.judged.run.name}: {said}")
     return (*sentences, *_outlying_paces(posterior, runs), *([] if sentences else _absurd_parameters(posterior)))
@@ -190,25 +194,32 @@ def _beyond_limits(run: _Evidence) -> str:
 
 def _badly_described(run: _Evidence) -> str:
     """Whether means or single requests are far from what the fit says of them."""
-    judged, trace = run.judged, run.judged.run
-    kinds: tuple[Kind, ...] = ("e2e", "tpot", "ttft")
-    pairs = {kind: (judged_us(judged, trace, kind), judged_us(judged, run.served, kind)) for kind in kinds}
-    limits = {"e2e": MEAN_ERROR, "tpot": MEAN_ERROR, "ttft": TTFT_ERROR + TTFT_ERROR_BY_COUNT * run.wide}
-    for kind, (measured, predicted) in pairs.items():
-        ratio = float(predicted.mean() / measured.mean()) if len(measured) and measured.mean() > 0 else 1.0
-        if not 1 / (1 + limits[kind]) < ratio < 1 + limits[kind]:
-            return f"mean {kind.upper()} is {100 * (ratio - 1):+.0f} % off in sample: {_suspect(run, ratio)}"
-        if kind == "e2e" and _unordered(measured, predicted):
-            return (
-                "requests that should take longer do not: latencies, counts or arrivals are not those of their "
-                "requests, shuffled or joined by the wrong key, or of another clock"
-            )
+    if said := _wrong_mean(run, ("e2e",)):
+        return said
+    if _unordered(*run.measured_and_predicted("e2e")):
+        return (
+            "requests that should take longer do not: latencies, counts or arrivals are not those of their "
+            "requests, shuffled or joined by the wrong key, or of another clock"
+        )
+    if said := _wrong_mean(run, ("tpot", "ttft")):
+        return said
     for kind, (always, by_count) in TYPICAL_ERRORS.items():
-        measured, predicted = pairs[kind]
+        measured, predicted = run.measured_and_predicted(kind)
         error = float(np.median(np.abs(np.log(np.maximum(predicted, 1.0) / np.maximum(measured, 1.0)))))
         if error > always + by_count * run.wide:
             text = f"half of the requests' {kind.upper()} are over {100 * np.expm1(error):.0f} % off in sample"
             return f"{text}: {_suspect(run, float(np.median(predicted) / np.median(measured)))}"
+    return ""
+
+
+def _wrong_mean(run: _Evidence, kinds: tuple[Kind, ...]) -> str:
+    """Whether a mean of one of `kinds`, asked in turn, is far from what the fit says of it."""
+    limits = {"e2e": MEAN_ERROR, "tpot": MEAN_ERROR, "ttft": TTFT_ERROR + TTFT_ERROR_BY_COUNT * run.wide}
+    for kind in kinds:
+        measured, predicted = run.measured_and_predicted(kind)
+        ratio = float(predicted.mean() / measured.mean()) if len(measured) and measured.mean() > 0 else 1.0
+        if not 1 / (1 + limits[kind]) < ratio < 1 + limits[kind]:
+            return f"mean {kind.upper()} is {100 * (ratio - 1):+.0f} % off in sample: {_suspect(run, ratio)}"
     return ""
 
 

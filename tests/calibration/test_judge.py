@@ -31,9 +31,10 @@ def good() -> Run:
     return served(REQUESTS)
 
 
-def as_fitted(run: Run, values: np.ndarray = PRIOR_VALUES) -> Calibration:
+def as_fitted(run: Run, learned_from: dict[str, object] | None = None) -> Calibration:
     """What a fit that ends at the true parameters says of a run: no time is spent on fits here."""
-    found = {"values": values, "requests": len(run), "paces": {run.identity: 1.0}, "valid": VALID}
+    learned = learned_from or {"requests": len(run), "paces": {run.identity: 1.0}}
+    found = {"values": PRIOR_VALUES, "valid": VALID, **learned}
     posterior = replace(posterior_of(PACKAGE), **found)
     return calibrated(deployment_of([run]), posterior, [run])
 
@@ -93,6 +94,14 @@ def test_a_spoiled_run_is_named_with_what_looks_wrong(good: Run, name: str) -> N
     assert misfit[0].startswith("served: ")
     assert expected in misfit[0]
     assert "\n" not in misfit[0]
+
+
+def test_a_fit_of_steps_alone_is_judged_by_what_steps_say(good: Run) -> None:
+    """Only time per output token: how long requests wait for the first one, sampled steps do not say."""
+    steps_alone = {"requests": 0, "paces": {}}
+    assert as_fitted(late(good, 2e7), steps_alone).misfit == ()
+    few = measured_again(good, output_tokens=np.maximum(good.output_tokens * 77 // 100, 2))
+    assert "mean TPOT is " in as_fitted(few, steps_alone).misfit[0]
 
 
 def test_parameters_far_from_everything_known_are_absurd_even_where_they_describe_the_run(good: Run) -> None:
