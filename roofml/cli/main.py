@@ -120,12 +120,16 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _fail(message: str, status: int, remedy: str = "") -> int:
     """Say in one line why the command ends, and return its exit status."""
-    line = for_line(message)
-    if len(line) > MOST_OF_A_MESSAGE:
-        half = MOST_OF_A_MESSAGE // 2  # what was refused stands first, and why at the end
-        line = f"{line[:half]} ... ({len(line)} characters) ... {line[-half:]}"
-    _say(f"roofml: {line}{remedy}")
+    _say(f"roofml: {_shortened(for_line(message))}{remedy}")
     return status
+
+
+def _shortened(line: str) -> str:
+    """A line as it is, or its ends: what was refused stands first, and why at the end."""
+    if len(line) <= MOST_OF_A_MESSAGE:
+        return line
+    half = MOST_OF_A_MESSAGE // 2
+    return f"{line[:half]} ... ({len(line)} characters) ... {line[-half:]}"
 
 
 def _fail_usage(error: Any, arguments: Sequence[str]) -> int:
@@ -133,9 +137,11 @@ def _fail_usage(error: Any, arguments: Sequence[str]) -> int:
     text = io.StringIO()
     error.show(file=text)
     shown = text.getvalue()
-    for word in {part for argument in arguments for part in (argument, argument.partition("=")[0])}:
-        if word.strip() and for_line(word) != word:  # a line break in it would begin a line of its own
-            shown = shown.replace(word, for_line(word))
+    words = {part for argument in arguments for part in (argument, argument.partition("=")[0])}
+    for word in sorted(words, key=lambda word: (-len(word), word)):  # a short one may be part of a long one
+        said = _shortened(for_line(word))
+        if word.strip() and said != word:  # a line break in it would begin a line of its own
+            shown = shown.replace(word, said)
     _say(shown.removesuffix("\n"))
     return int(error.exit_code)
 

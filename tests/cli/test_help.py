@@ -134,3 +134,10 @@ def test_bad_usage_exits_with_2_and_says_why_on_stderr(line: str) -> None:
     assert result.status == 2
     assert result.out == ""
     assert "Usage: roofml" in result.err
+
+
+def test_a_word_of_a_hundred_thousand_letters_is_not_repeated_whole() -> None:
+    result = roofml("inspect", "llama-2-7b-hf", "x" * 100_000, "--gpu", "H100")
+    assert result.status == 2
+    assert "(100000 characters)" in result.err
+    assert len(result.err) < 4_000
