@@ -1,7 +1,7 @@
 """A slow, plain reading of vLLM's V1 scheduler and block pool, to hold the compiled replay against.
 
-Lists and dictionaries, tokens by name, one object a request; it shares nothing with roofml/engine/replay.py and
-roofml/engine/kv_cache.py but what vLLM does.
+Lists and dictionaries, tokens by name, one object a request; it shares nothing with roofml/engine but what vLLM does,
+of 0.15 and of 0.33. Recorded schedules of the real one are in test_conformance.py.
 Source: vllm/v1/core/sched/scheduler.py, core/block_pool.py, engine/core.py.
 """
 
@@ -30,6 +30,8 @@ class Request:
     blocks: list[int] = field(default_factory=list)
     computed: int = 0
     generated: int = 0
+    known: int = 0
+    """Output tokens whose step has ended."""
     cached: int | None = None
     first_step: int = -1
     last_step: int = -1
@@ -37,12 +39,12 @@ class Request:
 
 
 class BlockPool:
-    def __init__(self, blocks: int, block_size: int, caching: bool) -> None:
-        self.size, self.caching = block_size, caching
+    def __init__(self, blocks: int, block_size: int, caching: bool, empty_first: bool) -> None:
+        self.size, self.caching, self.empty_first = block_size, caching, empty_first
         self.free = list(range(blocks - 1))  # in order of eviction; vLLM keeps one block for itself
         self.users = [0] * (blocks - 1)
         self.holds: dict[int, tuple[object, ...]] = {}
-        self.found: dict[tuple[object, ...], int] = {}
+        self.found: dict[tuple[object, ...], list[int]] = {}
 
     def key(self, request: Request, index: int) -> tuple[object, ...]:
         """All tokens up to the end of the block: a block's keys and values depend on what stands before it."""
@@ -52,10 +54,10 @@ class BlockPool:
         """The cached blocks a request begins with, all but the one of its last token."""
         known, blocks = request.prompt + request.generated, []
         while self.caching and (len(blocks) + 1) * self.size <= known - 1:
-            block = self.found.get(self.key(request, len(blocks)))
-            if block is None:
+            copies = self.found.get(self.key(request, len(blocks)))
+            if not copies:
                 break
-            blocks.append(block)
+            blocks.append(copies[0])
         return blocks
 
     def missing(self, request: Request, until: int) -> int:
@@ -67,13 +69,17 @@ class BlockPool:
             block = self.free.pop(0)
             key = self.holds.pop(block, None)
             if key is not None:
-                del self.found[key]
+                self.found[key].remove(block)
             self.users[block] = 1
             request.blocks.append(block)
-        for index in range(request.computed // self.size, until // self.size if self.caching else 0):
+        self.remember(request, min(until, request.prompt + request.known))
+
+    def remember(self, request: Request, tokens: int) -> None:
+        """The first tokens are computed and known: their full blocks can be found."""
+        for index in range(tokens // self.size if self.caching else 0):
             key, block = self.key(request, index), request.blocks[index]
-            if key not in self.found:  # of two copies the first is the one found (vLLM keeps the second in reserve)
-                self.found[key] = block
+            if block not in self.holds:
+                self.found.setdefault(key, []).append(block)
                 self.holds[block] = key
 
     def take(self, request: Request, blocks: list[int]) -> None:
@@ -84,10 +90,12 @@ class BlockPool:
         request.blocks = list(blocks)
 
     def release(self, request: Request) -> None:
+        first: list[int] = []
         for block in reversed(request.blocks):
             self.users[block] -= 1
             if self.users[block] == 0:
-                self.free.append(block)
+                (first if self.empty_first and block not in self.holds else self.free).append(block)
+        self.free[:0] = first
         request.blocks = []
 
 
@@ -95,6 +103,8 @@ class BlockPool:
 class Scheduler:
     run: Run
     pool: BlockPool
+    reserves: bool
+    """Whether a waiting request is admitted only if all of it fits."""
     waiting: list[Request] = field(default_factory=list)
     running: list[Request] = field(default_factory=list)
 
@@ -124,7 +134,8 @@ class Scheduler:
             start = len(hits) * self.pool.size
             new = min(request.prompt + request.generated - start, budget)
             idle = sum(self.pool.users[block] == 0 for block in hits)
-            if -(-(start + new) // self.pool.size) - len(hits) + idle > len(self.pool.free):
+            until = request.prompt + request.generated if self.reserves else start + new
+            if -(-until // self.pool.size) - len(hits) + idle > len(self.pool.free):
                 break
             self.running.append(self.waiting.pop(0))
             self.pool.take(request, hits)
@@ -172,10 +183,13 @@ def simulate(
         names += [("request", number, i) for i in range(len(names), prompt + output)]
         coming.append(Request(number, arrival, prompt, output, names))
     requests, unfinished = list(coming), len(coming)
-    scheduler = Scheduler(run, BlockPool(server.num_gpu_blocks, server.block_size, server.prefix_caching))
+    newer = server.engine_version == "0.33.0"
+    pool = BlockPool(server.num_gpu_blocks, server.block_size, server.prefix_caching, newer)
+    scheduler = Scheduler(run, pool, newer)
     rows: list[Row] = []
     starts: list[float] = []
     in_flight: list[tuple[float, list[Request]]] = []
+    """When each of them ends, and who gets a token from it."""
     clock, last_end = coming[0].arrival, 0.0
     while unfinished:
         while coming and coming[0].arrival <= clock:
@@ -189,23 +203,29 @@ def simulate(
             rows.append(row_of(batch))
             starts.append(max(clock, last_end))
             last_end = starts[-1] + step_us(rows[-1])
+            sampled: list[Request] = []
             for request, new in batch:
                 request.computed += new
                 if request.computed == request.prompt + request.generated:
                     request.generated += 1
+                    sampled.append(request)
                     request.first_step = len(rows) - 1 if request.generated == 1 else request.first_step
                     request.last_step = len(rows) - 1
-            finishing = [r for r, _ in batch if r.generated == r.output and r.last_step == len(rows) - 1]
-            in_flight.append((last_end, finishing))
+            in_flight.append((last_end, sampled))
             if len(in_flight) <= server.async_scheduling:
                 continue
         elif not in_flight:
             clock = max(clock, scheduler.waiting[0].queued) if scheduler.waiting else coming[0].arrival
             continue
-        clock, finishing = in_flight.pop(0)
-        for request in finishing:
-            if request in scheduler.running:  # else it was preempted in its last step
+        clock, sampled = in_flight.pop(0)
+        for request in sampled:
+            request.known += 1
+            if request in scheduler.running:  # else it was preempted meanwhile
+                pool.remember(request, request.computed - (request.generated - request.known))
+            if request.known < request.output:
+                continue
+            unfinished -= 1
+            if request in scheduler.running:
                 scheduler.running.remove(request)
-                scheduler.pool.release(request)
-        unfinished -= len(finishing)
+                pool.release(request)
     return rows, starts, requests

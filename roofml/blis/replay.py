@@ -1,8 +1,8 @@
 """A compiled replay of BLIS's way of running requests through steps: it computes what `blis replay` prints.
 
-BLIS differs from vLLM, and from roofml's native replay: a step begins when the step before it ends, times are whole µs,
-a block is in the cache from the moment it is handed out, a prompt may be cached to its last token, a preempted request
-starts over, and the last step of a batch that empties does not hold up the next arrival.
+BLIS differs from vLLM, and from our replay: a step begins when the one before it ends, times are whole µs, a block is
+in the cache from the moment it is handed out, a prompt may be cached to its last token, a preempted request starts
+over, and the last step of a batch that empties does not hold up the next arrival.
 Source: sim/{simulator,event,batch_formation}.go and sim/kv/cache.go of inference-sim.
 """
 
@@ -259,7 +259,7 @@ def _run(
                 preempting = True
                 running_count -= 1
                 victim = running[running_count]
-                release(cache, blocks[slot[victim]], held[victim])
+                release(cache, blocks[slot[victim]], held[victim], False)
                 free_slots[limits.max_num_seqs - running_count - 1] = slot[victim]
                 slot[victim], first_step[victim] = NOTHING, NOTHING
                 held[victim], keyed[victim], stored[victim] = 0, 0, 0
@@ -297,7 +297,7 @@ def _run(
             running_count += 1
             if new > 0:  # a prompt cached to its last block takes no blocks
                 for j in range(hits):
-                    block = cache.block_of_key[key_of(requests.keys, r, j)]
+                    block = cache.key[key_of(requests.keys, r, j)].first
                     take_cached(cache, block)
                     blocks[slot[r], j] = block
                 held[r], keyed[r], stored[r] = hits, hits, hits * block_size
@@ -327,7 +327,7 @@ def _run(
                 first_step[r] = step
             if progress[r] >= min(requests.prompt[r] + max(requests.output[r], 1), limits.max_model_len) - 1:
                 last_step[r] = step
-                release(cache, blocks[slot[r]], held[r])
+                release(cache, blocks[slot[r]], held[r], False)
                 free_slots[limits.max_num_seqs - running_count + i - kept] = slot[r]
                 slot[r] = NOTHING
             else:
@@ -350,10 +350,10 @@ def _cached_prefix(cache: Any, requests: Any, r: int, blocks: int) -> tuple[int,
     """Count the leading blocks of the prompt that are in the cache, `blocks` at most, and those that nobody uses."""
     hits, idle_hits = 0, 0
     while hits < blocks:
-        block = cache.block_of_key[key_of(requests.keys, r, hits)]
+        block = cache.key[key_of(requests.keys, r, hits)].first
         if block == NOTHING:
             break
-        idle_hits += cache.users[block] == 0
+        idle_hits += cache.block[block].users == 0
         hits += 1
     return hits, idle_hits
 
@@ -395,5 +395,6 @@ def _extend(
         held[r] += 1
     if limits.prefix_caching:
         while (keyed[r] + 1) * block_size <= min(stored[r], requests.prompt[r]):
-            remember(cache, blocks[slot, keyed[r]], key_of(requests.keys, r, keyed[r]))
+            if cache.key[key_of(requests.keys, r, keyed[r])].first == NOTHING:  # BLIS knows one of two copies
+                remember(cache, blocks[slot, keyed[r]], key_of(requests.keys, r, keyed[r]))
             keyed[r] += 1

@@ -28,13 +28,22 @@ from roofml.util.errors import InputError
 KINDS: tuple[Kind, ...] = ("e2e", "ttft", "tpot")
 
 
-def physics(model: str, gpu: str, tp: int = 1, *, budget: int = BUDGET, prior: Prior | None = None) -> Calibration:
+def physics(
+    model: str,
+    gpu: str,
+    tp: int = 1,
+    *,
+    budget: int = BUDGET,
+    prior: Prior | None = None,
+    engine: str = "vllm",
+    kv_dtype: str | None = None,
+) -> Calibration:
     """A model on GPUs that no trace was taken of: kernel measurements, and what other models' fits say of it.
 
     Every prediction has an interval. `model` is a name in model_configs/, a Hub repository or a path, `gpu` a name in
     hardware/ or a YAML file; `prior` replaces what the package believes. Raises InputError for what is not there.
     """
-    return uncalibrated(deploy(model, gpu, tp, budget), prior)
+    return uncalibrated(deploy(model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype), prior)
 
 
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
@@ -98,9 +107,9 @@ def mean_errors_pct(judged: Selection, served: Replay) -> dict[str, float]:
     errors: dict[str, float] = {}
     for kind in KINDS:
         measured = judged_us(judged, judged.run, kind)
-        if len(measured) and np.mean(measured) > 0:
-            predicted = float(np.mean(judged_us(judged, served, kind)))
-            errors[f"{kind}_mean"] = 100 * (predicted / float(np.mean(measured)) - 1)
+        predicted = judged_us(judged, served, kind)
+        if len(measured) and len(predicted) and np.mean(measured) > 0:
+            errors[f"{kind}_mean"] = 100 * (float(np.mean(predicted)) / float(np.mean(measured)) - 1)
     return errors
 
 
@@ -112,31 +121,41 @@ def load(path: str | Path, *, model: str | None = None, gpu: str | None = None) 
     """
     path = Path(path)
     read = read_coefficients(path)
-    return calibration_of(read, path, deploy(model or read.model.hf_repo, gpu or read.gpu, read.tensor_parallel))
+    deployment = _deploy(read, model or read.model.hf_repo, gpu or read.gpu, read.tensor_parallel)
+    return calibration_of(read, path, deployment)
+
+
+def _deploy(read: Coefficients, model: str, gpu: str, tp: int) -> Deployment:
+    """A deployment served by the engine of a coefficients file."""
+    engine = read.engine
+    kv_dtype = engine.kv_dtype if engine.kv_dtype != engine.dtype else None
+    return deploy(model, gpu, tp, engine=engine.name, engine_version=engine.version, kv_dtype=kv_dtype)
 
 
 def load_for(path: Path, model: str, gpu: str, tp: int) -> Calibration:
     """The calibration in a coefficients file, for this deployment. Raises InputError where it is of another."""
     read = read_coefficients(path)
-    deployment = deploy(model, gpu, tp)
+    deployment = _deploy(read, model, gpu, tp)
     for what, ours, theirs in _differences(read, deployment):
         raise InputError(f"{path}: {what} is {theirs}, not {ours}")
     return calibration_of(read, path, deployment)
 
 
-def load_for_runs(path: Path, runs: Sequence[Run]) -> tuple[Calibration, list[Run]]:
+def load_for_runs(path: Path, runs: Sequence[Run], *, allow_oversize: bool = False) -> tuple[Calibration, list[Run]]:
     """The calibration in a coefficients file, and the runs, each with a GPU: the file's, where none was said.
 
     The config and the datasheet are those of the runs. Raises InputError for a run of another model, GPU or tensor
-    parallel size.
+    parallel size, and, unless `allow_oversize`, for one whose server cannot be.
     """
     read = read_coefficients(path)
     runs = [run.on(read.gpu) for run in runs]
-    deployments = [(group, deployment_of(group)) for group in groups(runs)]
+    deployments = [(group, deployment_of(group, allow_oversize=allow_oversize)) for group in groups(runs)]
     for group, deployment in deployments:
         for what, ours, theirs in _differences(read, deployment):
             raise InputError(f"{group[0].name}: {what} {ours} is not that of {path}: {theirs}")
-    return calibration_of(read, path, deployments[0][1] if len(deployments) == 1 else deployment_of(runs)), runs
+    if len(deployments) > 1:
+        return calibration_of(read, path, deployment_of(runs, allow_oversize=allow_oversize)), runs
+    return calibration_of(read, path, deployments[0][1]), runs
 
 
 def _differences(read: Coefficients, deployment: Deployment) -> Iterator[tuple[str, str, str]]:
@@ -164,6 +183,8 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
     for name, (ours, theirs, whose) in digests.items():
         if ours != theirs:
             raise InputError(f"{path}: was fitted over {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}")
+    fitted_on = replace(deployment.engine, name=read.engine.name, version=read.engine.version)
+    deployment = replace(deployment, engine=fitted_on)
     identities = read.fit.run_sha256 or {}
     runs = tuple(
         FittedRun(

@@ -83,6 +83,8 @@ class Calibration(Shown):
     """The file it was read from."""
     said: tuple[str, ...] | None = None
     """What the file says was not identified; None where the posterior says it."""
+    allow_oversize: bool = False
+    """What cannot fit on the GPUs is said, not refused."""
     misfit: tuple[str, ...] = ()
     """Why this fit does not describe what it was fitted to (`judge`); empty where it does."""
 
@@ -135,7 +137,27 @@ class Calibration(Shown):
                 f"{run.name}: its pace is that of a run of this name in {self.path}, which does not say which that was"
             )
             return [*self.doubts, f"{text}: refit to be sure"]
-        return self.doubts
+        return [*self.doubts, *self._other_engine(run), *self.unfit(run)]
+
+    def unfit(self, run: Run) -> list[str]:
+        """What the server of the run cannot do that it is set to. Raises InputError for one that cannot be at all."""
+        ours = self.deployment
+        return check_run(ours.model, ours.gpu, ours.tp, run, allow_oversize=self.allow_oversize)
+
+    def _other_engine(self, run: Run) -> list[str]:
+        """Whether the run was served by another engine, or version of it, than those this was fitted on."""
+        server, fitted_on = run.server, self.deployment.engine
+        if not self.fitted:
+            return []
+        if server.engine != fitted_on.name:
+            return [f"{run.name}: it was served by {server.engine}, and {self.source} is of {fitted_on.name}"]
+        versions = (fitted_on.version or "").split(", ")
+        if server.engine_version is None or versions == [""] or server.engine_version in versions:
+            return []
+        return [
+            f"{run.name}: it was served by {server.engine} {server.engine_version}, and {self.source} is of "
+            f"{fitted_on.version}: step times differ between versions"
+        ]
 
     def parameters_for(self, run: Run) -> Parameters:
         """The parameters at the pace of the run's server."""
@@ -145,7 +167,8 @@ class Calibration(Shown):
         """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
         draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
         ours = self.deployment
-        outside = (*self.doubts, *check_step(ours.model, ours.gpu, ours.tp, batch), *self.outside(batch.sums()))
+        unfit = check_step(ours.model, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
+        outside = (*self.doubts, *unfit, *self.outside(batch.sums()))
         return break_down(self.deployment, batch, self.parameters, draws, self.source if self.fitted else "", outside)
 
     def step_times(self, run: Run) -> StepTimes:
@@ -207,7 +230,7 @@ class Calibration(Shown):
         By what they are: a config and a datasheet are compared by digest, whatever they are called.
         """
         server, ours = run.server, self.deployment
-        check_run(ours.model, ours.gpu, ours.tp, run)
+        self.unfit(run)
         if (server.model, server.gpu or ours.gpu.name, server.tensor_parallel) == (
             ours.hf_repo,
             ours.gpu.name,
@@ -369,4 +392,4 @@ class Calibration(Shown):
         return mapping
 
     def _tables_for(self, run: Run) -> Any:
-        return self.deployment.reaching(run.server.max_num_batched_tokens).tables
+        return self.deployment.serving(run.server).tables

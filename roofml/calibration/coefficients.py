@@ -27,6 +27,7 @@ from ruamel.yaml import YAML
 from roofml.calibration.covariance import check_sd, check_triangle
 from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Group
 from roofml.models.weights import DTYPE_BYTES, KV_DTYPE_BYTES
+from roofml.traces.engine_version import ENGINES, parse_version
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 from roofml.util.names import shown
@@ -258,6 +259,10 @@ def _check_parameters(made: Coefficients, source: Path | str) -> None:
 
 
 def _check_engine(engine: EngineSection, source: Path | str) -> None:
+    if engine.name not in ENGINES:
+        raise InputError(f"{source}: engine.name: {shown(engine.name)}, expected one of {', '.join(ENGINES)}")
+    for version in (engine.version or "").split(", ") if engine.version is not None else ():
+        parse_version(version, f"{source}: engine.version")
     for field, value, known in (("dtype", engine.dtype, DTYPE_BYTES), ("kv_dtype", engine.kv_dtype, KV_DTYPE_BYTES)):
         if value not in known:
             raise InputError(f"{source}: engine.{field}: {shown(value)}, expected one of {', '.join(known)}")

@@ -46,7 +46,9 @@ def at_measured_load(selection: Selection, tables: ComponentTables, values: Floa
     low, high, scale, last = np.log(0.05), np.log(20.0), 0.0, (0.0, 0.0)
     for attempt in range(16):
         result = replay(run, tables, parameters.paced(float(np.exp(scale))))
-        miss = float(np.log(np.mean((result.e2e_us - result.ttft_us)[decodes]))) - target
+        if not result.completed[decodes].any():
+            break
+        miss = float(np.log(np.nanmean((result.e2e_us - result.ttft_us)[decodes]))) - target
         if abs(miss) < 1e-3:
             break
         low, high = (low, scale) if miss > 0 else (scale, high)

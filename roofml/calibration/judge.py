@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.calibration.posterior import Posterior
-from roofml.engine.latency_model import Kind, judged_us
+from roofml.engine.latency_model import Kind, judged_us, paired_us
 from roofml.engine.replay import Replay, replay
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
@@ -122,7 +122,9 @@ def decode_ratio(selection: Selection, tables: ComponentTables, values: Floats) 
     scale, first, last = 0.0, 0.0, (0.0, 0.0)
     for attempt in range(ROUNDS):
         result = replay(run, tables, parameters.paced(float(np.exp(scale))))
-        miss = target - float(np.log(np.mean((result.e2e_us - result.ttft_us)[decodes])))
+        if not result.completed[decodes].any():
+            break
+        miss = target - float(np.log(np.nanmean((result.e2e_us - result.ttft_us)[decodes])))
         if not attempt:
             first = miss
         if abs(miss) < 0.01:
@@ -196,7 +198,7 @@ def _badly_described(run: _Evidence) -> str:
     """Whether means or single requests are far from what the fit says of them."""
     if said := _wrong_mean(run, ("e2e",)):
         return said
-    if _unordered(*run.measured_and_predicted("e2e")):
+    if _unordered(*paired_us(run.judged, run.served, "e2e")):
         return (
             "requests that should take longer do not: latencies, counts or arrivals are not those of their "
             "requests, shuffled or joined by the wrong key, or of another clock"
@@ -204,7 +206,7 @@ def _badly_described(run: _Evidence) -> str:
     if said := _wrong_mean(run, ("tpot", "ttft")):
         return said
     for kind, (always, by_count) in TYPICAL_ERRORS.items():
-        measured, predicted = run.measured_and_predicted(kind)
+        measured, predicted = paired_us(run.judged, run.served, kind)
         error = float(np.median(np.abs(np.log(np.maximum(predicted, 1.0) / np.maximum(measured, 1.0)))))
         if error > always + by_count * run.wide:
             text = f"half of the requests' {kind.upper()} are over {100 * np.expm1(error):.0f} % off in sample"
@@ -217,7 +219,8 @@ def _wrong_mean(run: _Evidence, kinds: tuple[Kind, ...]) -> str:
     limits = {"e2e": MEAN_ERROR, "tpot": MEAN_ERROR, "ttft": TTFT_ERROR + TTFT_ERROR_BY_COUNT * run.wide}
     for kind in kinds:
         measured, predicted = run.measured_and_predicted(kind)
-        ratio = float(predicted.mean() / measured.mean()) if len(measured) and measured.mean() > 0 else 1.0
+        known = len(measured) and len(predicted) and measured.mean() > 0
+        ratio = float(predicted.mean() / measured.mean()) if known else 1.0
         if not 1 / (1 + limits[kind]) < ratio < 1 + limits[kind]:
             return f"mean {kind.upper()} is {100 * (ratio - 1):+.0f} % off in sample: {_suspect(run, ratio)}"
     return ""

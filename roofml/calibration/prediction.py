@@ -46,6 +46,16 @@ class Prediction:
         """With one more source of uncertainty: a variance of the logarithm."""
         return Prediction(self.value, {**self.variances, source: variance}, self.drawn)
 
+    def stretched(self, factor: float) -> Prediction:
+        """With an interval `factor` times as wide, in logarithms, to both sides."""
+        if factor == 1.0:
+            return self
+        ends = None
+        if self.drawn is not None:
+            low, high = (self.value * float((end / self.value) ** factor) for end in self.drawn)
+            ends = (low, high)
+        return Prediction(self.value, {name: of * factor**2 for name, of in self.variances.items()}, ends)
+
     @property
     def sd(self) -> float:
         """Relative standard deviation: the root of the variances' sum."""

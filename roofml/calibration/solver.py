@@ -64,6 +64,8 @@ class Problem:
         blocks: Sequence[Block] = (),
     ) -> Problem:
         """The problem of the selected requests of each run, weighted for coordinates near `x`."""
+        pairs = zip(selections, schedules, strict=True)
+        selections = [selection.completed_in(schedule.last_step >= 0) for selection, schedule in pairs]
         place = [i for i, selection in enumerate(selections) if len(selection)]
         frozen = [freeze(schedules[i], tables[i], selections[i].requests) for i in place]
         measured = [_measured(selections[i]) for i in place]

@@ -12,6 +12,7 @@ from roofml.latency.components import components
 from roofml.latency.deployment import Deployment
 from roofml.latency.formula import corrected, overheads, step_times
 from roofml.latency.parameters import Parameters
+from roofml.traces.engine_version import wider_for
 from roofml.util.arrays import Floats
 from roofml.util.display import Shown, Table, us
 
@@ -90,7 +91,9 @@ def break_down(
     return StepBreakdown(
         deployment=deployment,
         source=source,
-        total=Prediction.of_draws(float(step_times(tables, sums, step)[0]), drawn),
+        total=Prediction.of_draws(float(step_times(tables, sums, step)[0]), drawn).stretched(
+            wider_for(deployment.engine.name)
+        ),
         components={
             name: ComponentTime(float(physics[0]), float(fitted[0]))
             for name, physics, fitted in zip(ideal._fields, ideal, real, strict=True)

@@ -45,8 +45,12 @@ def blis(
     derive: Derive = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="With --derive: name in hardware/ or a YAML file.")] = None,
     tp: Annotated[int, typer.Option("--tp", help="With --derive: tensor parallel size (GPUs).")] = 1,
-    max_num_seqs: Annotated[int, typer.Option(help="With --derive: most requests in a step.")] = 128,
-    max_num_batched_tokens: Annotated[int, typer.Option(help="With --derive: most new tokens in a step.")] = 2048,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(help="With --derive: most requests in a step. Default: vLLM's for this GPU.")
+    ] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(help="With --derive: most new tokens in a step. Default: vLLM's for this GPU.")
+    ] = None,
     defaults: Defaults = None,
     hardware_config: HardwareConfig = None,
     flags: Annotated[bool, typer.Option("--flags", help="Print the command line and write no defaults file.")] = False,
@@ -104,7 +108,7 @@ def _read(coeffs: list[Path]) -> list[BlisExport]:
     return [read_export(path) for path in coeffs]
 
 
-def _derived(model: str | None, gpu: str | None, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
+def _derived(model: str | None, gpu: str | None, tp: int, max_num_seqs: int | None, budget: int | None) -> BlisExport:
     from roofml.export.derive import derived_export
 
     if model is None or gpu is None:

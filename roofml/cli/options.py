@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from roofml.traces.server import ServerOverrides
+from roofml.traces.settings import read_settings
 from roofml.util.errors import InputError
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or trace files.", metavar="RUN...")]
@@ -21,6 +22,9 @@ Quiet = Annotated[
 ]
 Coeffs = Annotated[Path | None, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")]
 Gpu = Annotated[str | None, typer.Option("--gpu", help="GPU that served: a name in hardware/ or a YAML file.")]
+AllowOversize = Annotated[
+    bool, typer.Option("--allow-oversize", help="Warn, rather than refuse, where it cannot fit on the GPUs.")
+]
 TrainFraction = Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")]
 Steps = Annotated[
     list[Path] | None, typer.Option(help="Sampled steps of a run (parquet, or OTLP JSON lines), to fit as well.")
@@ -44,7 +48,17 @@ SERVER: dict[str, Any] = {
         bool | None, typer.Option("--async-scheduling/--no-async-scheduling", help="Was it on?")
     ],
     "fresh": Annotated[bool | None, typer.Option("--fresh/--warm", help="Had it just started, or served before?")],
+    "engine": Annotated[str | None, typer.Option("--engine", help="vllm, sglang or tensorrt-llm.")],
+    "engine_version": Annotated[str | None, typer.Option("--engine-version", help="Its version, such as 0.15.1.")],
+    "kv_dtype": Annotated[str | None, typer.Option("--kv-dtype", help="Type of the KV cache, if not the model's.")],
+    "settings": Annotated[
+        list[str] | None,
+        typer.Option("--server-arg", metavar="NAME=VALUE", help="Another setting of the server, as in `vllm serve`."),
+    ],
     "output_tokens": Annotated[int | None, typer.Option("--output-tokens", help="Tokens every request really made.")],
+    "deadline_s": Annotated[
+        float | None, typer.Option("--deadline", help="Seconds after which the client gives up; inf: never.")
+    ],
 }
 """Field of `ServerOverrides` -> its option."""
 
@@ -61,6 +75,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
         said = {name: given.pop(name) for name in SERVER}
+        said["settings"] = read_settings(said["settings"], "--server-arg") if said["settings"] else None
         command(**given, overrides=ServerOverrides(**said))
 
     signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,11 @@ def predict(
     decode: Annotated[
         list[str] | None, typer.Option(metavar="CTXxCOUNT", help="COUNT requests that decode with CTX tokens each.")
     ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="vllm, sglang or tensorrt-llm.")] = "vllm",
+    kv_dtype: Annotated[
+        str | None, typer.Option("--kv-dtype", help="Type of the KV cache, if not the model's.")
+    ] = None,
+    allow_oversize: o.AllowOversize = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -33,9 +39,16 @@ def predict(
     batch = _batch(prefill or [], decode or [])
 
     from roofml.calibration.calibrate import load_for, physics
+    from roofml.traces.server import ServerOverrides
 
-    calibration = physics(model, gpu, tp) if coeffs is None else load_for(coeffs, model, gpu, tp)
-    step = calibration.step_time(batch)
+    said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
+    if coeffs is None:
+        calibration = physics(model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype)
+        if engine != "vllm":
+            warn(f"{engine}: its kernels were not measured, vLLM's stand for them: the interval is wider")
+    else:
+        calibration = load_for(coeffs, model, gpu, tp)
+    step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
     for text in step.outside:
         warn(text)
     if as_json:

@@ -6,6 +6,7 @@ import csv
 import io
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ def replay(
     overrides: ServerOverrides,
     coeffs: o.Coeffs = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Predicted requests (CSV, µs).")] = None,
+    allow_oversize: o.AllowOversize = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -42,7 +44,11 @@ def replay(
         check_writable(output)
     with working(quiet or as_json, "reading"):
         runs = read_runs([run], overrides)
-        calibration, runs = (uncalibrated(deployment_of(runs)), runs) if coeffs is None else load_for_runs(coeffs, runs)
+        if coeffs is None:
+            calibration = uncalibrated(deployment_of(runs, allow_oversize=allow_oversize))
+        else:
+            calibration, runs = load_for_runs(coeffs, runs, allow_oversize=allow_oversize)
+        calibration = replace(calibration, allow_oversize=allow_oversize)
     if output is not None:
         check_writable(output)  # what was read is an input now
     warn_of(runs)

@@ -19,8 +19,6 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-from roofml.latency.components import CAPTURED
-
 TUNED_TOKENS = (256, 512, 1024, 1536, 2048, 3072, 4096)
 """Numbers of tokens for which vLLM's fused-MoE kernel has tuned tile sizes, from the largest captured CUDA graph on; a
 step takes those of the nearest (vllm/model_executor/layers/fused_moe/fused_moe.py, v0.15)."""
@@ -44,21 +42,23 @@ def kernel_variant(new_tokens: int, experts: int, experts_per_token: int) -> int
 
 
 @register_jitable
-def start_server(met: Any, budget: int, fresh: bool, experts: int, experts_per_token: int) -> None:
+def start_server(met: Any, budget: int, fresh: bool, experts: int, experts_per_token: int, captured: int) -> None:
     """Mark in `met` (EVENTS,) what has happened before the first request: graph capture, and one step of `budget`."""
     met[:] = not fresh
-    met[kernel_variant(CAPTURED, experts, experts_per_token)] = True
+    met[kernel_variant(captured, experts, experts_per_token)] = True
     met[kernel_variant(budget, experts, experts_per_token)] = True
 
 
 @register_jitable
-def first_time(met: Any, prefill_tokens: int, decode_tokens: int, experts: int, experts_per_token: int) -> Any:
+def first_time(
+    met: Any, prefill_tokens: int, decode_tokens: int, experts: int, experts_per_token: int, captured: int
+) -> Any:
     """1 or 0 for each of: is this the first mixed step, does it call a kernel not compiled yet; both noted in `met`."""
     mixed, kernel = 0.0, 0.0
     if prefill_tokens > 0 and decode_tokens > 0 and not met[EVENTS - 1]:
         met[EVENTS - 1] = True
         mixed = 1.0
-    if experts > 0 and prefill_tokens + decode_tokens > CAPTURED:
+    if experts > 0 and prefill_tokens + decode_tokens > captured:
         variant = kernel_variant(prefill_tokens + decode_tokens, experts, experts_per_token)
         if not met[variant]:
             met[variant] = True

@@ -2,8 +2,9 @@
 
 Compiled functions on a few integer arrays. A block that holds a full block of some prompt has a *key* (its place in
 the run's list of distinct full blocks); it keeps its key while it waits in the free list, so that a later request with
-the same prompt can take it back, and loses it when it is handed out for something else.
-Source: vllm/v1/core/block_pool.py and kv_cache_utils.py (FreeKVCacheBlockQueue), v0.15.
+the same prompt can take it back, and loses it when it is handed out for something else. Several blocks may hold the
+same: vLLM does not look for a copy when a block becomes full, and the one that was filled first is found.
+Source: vllm/v1/core/block_pool.py and kv_cache_utils.py (FreeKVCacheBlockQueue), v0.15 to v0.33.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roofml.util.arrays import Ints
 from roofml.util.jit_cache import compiled
@@ -18,19 +20,22 @@ from roofml.util.jit_cache import compiled
 NOTHING = -1
 
 
-class KvCache(NamedTuple):
-    """State of the cache. The free list is a ring through the sentinel, which is the last index."""
+BLOCK = np.dtype([(name, np.int64) for name in ("after", "before", "users", "key", "next_copy", "previous_copy")])
+"""What is kept of a block: the next one in the free list and the one before, NOTHING for a block in use; how many
+running requests hold it; which full block of a prompt it holds, or NOTHING; the block that was filled with the same
+after it, or NOTHING, and the one before it."""
+KEY = np.dtype([(name, np.int64) for name in ("first", "last")])
+"""What is kept of a full block of a prompt: the block that has held it longest, or NOTHING, and the one that was filled
+with it last, of which nothing is said where no block holds it."""
 
-    after: Ints
-    """(blocks + 1,) next block in the free list, NOTHING for a block in use."""
-    before: Ints
-    """(blocks + 1,) previous block in the free list."""
-    users: Ints
-    """(blocks,) how many running requests hold the block."""
-    key: Ints
-    """(blocks,) which full block of a prompt it holds, or NOTHING."""
-    block_of_key: Ints
-    """(keys,) where that full block is, or NOTHING."""
+
+class KvCache(NamedTuple):
+    """State of the cache. The free list is a ring through the sentinel, which is the last block."""
+
+    block: NDArray[Any]
+    """(blocks + 1,) of BLOCK."""
+    key: NDArray[Any]
+    """(keys,) of KEY."""
     free: Ints
     """(1,) blocks in the free list."""
 
@@ -73,63 +78,96 @@ def key_of(keys: Any, r: int, index: int) -> int:
 def empty_cache(num_gpu_blocks: int, keys: int) -> Any:
     """A cache of which nothing is used. vLLM keeps one block for itself (the null block): blocks - 1 are usable."""
     blocks = num_gpu_blocks - 1
-    ring = np.arange(blocks + 1)
-    return KvCache(
-        (ring + 1) % (blocks + 1),
-        (ring + blocks) % (blocks + 1),
-        np.zeros(blocks, np.int64),
-        np.full(blocks, NOTHING, np.int64),
-        np.full(keys, NOTHING, np.int64),
-        np.full(1, blocks, np.int64),
-    )
+    block: Any = np.zeros(blocks + 1, BLOCK)
+    block.key[:] = NOTHING
+    block.next_copy[:] = NOTHING
+    block.previous_copy[:] = NOTHING
+    for i in range(blocks + 1):
+        block[i].after = (i + 1) % (blocks + 1)
+        block[i].before = (i + blocks) % (blocks + 1)
+    key: Any = np.zeros(keys, KEY)
+    key.first[:] = NOTHING
+    return KvCache(block, key, np.full(1, blocks, np.int64))
 
 
 @compiled()
 def _unlink(cache: Any, block: int) -> None:
-    cache.after[cache.before[block]] = cache.after[block]
-    cache.before[cache.after[block]] = cache.before[block]
+    one = cache.block[block]
+    cache.block[one.before].after = one.after
+    cache.block[one.after].before = one.before
     cache.free[0] -= 1
 
 
 @compiled()
 def take_cached(cache: Any, block: int) -> None:
     """One more request uses a block that is in the cache."""
-    if cache.users[block] == 0:
+    if cache.block[block].users == 0:
         _unlink(cache, block)
-    cache.users[block] += 1
+    cache.block[block].users += 1
 
 
 @compiled()
 def take_free(cache: Any) -> int:
-    """Hand out the block that was freed longest ago, forgetting what it held. The list must not be empty."""
-    block = cache.after[len(cache.after) - 1]
+    """Hand out the block at the head of the free list, forgetting what it held. The list must not be empty."""
+    block = cache.block[len(cache.block) - 1].after
     _unlink(cache, block)
-    if cache.key[block] != NOTHING:
-        cache.block_of_key[cache.key[block]] = NOTHING
-        cache.key[block] = NOTHING
-    cache.users[block] = 1
+    if cache.block[block].key != NOTHING:
+        _forget(cache, block)
+    cache.block[block].users = 1
     return block
 
 
 @compiled()
-def remember(cache: Any, block: int, key: int) -> None:
-    """The block is now full: the same tokens need not be computed again. A copy elsewhere stays the one found."""
-    if cache.block_of_key[key] == NOTHING:
-        cache.block_of_key[key] = block
-        cache.key[block] = key
+def _forget(cache: Any, block: int) -> None:
+    """The block holds nothing any more; its next copy is found from now on, if there is one."""
+    one = cache.block[block]
+    key = cache.key[one.key]
+    if one.previous_copy == NOTHING:
+        key.first = one.next_copy
+    else:
+        cache.block[one.previous_copy].next_copy = one.next_copy
+    if one.next_copy == NOTHING:
+        key.last = one.previous_copy
+    else:
+        cache.block[one.next_copy].previous_copy = one.previous_copy
+    one.key = NOTHING
+    one.previous_copy = NOTHING
+    one.next_copy = NOTHING
 
 
 @compiled()
-def release(cache: Any, blocks: Any, count: int) -> None:
-    """A request lets go of its `count` blocks, tail first, so that its first blocks are evicted last."""
-    sentinel = len(cache.after) - 1
+def remember(cache: Any, block: int, key: int) -> None:
+    """The block is now full: the same tokens need not be computed again."""
+    held = cache.key[key]
+    if held.first == NOTHING:
+        held.first = block
+    else:
+        cache.block[held.last].next_copy = block
+        cache.block[block].previous_copy = held.last
+    held.last = block
+    cache.block[block].key = key
+
+
+@compiled()
+def release(cache: Any, blocks: Any, count: int, empty_first: bool) -> None:
+    """A request lets go of its `count` blocks, tail first, so that its first blocks are evicted last.
+
+    With `empty_first`, blocks that hold nothing to be found go to the head of the free list, in the same order.
+    """
+    sentinel = len(cache.block) - 1
+    head = sentinel
     for i in range(count - 1, -1, -1):
         block = blocks[i]
-        cache.users[block] -= 1
-        if cache.users[block] == 0:
-            last = cache.before[sentinel]
-            cache.after[last] = block
-            cache.before[block] = last
-            cache.after[block] = sentinel
-            cache.before[sentinel] = block
+        one = cache.block[block]
+        one.users -= 1
+        if one.users == 0:
+            if empty_first and one.key == NOTHING:
+                last, head = head, block
+            else:
+                last = cache.block[sentinel].before
+            following = cache.block[last].after
+            cache.block[last].after = block
+            one.before = last
+            one.after = following
+            cache.block[following].before = block
             cache.free[0] += 1

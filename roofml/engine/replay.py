@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from roofml.engine.kv_cache import block_keys
-from roofml.engine.scheduler import Limits, Requests, compiled_in, serve
+from roofml.engine.rules import Limits
+from roofml.engine.scheduler import Requests, compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
+from roofml.engine.versions import rules_of
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters, RequestParameters, StepParameters
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.run import Run
-from roofml.util.arrays import Floats, Ints
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.names import shown
 
@@ -33,10 +35,10 @@ class Schedule:
     step_time_us: Floats
     """(steps,)"""
     first_step: Ints
-    """(requests,) the step that made the first output token. Until its last a request waits for every step, and is in
-    each unless it was preempted or the budget ran out before it."""
+    """(requests,) the step that made the first output token, or -1. Until its last a request waits for every step, and
+    is in each unless it was preempted or the budget ran out before it."""
     last_step: Ints
-    """(requests,) the step that made the last output token."""
+    """(requests,) the step that made the last output token, or -1 for a request that did not complete."""
     queued_us: Floats
     """(requests,) when it entered the scheduler's queue."""
     running_at_arrival: Ints
@@ -51,11 +53,19 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """Predicted latencies of every request of a run, µs, and the schedule that they come from."""
+    """Predicted latencies of every request of a run, µs, and the schedule that they come from.
+
+    NaN for a request that did not complete: its client gave it up, or the server turned it away.
+    """
 
     ttft_us: Floats
     e2e_us: Floats
     schedule: Schedule
+
+    @property
+    def completed(self) -> Bools:
+        """(requests,) those that got their answer."""
+        return self.schedule.last_step >= 0
 
 
 def _requests(run: Run) -> Requests:
@@ -63,7 +73,10 @@ def _requests(run: Run) -> Requests:
     block_size = run.server.block_size
     shared = np.where(run.prefix_group >= 0, np.minimum(run.prefix_tokens, run.prompt_tokens) // block_size, 0)
     keys = block_keys(run.prefix_group, shared, _full_blocks(run))
-    return Requests(run.arrival_us, run.prompt_tokens, run.output_tokens, keys)
+    priority = run.priority if len(run.priority) else np.zeros(len(run), np.int64)
+    given_up_us = run.arrival_us + run.deadline_us
+    order = np.argsort(given_up_us, kind="stable")
+    return Requests(run.arrival_us, run.prompt_tokens, run.output_tokens, keys, priority, given_up_us, order)
 
 
 LIMITED = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks", "max_model_len")
@@ -125,11 +138,18 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
     budget = run.server.max_num_batched_tokens
     if len(tables.gemm) <= budget:
         raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {budget}")
-    experts = (int(tables.experts), int(tables.experts_per_token))
+    experts = (int(tables.experts), int(tables.experts_per_token), int(tables.captured))
     step = StepParameters(*map(float, parameters.step))
     if not np.isfinite(step).all():
         raise InputError(f"{run.name}: step parameters: expected finite numbers, found {step}")
     return _serve(run, Formula(tables, step), parameters.request, progress, experts)
+
+
+def replay_at(run: Run, step_us: float, progress: Ints | None = None) -> Replay:
+    """As `replay`, with steps of `step_us` each and nothing between a request's arrival and the queue."""
+    if not (np.isfinite(step_us) and step_us > 0):
+        raise ValueError(f"step time: expected a positive time, found {step_us:g} µs")
+    return _serve(run, float(step_us), RequestParameters(*([0.0] * len(RequestParameters._fields))), progress)
 
 
 def replay_with(run: Run, times: StepTimes, request: RequestParameters, progress: Ints | None = None) -> Replay:
@@ -144,18 +164,20 @@ def replay_with(run: Run, times: StepTimes, request: RequestParameters, progress
 
 
 def _serve(
-    run: Run, source: Any, request: RequestParameters, progress: Ints | None, experts: tuple[int, int] = (0, 0)
+    run: Run, source: Any, request: RequestParameters, progress: Ints | None, experts: tuple[int, int, int] = (0, 0, 0)
 ) -> Replay:
     _check_fits(run)
     if not np.isfinite(request).all():
         raise InputError(f"{run.name}: request parameters: expected finite numbers, found {request}")
-    server = run.server
+    server, rules = run.server, rules_of(run.server)
+    # More places than requests, and more blocks than all of them fill, change nothing: they stay empty.
+    blocks = min(server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2)
+    rules = rules._replace(watermark_blocks=max(0, rules.watermark_blocks - (server.num_gpu_blocks - blocks)))
     limits = Limits(
-        # More places than requests, and more blocks than all of them fill, change nothing: they stay empty.
         min(server.max_num_seqs, len(run)),
         server.max_num_batched_tokens,
         server.block_size,
-        min(server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2),
+        blocks,
         server.prefix_caching,
         1 if server.async_scheduling else 0,
         server.fresh,
@@ -164,15 +186,17 @@ def _serve(
     columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
         _requests(run),
         limits,
+        rules,
         source,
         RequestParameters(*map(float, request)),
         np.zeros(1, np.int64) if progress is None else progress,
         compiled_in(),
     )
     end = start + duration
+    completed = last >= 0
     return Replay(
-        ttft_us=end[first] - run.arrival_us + request.pipeline_delay_us,
-        e2e_us=end[last] - run.arrival_us + request.pipeline_delay_us,
+        ttft_us=np.where(completed, end[first] - run.arrival_us + request.pipeline_delay_us, np.nan),
+        e2e_us=np.where(completed, end[last] - run.arrival_us + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
             StepSums.from_columns(columns), start, duration, first, last, queued, running, cached, preemptions, cold
         ),

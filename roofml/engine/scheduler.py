@@ -1,17 +1,20 @@
 """The compiled scheduler: vLLM V1's, with its KV cache, over arrays. `replay` gives it a run and reads its answer.
 
-What is imitated, from vLLM's V1 scheduler and engine core (vllm/v1/core/sched/scheduler.py, v1/engine/core.py, v0.15):
+What is imitated, from vLLM's V1 scheduler and engine core (vllm/v1/core/sched/scheduler.py, v1/engine/core.py), v0.8 to
+v0.33; what changed between them is in `Rules`, and `versions` says which version does what:
 
-- running requests are served before waiting ones, in order of arrival, under a token budget and `max_num_seqs`;
+- running requests are served before waiting ones, in order of admission, under a token budget and `max_num_seqs`;
   a prompt that does not fit the budget is computed in chunks;
 - full blocks of a prompt that are still in the cache are not computed again, except that the last token always is;
-- when blocks run out the last running request is preempted, its blocks freed, and it is computed again later (unless
-  the step in flight is its last);
+- when blocks run out the last running request is preempted, or that of the lowest priority, its blocks freed, and it is
+  computed again later (unless the step in flight is its last);
 - with async scheduling the batch of a step is formed when the step before it starts, so that a request joins one step
-  later and a finished one leaves one step later.
+  later and a finished one leaves one step later;
+- a request that its client gives up leaves the queue, or its seat and blocks, before the next batch is formed.
 
 Nothing is made per step: the compiled loop fills columns that grow by doubling. What it does to one request stands in
-functions of its own, which numba compiles into it.
+functions of their own (`seats`, `waiting`), which numba compiles into it. `benchmarks/conformance.py` holds it against
+the real one.
 """
 
 from __future__ import annotations
@@ -24,19 +27,31 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.cold_start import EVENTS, first_time, start_server
-from roofml.engine.kv_cache import (
-    NOTHING,
-    BlockKeys,
-    empty_cache,
-    key_of,
-    release,
-    remember,
-    take_cached,
-    take_free,
+from roofml.engine.forming import EMPTY, summed, with_request, withdraw
+from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
+from roofml.engine.seats import (
+    RUNNING,
+    admit,
+    cached_blocks,
+    close_ranks,
+    free_seat,
+    no_books,
+    no_seats,
+    remember_blocks,
+    victim_by_priority,
 )
 from roofml.engine.step_time import time_of_step
+from roofml.engine.waiting import (
+    ENTERED,
+    LENGTH,
+    enter,
+    first_waiting,
+    give_up_waiting,
+    leave_queue,
+    nobody_waits,
+    put_back,
+)
 from roofml.latency.batch import StepSums
-from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
 
@@ -48,120 +63,82 @@ class Requests(NamedTuple):
     prompt: Ints
     output: Ints
     keys: BlockKeys
-
-
-class Limits(NamedTuple):
-    """What the server allows, and what it starts as."""
-
-    max_num_seqs: int
-    budget: int
-    block_size: int
-    num_gpu_blocks: int
-    prefix_caching: bool
-    steps_ahead: int
-    fresh: bool
-    experts: int
-    experts_per_token: int
+    priority: Ints
+    """Lower numbers first; read where priorities rule."""
+    given_up_us: Floats
+    """When the client goes away if its answer is not there; infinite where it never does."""
+    giving_up: Ints
+    """The requests in order of `given_up_us`."""
 
 
 ONE_STEP: Any = StepSums
 """The sums of one step, as plain numbers."""
-BOOKED = np.dtype(
-    [
-        (name, np.int64)
-        for name in ("computed", "generated", "held", "remembered", "slot", "cached_tokens", "preemptions")
-    ]
-)
-"""What the loop keeps of a request: tokens in the KV cache; output tokens, those of steps in flight included; blocks;
-of them full and known by key; its row in `Seats.blocks`; and what `Schedule` says of it."""
-
-
-class Seats(NamedTuple):
-    """The running requests and their blocks."""
-
-    blocks: Ints
-    """(seats, blocks)"""
-    free: Ints
-    """(seats,) rows of `blocks` that nobody has: the first `counts[FREE]`."""
-    running: Ints
-    """(seats,) the running requests in order of arrival: the first `counts[RUNNING]`."""
-    preempted: Ints
-    """(seats,) those to be computed again, the next one last: the first `counts[PREEMPTED]`."""
-    counts: Ints
-
-
-RUNNING, PREEMPTED, FREE = 0, 1, 2
-"""Places in `Seats.counts`."""
 
 
 @register_jitable
-def _make_room(books: Any, seats: Any, cache: Any, output: Any, r: int, need: int) -> None:
-    """Preempt from the end of the running requests until `need` blocks are free or r itself is preempted."""
-    while need > cache.free[0]:
-        seats.counts[RUNNING] -= 1
-        victim = seats.running[seats.counts[RUNNING]]
-        booked = books[victim]
-        _free_seat(booked, seats, cache)
-        booked.remembered, booked.computed = 0, 0
-        booked.preemptions += 1
-        if booked.generated < output[victim]:  # else it ends with the step in flight
-            seats.preempted[seats.counts[PREEMPTED]] = victim
-            seats.counts[PREEMPTED] += 1
-        if victim == r:
-            break
+def _preempt(
+    place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
+) -> int:
+    """Preempt the running request at `place`, and return it."""
+    victim = seats.running[place]
+    seats.counts[RUNNING] -= 1
+    for i in range(place, seats.counts[RUNNING]):
+        seats.running[i] = seats.running[i + 1]
+    booked = books[victim]
+    free_seat(booked, seats, cache, requests.keys, victim, limits, rules.empty_first, oldest)
+    booked.preemptions += 1
+    if booked.generated < requests.output[victim]:  # else it ends with the step in flight
+        put_back(waiting, victim, rules.by_priority)
+    return victim
 
 
 @register_jitable
-def _free_seat(booked: Any, seats: Any, cache: Any) -> None:
-    release(cache, seats.blocks[booked.slot], booked.held)
-    seats.free[seats.counts[FREE]] = booked.slot
-    seats.counts[FREE] += 1
-    booked.slot, booked.held = NOTHING, 0
+def _give_up(
+    now: float, given_up: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any,
+    oldest: int, last_step: Any,
+) -> Any:  # fmt: skip
+    """Requests whose client has gone by now leave their seats, or the queue.
+
+    The first `given_up` have already, in the order of `giving_up`. Returns how many have now, how many did not have
+    their answer, and the prompt tokens of those without a token.
+    """
+    left, tokens = 0, 0
+    while given_up < len(requests.giving_up) and requests.given_up_us[requests.giving_up[given_up]] <= now:
+        r = requests.giving_up[given_up]
+        booked = books[r]
+        given_up += 1
+        if booked.gone:
+            continue
+        booked.gone = 1
+        left += 1
+        last_step[r] = NOTHING
+        if booked.generated == 0:
+            tokens += requests.prompt[r]
+        if booked.slot != NOTHING:
+            free_seat(booked, seats, cache, requests.keys, r, limits, rules.empty_first, oldest)
+            close_ranks(books, seats)
+        elif booked.generated < requests.output[r]:  # else it was preempted during its last step
+            give_up_waiting(waiting, r, rules.by_priority)
+    return given_up, left, tokens
 
 
 @register_jitable
-def _cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
-    """Leading blocks of request r that are in the cache, `most` at most, and how many of them nobody uses."""
-    hits, idle = 0, 0
-    while hits < most:
-        block = cache.block_of_key[key_of(keys, r, hits)]
-        if block == NOTHING:
-            break
-        if cache.users[block] == 0:
-            idle += 1
-        hits += 1
-    return hits, idle
+def _decodes(books: Any, seats: Any) -> bool:
+    """Whether a running request is past its prompt."""
+    for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
+        if books[seats.running[i]].sampled != NOTHING:
+            return True
+    return False
 
 
 @register_jitable
-def _admit(booked: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
-    """Seat request r with the `hits` blocks that it found in the cache."""
-    seats.counts[FREE] -= 1
-    booked.slot = seats.free[seats.counts[FREE]]
-    for j in range(hits):
-        block = cache.block_of_key[key_of(keys, r, j)]
-        take_cached(cache, block)
-        seats.blocks[booked.slot, j] = block
-    booked.held, booked.remembered, booked.computed = hits, hits, hits * block_size
-    if booked.cached_tokens == NOTHING:
-        booked.cached_tokens = booked.computed
-    seats.running[seats.counts[RUNNING]] = r
-    seats.counts[RUNNING] += 1
-
-
-@register_jitable
-def _leave(books: Any, seats: Any, cache: Any, ended: Any) -> None:
-    """Free the seats and blocks of the requests that ended, unless they were preempted meanwhile."""
-    for r in ended:
-        if books[r].slot != NOTHING:
-            _free_seat(books[r], seats, cache)
-    kept = 0
-    for i in range(seats.counts[RUNNING]):
-        r = seats.running[i]
-        if books[r].slot != NOTHING:
-            seats.running[kept] = r
-            kept += 1
-    seats.counts[RUNNING] = kept
+def _longest_chunk(rules: Any, budget: int, requests: int) -> int:
+    """Most tokens of one request in this step, with so many requests running and waiting."""
+    if rules.longest_chunk == 0 or (requests < 2 and not rules.longest_chunk_alone):
+        return budget
+    if rules.fair_chunk:
+        return max(rules.longest_chunk, budget // max(requests, 1))
+    return rules.longest_chunk
 
 
 @register_jitable
@@ -175,34 +152,27 @@ def compiled_in() -> NDArray[Any]:
         *(
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
-                "latency/batch",
-                "latency/components",
-                "latency/formula",
-                "engine/cold_start",
-                "engine/kv_cache",
-                "engine/step_time",
+                *("latency/batch", "latency/components", "latency/formula"),
+                *("engine/cold_start", "engine/forming", "engine/kv_cache", "engine/seats"),
+                *("engine/step_time", "engine/waiting"),
             )
         )
     )
 
 
 @compiled(nogil=True)
-def serve(requests: Any, limits: Any, source: Any, q: Any, progress: Any, sources: Any) -> Any:
-    """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts the finished."""
+def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress: Any, sources: Any) -> Any:
+    """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts those that ended.
+
+    Of a request that does not get its answer, `last_step` is NOTHING.
+    """
     n = len(requests.prompt)
     block_size = limits.block_size
     cache = empty_cache(limits.num_gpu_blocks, requests.keys.total)
     most_blocks = (np.max(requests.prompt + requests.output) + block_size - 1) // block_size + 1
-    books: Any = np.zeros(n, BOOKED)
-    books.slot[:] = NOTHING
-    books.cached_tokens[:] = NOTHING
-    seats = Seats(
-        np.empty((limits.max_num_seqs, most_blocks), np.int64),
-        np.arange(limits.max_num_seqs)[::-1].copy(),
-        np.empty(limits.max_num_seqs, np.int64),
-        np.empty(limits.max_num_seqs, np.int64),
-        np.array([0, 0, limits.max_num_seqs]),
-    )
+    books: Any = no_books(n)
+    seats: Any = no_seats(limits.max_num_seqs, most_blocks)
+    waiting: Any = nobody_waits(limits.max_num_seqs, requests.priority, rules.by_priority)
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
     running: Any = seats.running
     blocks, counts, free = seats.blocks, seats.counts, cache.free
@@ -214,116 +184,153 @@ def serve(requests: Any, limits: Any, source: Any, q: Any, progress: Any, source
     running_at_arrival = np.zeros(n, np.int64)
     finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
     finishing_count = np.zeros(2, np.int64)
-    arrived, admitted, finished, in_flight, steps = 0, 0, 0, 0, 0
+    arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
+    last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
     columns = np.empty((1024, 7))
     start = np.empty(1024)
     duration = np.empty(1024)
     cold = np.empty((1024, 2))
     met = np.zeros(EVENTS, np.bool_)
-    start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token)
+    start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token, limits.captured)
     now = requests.arrival_us[0]
 
-    while finished < n:
+    while ended < n:
         while arrived < n and arrival[arrived] <= now:
-            running_at_arrival[arrived] = counts[RUNNING]
-            queued[arrived] = arrival[arrived] + q.queueing_us + q.queueing_per_running_us * counts[RUNNING]
+            r: Any = arrived
+            running_at_arrival[r] = counts[RUNNING]
+            queued[r] = arrival[r] + q.queueing_us + q.queueing_per_running_us * counts[RUNNING]
             arrived += 1
+            if arrived - ended > rules.most_requests or queued_tokens >= rules.most_queued_tokens:
+                books[r].gone = 1
+                ended += 1
+            else:
+                queued_tokens += prompt[r]
+        while waiting.counts[ENTERED] < arrived and queued[waiting.counts[ENTERED]] <= now:
+            enter(waiting, rules.by_priority, books[waiting.counts[ENTERED]].gone > 0)
+        if requests.given_up_us[requests.giving_up[min(given_up, n - 1)]] <= now:
+            given_up, left, tokens = _give_up(
+                now, given_up, books, seats, waiting, cache, requests, limits, rules, steps - in_flight, last_step
+            )
+            ended += left
+            queued_tokens -= tokens
 
         # Form a batch: first what runs, then, if nothing had to be preempted, what waits.
         budget = limits.budget
-        prefill_tokens, decode_tokens, in_step = 0, 0, 0
-        prefill_pairs, prefill_context, decode_context, decode_beyond = 0.0, 0.0, 0.0, 0.0
+        longest = budget
+        if rules.longest_chunk > 0:
+            longest = _longest_chunk(rules, budget, counts[RUNNING] + waiting.counts[LENGTH])
+        spaced = rules.prefill_interval > 1
+        hold_prefill = (
+            spaced
+            and not prefill_waits
+            and steps + 1 - last_prefill_step < rules.prefill_interval
+            and _decodes(books, seats)
+        )
+        unsure_from = 2 * (steps - 1) if in_flight > 0 else 2 * steps + 2
+        sums = EMPTY
         this = steps % 2
         finishing_count[this] = 0
-        preempting = False
+        preempting, withdrawn, prefills = False, False, False
         index = 0
         while budget > 0:
             if index < counts[RUNNING]:
                 r = running[index]
                 booked = books[r]
                 index += 1
-                new = min(prompt[r] + booked.generated - booked.computed, budget)
+                new = min(prompt[r] + booked.generated - booked.computed, budget, longest)
                 if booked.generated == output[r]:
                     continue  # its last step is in flight
+                if spaced and booked.sampled == NOTHING:
+                    if hold_prefill:
+                        continue
+                    prefills = True
                 need = (booked.computed + new + block_size - 1) // block_size - booked.held
                 if need > free[0]:
                     preempting = True
-                    _make_room(books, seats, cache, output, r, need)
+                    while need > free[0] and booked.slot != NOTHING:
+                        place = counts[RUNNING] - 1
+                        if rules.by_priority:
+                            place = victim_by_priority(seats, requests.priority, arrival)
+                            v = running[place]
+                            in_this_step = books[v].step == steps
+                            if place < index and (rules.keeps_place or in_this_step):
+                                index -= 1
+                            if in_this_step:
+                                withdrawn = True
+                                budget += books[v].new
+                                ending = finishing[this, : finishing_count[this]]
+                                finishing_count[this] = withdraw(books[v], v, output[v], first_step, last_step, ending)
+                        _preempt(place, books, seats, waiting, cache, requests, limits, rules, steps - in_flight)
                     if booked.slot == NOTHING:
+                        if rules.goes_on:
+                            continue
                         break
             else:
-                if preempting or counts[RUNNING] == limits.max_num_seqs:
+                if preempting or counts[RUNNING] >= rules.max_running:
                     break
-                if counts[PREEMPTED] > 0:
-                    r: Any = seats.preempted[counts[PREEMPTED] - 1]
-                elif admitted < arrived and queued[admitted] <= now:
-                    r = admitted
-                else:
+                r = first_waiting(waiting, books, rules.by_priority)
+                if r == NOTHING:
                     break
                 booked = books[r]
                 known = prompt[r] + booked.generated
                 hits, idle_hits = 0, 0
                 if limits.prefix_caching:
-                    hits, idle_hits = _cached_blocks(cache, keys, r, (known - 1) // block_size)
-                new = min(known - hits * block_size, budget)
-                need = (hits * block_size + new + block_size - 1) // block_size - hits
-                if need + idle_hits > free[0]:
+                    hits, idle_hits = cached_blocks(cache, keys, r, (known - 1) // block_size)
+                left = known - hits * block_size
+                if hold_prefill and left > 1:
                     break
-                if counts[PREEMPTED] > 0:
-                    counts[PREEMPTED] -= 1
-                else:
-                    admitted += 1
-                _admit(booked, seats, cache, keys, r, hits, block_size)
+                new = min(left, budget, longest)
+                need = (hits * block_size + new + block_size - 1) // block_size - hits
+                required = (known + block_size - 1) // block_size - hits if rules.reserve_prompt else need
+                if counts[RUNNING] > 0:
+                    required += rules.watermark_blocks
+                if required + idle_hits > free[0]:
+                    break
+                leave_queue(waiting, rules.by_priority)
+                admit(booked, seats, cache, keys, r, hits, block_size)
                 index = counts[RUNNING]
+                prefills = prefills or left > 1
 
-            in_step += 1
             budget -= new
             context = booked.computed
-            if new > 1 or context < prompt[r]:
-                prefill_tokens += new
-                prefill_pairs += new * (context + 0.5 * (new + 1))
-                prefill_context += context
-            else:
-                decode_tokens += 1
-                decode_context += context
-                decode_beyond += max(0, context - LONG_CONTEXT)
+            sums = with_request(sums, new, context, prompt[r])
             for _ in range(need):
                 blocks[booked.slot, booked.held] = take_free(cache)
                 booked.held += 1
             booked.computed = context + new
-            if limits.prefix_caching:
-                while (booked.remembered + 1) * block_size <= booked.computed:
-                    block: Any = blocks[booked.slot, booked.remembered]
-                    remember(cache, block, key_of(keys, r, booked.remembered))
-                    booked.remembered += 1
+            if rules.by_priority:
+                booked.new, booked.step = new, steps
+            if context < prompt[r] and limits.prefix_caching:
+                remember_blocks(booked, seats, cache, keys, r, booked.computed, block_size)
             if booked.computed == prompt[r] + booked.generated:
                 booked.generated += 1
+                booked.sampled = 2 * steps + (booked.sampled >= unsure_from)
                 if booked.generated == 1:
                     first_step[r] = steps
+                    queued_tokens -= prompt[r]
                 if booked.generated == output[r]:
                     last_step[r] = steps
                     finishing[this, finishing_count[this]] = r
                     finishing_count[this] += 1
+        if withdrawn:
+            sums = summed(books, seats, prompt, steps)
+        if spaced:
+            if not preempting and not hold_prefill:
+                prefill_waits = waiting.counts[LENGTH] > 0
+            if prefills:
+                last_prefill_step = steps + (sums[2] > 0)
 
-        if in_step > 0:
+        if sums[2] > 0:
             if steps == len(start):
                 columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
-            sums = ONE_STEP(
-                float(prefill_tokens),
-                float(decode_tokens),
-                float(in_step),
-                prefill_pairs,
-                prefill_context,
-                decode_context,
-                decode_beyond,
-            )
-            for i in range(len(sums)):
-                columns[steps, i] = sums[i]
+            step: Any = ONE_STEP(*sums)
+            for i in range(len(step)):
+                columns[steps, i] = step[i]
             cold[steps, 0], cold[steps, 1] = first_time(
-                met, prefill_tokens, decode_tokens, limits.experts, limits.experts_per_token
+                met, int(sums[0]), int(sums[1]), limits.experts, limits.experts_per_token, limits.captured
             )
-            duration[steps] = time_of_step(source, sums)
+            duration[steps] = time_of_step(source, step)
             duration[steps] += q.cold_step_us * cold[steps, 0] + q.cold_kernel_us * cold[steps, 1]
             start[steps] = now
             if steps > 0:
@@ -334,19 +341,33 @@ def serve(requests: Any, limits: Any, source: Any, q: Any, progress: Any, source
                 continue
         elif in_flight == 0:
             # Nothing to do until the next request arrives or reaches the queue.
-            now = max(now, queued[admitted]) if admitted < arrived else arrival[arrived]
+            entered = waiting.counts[ENTERED]
+            now = max(now, queued[entered]) if entered < arrived else arrival[arrived]
             continue
 
         # The oldest step in flight ends: its finished requests leave.
         oldest = steps - in_flight
         now = start[oldest] + duration[oldest]
+        if requests.given_up_us[requests.giving_up[min(given_up, n - 1)]] <= now:  # seen before the step's result is
+            given_up, left, tokens = _give_up(
+                now, given_up, books, seats, waiting, cache, requests, limits, rules, steps - in_flight, last_step
+            )
+            ended += left
+            queued_tokens -= tokens
         in_flight -= 1
         which = oldest % 2
         if finishing_count[which] > 0:
-            _leave(books, seats, cache, finishing[which, : finishing_count[which]])
-            finished += finishing_count[which]
+            for i in range(finishing_count[which]):
+                r = finishing[which, i]
+                if books[r].gone:
+                    continue
+                books[r].gone = 1
+                ended += 1
+                if books[r].slot != NOTHING:  # else it was preempted meanwhile
+                    free_seat(books[r], seats, cache, keys, r, limits, rules.empty_first, oldest + 1)
+            close_ranks(books, seats)
             finishing_count[which] = 0
-            progress[0] = finished
+            progress[0] = ended
     return (
         columns[:steps].copy(),
         start[:steps].copy(),

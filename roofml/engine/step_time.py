@@ -1,7 +1,7 @@
-"""Where the compiled replay takes a step's time from: our formula, or any Python function.
+"""Where the compiled replay takes a step's time from: our formula, any Python function, or a constant.
 
-The scheduler is compiled once for each kind (`overload` chooses by type, so nothing is decided per step): `Formula`
-runs inline, a `Callback` is a C function pointer that comes back to Python, for which ctypes takes the GIL.
+The scheduler is compiled once for each kind (`overload` chooses by type, so nothing is decided per step): `Formula` and
+a constant run inline, a `Callback` is a C function pointer that comes back to Python, for which ctypes takes the GIL.
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ def _by_callback(source: Any, sums: Any) -> Any:
     return source(*sums)
 
 
+def _constant(source: Any, sums: Any) -> Any:
+    return source
+
+
 @overload(time_of_step)
 def _choose(source: Any, sums: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    if isinstance(source, types.Float):
+        return _constant
     return _by_callback if isinstance(source, types.ExternalFunctionPointer) else _by_formula

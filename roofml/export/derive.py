@@ -19,9 +19,11 @@ from roofml.calibration.calibrate import physics
 from roofml.calibration.calibration import Calibration
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport
+from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import StepSums
 from roofml.latency.formula import step_times
 from roofml.latency.kv_capacity import kv_capacity
+from roofml.latency.server_defaults import default_batch
 from roofml.models.spec import config_path
 from roofml.util.errors import InputError
 from roofml.util.reading import read_json_object
@@ -89,11 +91,14 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Deri
     )
 
 
-def derived_export(model: str, gpu: str, tp: int, max_num_seqs: int, budget: int) -> BlisExport:
+def derived_export(model: str, gpu: str, tp: int, max_num_seqs: int | None, budget: int | None) -> BlisExport:
     """Derive coefficients from physics and priors alone, with the KV blocks that config and datasheet allow.
 
-    Raises InputError, naming the option, for a limit that no server has.
+    Limits default to vLLM's on this GPU. Raises InputError, naming the option, for a limit that no server has.
     """
+    usual_budget, usual_seqs = default_batch(load_gpu(gpu))
+    max_num_seqs = usual_seqs if max_num_seqs is None else max_num_seqs
+    budget = usual_budget if budget is None else budget
     for option, value, most in (
         ("--tp", tp, MOST_GPUS),
         ("--max-num-seqs", max_num_seqs, MOST_SEQUENCES),

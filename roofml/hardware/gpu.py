@@ -18,6 +18,8 @@ from roofml.util.yaml_io import read_mapping
 DTYPES = ("bfloat16", "float16", "tf32", "fp8", "int8", "fp4", "int4")
 """Data types a sheet may give rates for. fp4 is for 4-bit weights and activations, int4 likewise."""
 
+FASTEST_PCIE = 64e3
+"""bytes/µs, one direction."""
 TYPICAL_REPORTED_SHARE = 0.99
 """Share of a sheet's memory that the driver reports, for sheets without that number: 0.988 to 0.999 with HBM."""
 
@@ -38,6 +40,11 @@ class Gpu:
     source: str
     reported_memory_bytes: int = 0
     """Bytes the driver reports to a process: ECC and reserved pages take the rest of the sheet's. 0 = not known."""
+
+    @property
+    def over_pcie(self) -> bool:
+        """Whether GPUs reach each other over PCIe: its fastest, of 16 lanes of version 5, is slower than any NVLink."""
+        return self.interconnect_bytes_per_us <= FASTEST_PCIE
 
     @property
     def process_memory_bytes(self) -> int:

@@ -10,6 +10,7 @@ Symbols: M new tokens, d hidden size, H and Hkv heads and KV heads, h head size,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,10 @@ class StepComponents(NamedTuple):
 COMPONENTS = StepComponents._fields
 
 
+GRAPHS = (1, 2, 4, *range(8, 257, 8))
+"""Numbers of tokens for which vLLM captures CUDA graphs with 128 seats (`server_defaults.graph_sizes`)."""
+
+
 class ComponentTables(NamedTuple):
     """Everything about a model, GPU and TP that a step's components need. All times in µs."""
 
@@ -81,19 +86,19 @@ class ComponentTables(NamedTuple):
     """Routed experts of a layer, 0 without; for the kernels compiled at a cold start."""
     experts_per_token: int = 0
     """Of which every token visits so many."""
+    captured: int = GRAPHS[-1]
+    """New tokens of the largest CUDA graph; 0 without."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
 
-CAPTURED = 256
-"""vLLM captures CUDA graphs for batches of 1, 2, 4 and every multiple of 8 up to twice max_num_seqs (128), and fills a
-step up to the next of them: vllm.config, cudagraph_capture_sizes."""
-
-
-def padded(tokens: Floats) -> Floats:
-    """M new tokens -> the size of the CUDA graph that runs them; more than `CAPTURED` run as they are."""
-    multiple = np.where(tokens <= 2, tokens, np.where(tokens <= 4, 4, 8 * np.ceil(tokens / 8)))
-    return np.where(tokens <= CAPTURED, multiple, tokens)
+def padded(tokens: Floats, graphs: Sequence[int] = GRAPHS) -> Floats:
+    """M new tokens -> the size of the CUDA graph that runs them; more than the largest run as they are, without one."""
+    if not graphs:
+        return tokens
+    sizes = np.array([0, *graphs], np.float64)
+    place = np.searchsorted(sizes, tokens)
+    return np.where(tokens <= sizes[-1], sizes[np.minimum(place, len(sizes) - 1)], tokens)
 
 
 def measured_gemm(gemm: Gemm, gpu: Gpu, efficiency: Efficiency) -> tuple[Floats, Floats, float]:
@@ -260,8 +265,10 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
     }
 
 
-def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency) -> ComponentTables:
-    """The tables for steps of up to `budget` new tokens.
+def component_tables(
+    model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency, graphs: Sequence[int] = GRAPHS
+) -> ComponentTables:
+    """The tables for steps of up to `budget` new tokens, on a server with CUDA graphs of these sizes.
 
     Raises InputError where the model does not divide by `tp`, and for a budget that no engine has.
     """
@@ -273,9 +280,9 @@ def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficienc
     prefill_pair, decode_pair = pair_us(model, gpu, tp, efficiency)
     return ComponentTables(
         gemm=gemm_us(model, gpu, tp, tokens, efficiency),
-        weights=weights_us(model, gpu, tp, padded(tokens), efficiency, experts=False),
-        expert_weights=weights_us(model, gpu, tp, padded(tokens), efficiency, experts=True),
-        communication=communication_us(model, tp, padded(tokens), efficiency),
+        weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=False),
+        expert_weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=True),
+        communication=communication_us(model, tp, padded(tokens, graphs), efficiency),
         attention_items=attention_items_us(model, gpu, tp, tokens, efficiency),
         logits_per_request=head.flops_per_row / gpu.flops_rate(head.flops_dtype),
         prefill_pair=prefill_pair,
@@ -285,6 +292,7 @@ def component_tables(model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficienc
         layers=float(model.num_layers),
         experts=max(gemm.experts for gemm in model.gemms(tp)),
         experts_per_token=max(gemm.experts_per_token for gemm in model.gemms(tp)),
+        captured=max(graphs, default=0),
     )
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
-from roofml.latency.components import ComponentTables, component_sd, component_tables
+from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.feasibility import check_run
+from roofml.latency.server_defaults import graphs_of
 from roofml.models.spec import ModelSpec, load_model
 from roofml.traces.run import Run
+from roofml.traces.server import Server
 from roofml.util.errors import InputError
 
 BUDGET = 2048
@@ -19,7 +21,7 @@ BUDGET = 2048
 
 @dataclass(frozen=True)
 class Engine:
-    """What serves the model. The version is None where nobody said it."""
+    """What serves the model. The version is None where nobody said it; several, with commas, where runs say several."""
 
     name: str
     version: str | None
@@ -43,6 +45,8 @@ class Deployment:
     """How the model was asked for: the Hub repository or local name that its server was started with."""
     kernels_sha256: str
     """Digest of the kernel tables."""
+    graphs: tuple[int, ...] = GRAPHS
+    """Numbers of new tokens for which its server has CUDA graphs."""
 
     @property
     def budget(self) -> int:
@@ -63,50 +67,87 @@ class Deployment:
         """The same with tables of at least `budget` new tokens; other values are the same to the bit."""
         if budget <= self.budget:
             return self
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu))
+        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), self.graphs)
         return replace(self, tables=tables._replace(norm=self.tables.norm))
 
+    def serving(self, server: Server) -> Deployment:
+        """The same with tables for a run's server: its budget, and its CUDA graphs."""
+        graphs = graphs_of(server, self.gpu)
+        if graphs == self.graphs:
+            return self.reaching(server.max_num_batched_tokens)
+        budget = max(self.budget, server.max_num_batched_tokens)
+        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), graphs)
+        return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 
-def deploy(model: str, gpu: str, tp: int, budget: int = BUDGET) -> Deployment:
+
+def deploy(
+    model: str,
+    gpu: str,
+    tp: int,
+    budget: int = BUDGET,
+    *,
+    engine: str = "vllm",
+    engine_version: str | None = None,
+    kv_dtype: str | None = None,
+    graphs: Sequence[int] = GRAPHS,
+) -> Deployment:
     """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
 
-    `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file. Raises
-    InputError for what is not there or cannot be split over `tp` GPUs.
+    `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file;
+    `kv_dtype` the type of the KV cache where it is not the model's own; `graphs` the sizes of the server's CUDA graphs,
+    by default those of 128 seats. Raises InputError for what is not there or
+    cannot be split over `tp` GPUs.
     """
     spec, device = load_model(model), load_gpu(gpu)
+    if kv_dtype not in (None, "auto"):
+        spec = replace(spec, kv_dtype=kv_dtype)
     folder = tables_folder(device)
     efficiency = read_efficiency(folder, device)
     return Deployment(
         model=spec,
         gpu=device,
         tp=tp,
-        engine=Engine("vllm", None, spec.dtype, spec.dtype),
-        tables=component_tables(spec, device, tp, budget, efficiency),
+        engine=Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype),
+        tables=component_tables(spec, device, tp, budget, efficiency, graphs),
         table_sd=component_sd(spec, device, tp, efficiency),
         hf_repo=model,
         kernels_sha256=tables_sha256(folder),
+        graphs=tuple(graphs),
     )
 
 
-def deployment_of(runs: Sequence[Run]) -> Deployment:
+def deployment_of(runs: Sequence[Run], *, allow_oversize: bool = False) -> Deployment:
     """The deployment that `runs` share.
 
-    Raises InputError where they differ, one does not name its GPU, or one's server cannot have been on it.
+    Raises InputError where they differ, one does not name its GPU, or one's server cannot have been on it, unless
+    `allow_oversize` says that this will be told.
     """
     first = runs[0].server
     for run in runs:
         if run.server.gpu is None:
             raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")
-        for field in ("model", "tensor_parallel", "gpu"):
+        for field in ("model", "tensor_parallel", "gpu", "engine", "kv_dtype"):
             ours, theirs = getattr(first, field), getattr(run.server, field)
             if ours != theirs:
                 raise InputError(
                     f"{run.name}: {field} {theirs!r} differs from {ours!r} of {runs[0].name}: one fit is of one model, "
-                    "GPU and tensor parallel size"
+                    "engine, GPU and tensor parallel size"
                 )
     budget = max(run.server.max_num_batched_tokens for run in runs)
     assert first.gpu is not None
-    deployment = deploy(first.model, first.gpu, first.tensor_parallel, budget)
+    versions = sorted({run.server.engine_version or "" for run in runs} - {""})
+    deployment = deploy(
+        first.model,
+        first.gpu,
+        first.tensor_parallel,
+        budget,
+        engine=first.engine,
+        engine_version=", ".join(versions) or None,
+        kv_dtype=first.kv_dtype,
+        graphs=graphs_of(
+            max((run.server for run in runs), key=lambda server: server.max_num_seqs), load_gpu(first.gpu)
+        ),
+    )
     for run in runs:
-        check_run(deployment.model, deployment.gpu, deployment.tp, run)
+        check_run(deployment.model, deployment.gpu, deployment.tp, run, allow_oversize=allow_oversize)
     return deployment

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu
+from roofml.latency.server_defaults import default_batch
 from roofml.models.operations import AttentionOp, MixerOp
 from roofml.models.spec import ModelSpec
 from roofml.traces.limits import MOST_OF_SERVER
@@ -87,12 +88,6 @@ class KvCapacity:
     def requests(self, context: int) -> float:
         """Requests of `context` tokens that the cache holds at once (vLLM logs it as maximum concurrency)."""
         return self.blocks / sum(group.blocks(context, self.max_num_batched_tokens) for group in self.groups)
-
-
-def default_batch(gpu: Gpu) -> tuple[int, int]:
-    """vLLM's max_num_batched_tokens and max_num_seqs for a server: 8192 and 1024 from 70 GiB on (A100 apart)."""
-    large = gpu.memory_bytes >= 70 * GIB and "a100" not in gpu.name.lower()
-    return (8192, 1024) if large else (2048, 256)
 
 
 def activation_bytes(model: ModelSpec, tp: int, max_num_batched_tokens: int, max_num_seqs: int) -> int:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from roofml.traces.deadline import given_up
+from roofml.traces.engine_version import version_findings
 from roofml.traces.finding import Evidence, Finding
 from roofml.traces.load import Load, is_saturated, load_findings, measure_load
 from roofml.traces.raw import RawRun
@@ -19,6 +21,8 @@ from roofml.util.outside_text import for_line
 
 FIRST = 10
 """Number of first requests, of which a freshly started server keeps at least one waiting."""
+MOST_GIVEN_UP = 0.05
+"""Share of requests given up beyond which the others are survivors."""
 COLD = 1.5
 """Least ratio of the longest TTFT among the first ten to the median TTFT of the next ninety on a fresh server."""
 
@@ -28,10 +32,12 @@ def clean(raw: RawRun) -> Run:
 
     Raises InputError if no request is left to measure.
     """
+    deadline_us, late, deadline_findings = given_up(raw, raw.deadline_s)
     prompt, prompt_known, prompt_findings = prompt_counts(raw)
-    group, shared, sharing_findings = shared_prompts(raw, prompt)
-    output, output_known, output_findings = output_counts(raw, prompt)
-    findings = [*raw.findings, *prompt_findings, *sharing_findings, *output_findings]
+    group, shared, prompt, sharing_findings = shared_prompts(raw, prompt, prompt_known)
+    output, output_known, output_findings = output_counts(raw, prompt, late)
+    findings = [*raw.findings, *prompt_findings, *sharing_findings, *output_findings, *deadline_findings]
+    findings += version_findings(raw.server.engine, raw.server.engine_version)
     ok: Bools = raw.measured & prompt_known & output_known
     if not ok.any():
         raise InputError(f"{for_line(raw.name)}: no request is left to measure after warm-up and failures")
@@ -49,21 +55,24 @@ def clean(raw: RawRun) -> Run:
         ok=ok,
         counted_tokens=raw.output_tokens,
         source=raw.source,
+        deadline_us=deadline_us,
+        late=late if late.any() else late[:0],
+        priority=raw.priority,
         identity=raw.identity,
     )
     findings += time_unit(whole)
     findings += _impossible(raw, whole)
-    load = measure_load(raw, whole)
-    saturated = is_saturated(load, len(raw))
+    load = measure_load(raw, whole, late)
+    saturated = is_saturated(load, len(raw)) or float(late.mean()) > MOST_GIVEN_UP
     findings += load_findings(raw, load, saturated)
     findings += _warm_up(raw)
     findings += _cold_start(raw)
-    findings += _failures(raw, load)
+    findings += _failures(raw, load, late)
     findings += _clocks(raw)
     findings += _chunks(raw, whole)
     findings += [] if saturated else _next_experiment(whole, load)
-    # A request that never had a chunk never ran: the server refused it, or the client gave it up while it waited.
-    run = whole.take(np.isfinite(raw.e2e_us) | ~raw.timed)
+    # A request that failed otherwise, without a chunk, never ran: the server refused it.
+    run = whole.take(np.isfinite(raw.e2e_us) | ~raw.timed | late)
     order = ("error", "warning", "corrected", "info")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return replace(run, findings=tuple(findings), saturated=saturated)
@@ -118,8 +127,8 @@ def _cold_start(raw: RawRun) -> list[Finding]:
     return [Finding("warm-server", "info", summary, evidence, "If so give --warm, or a replay starts with a stall.")]
 
 
-def _failures(raw: RawRun, load: Load) -> list[Finding]:
-    failed = ~raw.ok
+def _failures(raw: RawRun, load: Load, late: Bools) -> list[Finding]:
+    failed = ~raw.ok & ~late
     number = int(failed.sum())
     if not number:
         return []

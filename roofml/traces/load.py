@@ -9,7 +9,7 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.raw import RawRun
 from roofml.traces.run import Run
-from roofml.util.arrays import Floats
+from roofml.util.arrays import Bools, Floats
 
 PARTS = 5
 """Parts of the sending time that are compared: fifths."""
@@ -37,10 +37,15 @@ class Load:
     """Busiest fifth's arrivals over the throughput extrapolated to a full batch; NaN if the data cannot tell."""
 
 
-def measure_load(raw: RawRun, run: Run) -> Load:
-    """The load of a run. Requests that never had a chunk are left out."""
-    served = np.isfinite(raw.e2e_us)
-    send, done = raw.send_us[served], raw.send_us[served] + raw.e2e_us[served]
+def measure_load(raw: RawRun, run: Run, late: Bools) -> Load:
+    """The load of a run. Requests that never had a chunk are left out, but those that were given up `late` were there.
+
+    Of these the time they waited in vain stands for both TTFT and E2E: they would have been longer.
+    """
+    there = np.isfinite(raw.e2e_us) | late
+    e2e_us = np.where(late, raw.failed_after_us, raw.e2e_us)
+    ttft_us = np.where(late & ~np.isfinite(raw.ttft_us), raw.failed_after_us, raw.ttft_us)
+    send, done = raw.send_us[there], raw.send_us[there] + e2e_us[there]
     span = max(float(send[-1] - send[0]), 1.0)
     edges = send[0] + span * np.arange(PARTS + 1) / PARTS
     part = np.clip(np.searchsorted(edges, send, side="right") - 1, 0, PARTS - 1)
@@ -54,12 +59,14 @@ def measure_load(raw: RawRun, run: Run) -> Load:
         in_flight=inside.sum(axis=0) * PARTS / span,
         arrivals_per_s=np.histogram(send, edges)[0].astype(np.float64) * per_second,
         completions_per_s=np.histogram(done, edges)[0].astype(np.float64) * per_second,
-        ttft_us=np.array([_median(raw.ttft_us[served][part == fifth]) for fifth in range(PARTS)]),
-        e2e_us=np.array([_median(raw.e2e_us[served][part == fifth]) for fifth in range(PARTS)]),
+        ttft_us=np.array([_median(ttft_us[there][part == fifth]) for fifth in range(PARTS)]),
+        e2e_us=np.array([_median(e2e_us[there][part == fifth]) for fifth in range(PARTS)]),
         peak_in_flight=int(before.max()) + 1,
         share_beyond_batch=float((before >= slots).mean()),
         batch_slots=slots,
-        utilisation=_utilisation(done - send - raw.ttft_us[served], before.astype(np.float64), slots, busiest),
+        utilisation=_utilisation(
+            (e2e_us - ttft_us)[there & ~late], before[~late[there]].astype(np.float64), slots, busiest
+        ),
     )
 
 

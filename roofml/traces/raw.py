@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from roofml.traces.finding import Finding
 from roofml.traces.server import Server
@@ -63,12 +65,23 @@ class RawRun:
     """Chunks came as they were generated. Without streaming the first chunk is the last, and TTFT was not measured."""
     warm_up: Bools
     """The request was sent to warm the server up: it loaded the server but must not be measured."""
+    failed_after_us: Floats = field(default_factory=lambda: np.zeros(0))
+    """When a failed request ended, µs after its send; NaN where it did not fail, or nobody says. Empty: none failed."""
+    priority: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Lower numbers first, where the server's policy is `priority`. Empty: all are equal."""
+    deadline_s: float | None = None
+    """The user's word on when the client gives up, seconds."""
     failure_messages: tuple[str, ...] = ()
     """Some of the different error messages of failed requests."""
     generator: Generator | None = None
     output_tokens_override: int | None = None
     findings: tuple[Finding, ...] = ()
     """Findings of the reader itself."""
+
+    def __post_init__(self) -> None:
+        """Without times of failures, none is known."""
+        if not len(self.failed_after_us):
+            object.__setattr__(self, "failed_after_us", np.full(len(self.send_us), np.nan))
 
     def __len__(self) -> int:
         return len(self.send_us)

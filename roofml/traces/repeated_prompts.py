@@ -41,23 +41,26 @@ class Cycle:
     """Number of requests that had changed places with a neighbour."""
     match: float
     """Share of requests with the prompt length of the request one period later, in order of sending."""
-
-    @property
-    def explained(self) -> float:
-        """Share of requests whose length is that of their prompt."""
-        return float((self.slot >= 0).mean())
+    explained: float
+    """Share of requests whose length is that of their prompt. Those of which it is not known count for neither share,
+    and have the prompt of their place."""
 
 
 def find_cycle(prompt_tokens: Ints, request_id: Ints) -> Cycle | None:
-    """The smallest period in the sequence of prompt lengths that chance cannot explain, or None."""
+    """The smallest period in the sequence of prompt lengths that chance cannot explain, or None.
+
+    A length of 0 is not known: a request that failed has none, and stands in its place all the same.
+    """
     requests = len(prompt_tokens)
+    if not prompt_tokens.any():
+        return None
     chance = _chance(prompt_tokens)
     if chance >= LEAST_MATCH:
         return None
     rejected = 0
     for period in range(2, min(requests // 2, LONGEST_PERIOD) + 1):
-        match = float((prompt_tokens[:-period] == prompt_tokens[period:]).mean())
-        if match < LEAST_MATCH or _decades(match, chance, requests - period) < LEAST_DECADES:
+        match, pairs = _match(prompt_tokens, period)
+        if match < LEAST_MATCH or _decades(match, chance, pairs) < LEAST_DECADES:
             continue
         cycle = align(prompt_tokens, request_id, period)
         if cycle.explained >= LEAST_EXPLAINED and len(np.unique(cycle.slot_tokens)) >= LEAST_LENGTHS:
@@ -81,7 +84,8 @@ def align(prompt_tokens: Ints, request_id: Ints, period: int) -> Cycle:
 def _align(prompt_tokens: Ints, place: Ints, period: int) -> Cycle:
     slot = place % period
     slot_tokens = _modes(prompt_tokens, slot, period)
-    fits: Bools = prompt_tokens == slot_tokens[slot]
+    known: Bools = prompt_tokens > 0
+    fits: Bools = (prompt_tokens == slot_tokens[slot]) | (~known & (slot_tokens[slot] > 0))
     misfits = np.flatnonzero(~fits)
     assigned = np.where(fits, slot, -1)
     used: set[int] = set()
@@ -93,12 +97,24 @@ def _align(prompt_tokens: Ints, place: Ints, period: int) -> Cycle:
                 assigned[row] = slot[neighbour]
                 used.add(neighbour)
                 break
-    match = float((prompt_tokens[:-period] == prompt_tokens[period:]).mean()) if period < len(prompt_tokens) else 0.0
-    return Cycle(period, assigned.astype(np.int64), slot_tokens, len(used), match)
+    match, _ = _match(prompt_tokens, period)
+    explained = float((assigned[known] >= 0).mean())
+    return Cycle(period, assigned.astype(np.int64), slot_tokens, len(used), match, explained)
+
+
+def _match(prompt_tokens: Ints, period: int) -> tuple[float, int]:
+    """(share of pairs one period apart whose lengths are equal, number of pairs of known lengths)."""
+    if period >= len(prompt_tokens):
+        return 0.0, 0
+    first, second = prompt_tokens[:-period], prompt_tokens[period:]
+    known = (first > 0) & (second > 0)
+    pairs = int(known.sum())
+    return (float((first == second)[known].mean()) if pairs else 0.0), pairs
 
 
 def _modes(prompt_tokens: Ints, slot: Ints, period: int) -> Ints:
-    """Most frequent length of each slot; 0 for a slot no request fell into."""
+    """Most frequent length of each slot; 0 for a slot no request of known length fell into."""
+    prompt_tokens, slot = prompt_tokens[prompt_tokens > 0], slot[prompt_tokens > 0]
     lengths, code = np.unique(prompt_tokens, return_inverse=True)
     pairs, counts = np.unique(slot * len(lengths) + code, return_counts=True)
     order = np.lexsort((pairs, -counts, pairs // len(lengths)))
@@ -110,8 +126,8 @@ def _modes(prompt_tokens: Ints, slot: Ints, period: int) -> Ints:
 
 def _chance(prompt_tokens: Ints) -> float:
     """Probability that two requests drawn at random have prompts of the same length."""
-    _, counts = np.unique(prompt_tokens, return_counts=True)
-    shares: Floats = counts / len(prompt_tokens)
+    _, counts = np.unique(prompt_tokens[prompt_tokens > 0], return_counts=True)
+    shares: Floats = counts / counts.sum()
     return float((shares**2).sum())
 
 
@@ -123,23 +139,28 @@ def _decades(match: float, chance: float, pairs: int) -> float:
     return float(pairs * (match * np.log(match / chance) + mismatch) / np.log(10))
 
 
-def shared_prompts(raw: RawRun, prompt_tokens: Ints) -> tuple[Ints, Ints, list[Finding]]:
-    """(prefix_group, prefix_tokens, findings), arrays (requests,): which requests share how much of their prompts."""
-    unique: tuple[Ints, Ints] = np.full(len(raw), -1, dtype=np.int64), np.zeros(len(raw), dtype=np.int64)
+def shared_prompts(raw: RawRun, prompt_tokens: Ints, known: Bools) -> tuple[Ints, Ints, Ints, list[Finding]]:
+    """(prefix_group, prefix_tokens, prompt_tokens, findings): which requests share how much of their prompts.
+
+    All arrays have shape (requests,). Lengths are as they are given, but where they are not `known` and prompts repeat:
+    there they are those of the prompt whose turn it was.
+    """
+    unique: tuple[Ints, Ints, Ints] = np.full(len(raw), -1), np.zeros(len(raw), np.int64), prompt_tokens
     findings: list[Finding] = []
     named = raw.prefix_group >= 0
     if (named & (raw.prefix_length > 0)).any():
-        return *_named(raw, prompt_tokens, findings), findings
+        return *_named(raw, prompt_tokens, findings), prompt_tokens, findings
     if named.any():
         advice = "Nothing is shared in the replay. Record prefix_length, or fit on another run."
         summary = f"{int(named.sum())} requests name a prefix_group, but every prefix_length is 0."
         findings.append(Finding("prefix-length-missing", "warning", summary, {"requests": int(named.sum())}, advice))
     generator = raw.generator
     configured = generator.prompts if generator is not None and generator.prompts is not None else 0
-    cycle = find_cycle(prompt_tokens, raw.request_id)
+    counted = np.where(known, prompt_tokens, 0)
+    cycle = find_cycle(counted, raw.request_id)
     support = "the trace alone shows it"
     if generator is not None and configured:
-        by_settings = align(prompt_tokens, raw.request_id, configured)
+        by_settings = align(counted, raw.request_id, configured)
         if cycle is not None and cycle.period == configured:
             support = f"{generator.source} says so too"
         elif cycle is None and by_settings.explained >= LEAST_EXPLAINED:
@@ -151,10 +172,11 @@ def shared_prompts(raw: RawRun, prompt_tokens: Ints) -> tuple[Ints, Ints, list[F
                 return *unique, findings
     if cycle is None or cycle.period >= len(raw):
         return *unique, findings
+    prompt_tokens = np.where(known | (cycle.slot < 0), prompt_tokens, cycle.slot_tokens[cycle.slot])
     findings.append(_repeated(raw, prompt_tokens, cycle, support))
     if generator is not None and generator.system_prompt_tokens and generator.prompts_per_group:
         findings.append(_system_prompt(raw, cycle, generator.system_prompt_tokens, generator.prompts_per_group))
-    return cycle.slot, np.where(cycle.slot >= 0, prompt_tokens, 0), findings
+    return cycle.slot, np.where(cycle.slot >= 0, prompt_tokens, 0), prompt_tokens, findings
 
 
 def _named(raw: RawRun, prompt_tokens: Ints, findings: list[Finding]) -> tuple[Ints, Ints]:

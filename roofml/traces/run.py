@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
@@ -16,6 +17,8 @@ from roofml.util.digest import digest
 from roofml.util.display import Shown, Table
 
 NOT_COUNTED = np.zeros(0, np.int64)
+OPTIONAL = ("counted_tokens", "late", "priority")
+"""Columns of a run that may be empty."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +53,12 @@ class Run(Shown):
     """Output tokens as the client counted them, before any correction; empty if it did not."""
     source: str = ""
     """Path it was read from; empty for a run made in memory."""
+    deadline_us: float = math.inf
+    """After how long the client gives a request up that has no answer yet; infinite if it never does."""
+    late: Bools = field(default_factory=lambda: NOT_COUNTED.astype(np.bool_))
+    """Requests that the client did give up, which have no latency; empty if it gave up none."""
+    priority: Ints = field(default_factory=lambda: NOT_COUNTED)
+    """Lower numbers first, where the server's policy is `priority`; empty if all are equal."""
     identity: str = ""
     """A digest of the measurements. What a fit learns about a server is stored under it, not under the name."""
 
@@ -74,7 +83,7 @@ class Run(Shown):
             return self
         arrival = self.arrival_us[chosen]
         columns = ("request_id", "prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens")
-        columns += ("ttft_us", "e2e_us", "ok", *(("counted_tokens",) if len(self.counted_tokens) else ()))
+        columns += ("ttft_us", "e2e_us", "ok", *(name for name in OPTIONAL if len(getattr(self, name))))
         arrays = {name: getattr(self, name)[chosen] for name in columns}
         return replace(self, arrival_us=arrival - arrival[:1], **arrays)
 

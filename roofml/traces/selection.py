@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Selection:
     run: Run
     requests: Bools
     """(requests,) True for the selected requests, which all have valid latencies."""
+    late: Bools | None = None
+    """(requests,) True for those beside them that the client gave up: another server might have answered them."""
 
     def __len__(self) -> int:
         return int(self.requests.sum())
@@ -27,7 +29,11 @@ class Selection:
     @classmethod
     def of(cls, run: Run, requests: Bools) -> Selection:
         """The successful requests among those where `requests` (requests,) is True."""
-        return cls(run, run.ok & requests)
+        return cls(run, run.ok & requests, run.late & requests if len(run.late) else None)
+
+    def completed_in(self, completed: Bools) -> Selection:
+        """Those of the selected requests that complete in a replay, (requests,), as well."""
+        return self if completed[self.requests].all() else replace(self, requests=self.requests & completed)
 
     @classmethod
     def between(cls, run: Run, after: float = 0.0, until: float = 1.0) -> Selection:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from roofml.traces.engine_version import ENGINES, parse_version
 from roofml.traces.finding import Finding, Number
 from roofml.traces.limits import MOST_OF_SERVER
+from roofml.traces.settings import NAMES as SETTINGS
+from roofml.traces.settings import SchedulerSettings, settings_of
 from roofml.util.errors import InputError
 from roofml.util.names import shown
 
@@ -35,6 +38,13 @@ class Server:
     """The next batch is formed while the current step runs (vLLM's default since 0.14)."""
     fresh: bool = True
     """The engine had served nothing before the run (`engine.cold_start`)."""
+    engine: str = "vllm"
+    """One of `engine_version.ENGINES`."""
+    engine_version: str | None = None
+    """As the engine calls it, such as 0.15.1; None if nobody says."""
+    kv_dtype: str | None = None
+    """Type of the KV cache, where another than the model's was asked for."""
+    settings: SchedulerSettings = field(default_factory=SchedulerSettings)
 
 
 @dataclass(frozen=True)
@@ -52,13 +62,22 @@ class ServerOverrides:
     prefix_caching: bool | None = None
     async_scheduling: bool | None = None
     fresh: bool | None = None
+    engine: str | None = None
+    engine_version: str | None = None
+    kv_dtype: str | None = None
+    settings: Mapping[str, object] | None = None
+    """Names and values of `SchedulerSettings`."""
     output_tokens: int | None = None
     """Tokens that every request really made, if the trace counts them wrongly."""
+    deadline_s: float | None = None
+    """Seconds after which the client gives a request up; `inf`: never, whatever the trace shows."""
 
     def __post_init__(self) -> None:
         for name, flag in FLAGS.items():
             value: object = getattr(self, name)
-            if value is not None:
+            if name == "settings":
+                settings_of(self.settings or {}, flag)
+            elif value is not None:
                 _checked(name, value, flag)
 
 
@@ -74,12 +93,20 @@ FLAGS = {
     "prefix_caching": "--prefix-caching/--no-prefix-caching",
     "async_scheduling": "--async-scheduling/--no-async-scheduling",
     "fresh": "--fresh/--warm",
+    "engine": "--engine",
+    "engine_version": "--engine-version",
+    "kv_dtype": "--kv-dtype",
+    "settings": "--server-arg",
     "output_tokens": "--output-tokens",
+    "deadline_s": "--deadline",
 }
 """Field of `ServerOverrides` -> the flag of the command line that sets it; messages name it."""
 
-OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh")
+OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh", "engine", "engine_version", "kv_dtype", "settings")
 """Server fields that a run need not give; the defaults of `Server` then hold."""
+
+KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
+"""Types of a KV cache; `auto` is the model's own."""
 
 Settings = Mapping[str, object]
 """Server field -> value, as one file gives it."""
@@ -96,10 +123,9 @@ def resolve_server(
     Raises InputError if two files disagree and the user does not decide, if nobody gives a required field, and for an
     impossible value.
     """
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"settings": _settings(path, files, overrides)}
     findings: list[Finding] = []
-    for field in fields(Server):
-        name = field.name
+    for name in (each.name for each in fields(Server) if each.name != "settings"):
         by_file, by_hint = _values_of(name, path, files), _values_of(name, path, hints)
         override: object = getattr(overrides, name)
         if override is not None:
@@ -122,6 +148,18 @@ def resolve_server(
     return Server(**values), tuple(findings)  # pyright: ignore[reportArgumentType]  # _checked has checked each
 
 
+def _settings(path: Path, files: Mapping[str, Settings], overrides: ServerOverrides) -> SchedulerSettings:
+    """The settings that files and the user say, the user's first."""
+    said: dict[str, object] = {}
+    for file, given in files.items():
+        of_file = {name: given[name] for name in SETTINGS if name in given}
+        settings_of(of_file, str(path / file))
+        for name, value in of_file.items():
+            if said.setdefault(name, value) != value and name not in (overrides.settings or {}):
+                raise InputError(f"{path / file}: {name}: {shown(value)}, and another file says {shown(said[name])}")
+    return settings_of({**said, **(overrides.settings or {})}, FLAGS["settings"])
+
+
 def _values_of(name: str, path: Path, files: Mapping[str, Settings]) -> dict[str, Number]:
     """File -> its checked value of the field `name`, for the files that give one."""
     return {
@@ -136,6 +174,23 @@ def _checked(name: str, value: object, source: str) -> Number:
         if isinstance(value, str) and value.strip() and value.isprintable():
             return value
         raise InputError(f"{source}: {shown(value)}, expected a name")
+    if name == "engine":
+        if value in ENGINES:
+            return str(value)
+        raise InputError(f"{source}: {shown(value)}, expected one of {', '.join(ENGINES)}")
+    if name == "engine_version":
+        if not isinstance(value, str):
+            raise InputError(f"{source}: {shown(value)}, expected a version such as 0.15.1")
+        parse_version(value, source)
+        return value
+    if name == "kv_dtype":
+        if value in KV_DTYPES:
+            return str(value)
+        raise InputError(f"{source}: {shown(value)}, expected one of {', '.join(KV_DTYPES)}")
+    if name == "deadline_s":
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return value
+        raise InputError(f"{source}: {shown(value)}, expected seconds above 0, or inf")
     if name in ("prefix_caching", "async_scheduling", "fresh"):
         if isinstance(value, bool):
             return value

@@ -74,10 +74,10 @@ def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
     has_count = prompt > 0
     if not has_count.any():
         raise InputError(f"{for_line(raw.name)}: input_tokens is 0 in every row, expected the prompt lengths")
-    if not has_count.all():
-        typical = int(np.median(prompt[has_count]))
-        prompt = np.where(has_count, prompt, typical)
-        number = int((~has_count).sum())
+    typical = int(np.median(prompt[has_count]))
+    prompt = np.where(has_count, prompt, typical)
+    number = int((~has_count & raw.ok).sum())  # a failed request has none to report
+    if number:
         summary = f"{number} of {len(raw)} requests report a prompt of 0 tokens."
         advice = f"They are replayed with the median of the others ({typical}) and not measured."
         evidence = {"requests": number, "tokens_assumed": typical}
@@ -85,12 +85,13 @@ def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
     return prompt.astype(np.int64), has_count, findings
 
 
-def output_counts(raw: RawRun, prompt: Ints) -> tuple[Ints, Bools, list[Finding]]:
+def output_counts(raw: RawRun, prompt: Ints, late: Bools) -> tuple[Ints, Bools, list[Finding]]:
     """(output tokens, rows with a count, findings).
 
     If the user gives a number, every request made that many tokens. Else, if the generator forbade an early end
     (`ignore_eos`) and asked for one length, every request made that length, unless the times follow the reported
-    counts. Else the reported counts hold. Raises InputError if no measured request has a count.
+    counts. Else the reported counts hold. A request that was given up `late` asked for as many as the others made.
+    Raises InputError if no measured request has a count.
     """
     usable = raw.measured
     decode = raw.e2e_us - raw.ttft_us
@@ -119,7 +120,7 @@ def output_counts(raw: RawRun, prompt: Ints) -> tuple[Ints, Bools, list[Finding]
             findings.append(Finding("output-cut-by-context", severity, summary, {"requests": cut}, advice))
     if not (has_count & usable).any():
         raise InputError(f"{for_line(raw.name)}: output_tokens is 0 in every row, expected counts or --output-tokens")
-    return *_fill_unknown(raw, counts, has_count, decode, findings), findings
+    return *_fill_unknown(raw, counts, has_count, np.where(late, np.nan, decode), findings), findings
 
 
 def _length(raw: RawRun, trend: Elasticity | None, findings: list[Finding]) -> int | None:
@@ -206,7 +207,7 @@ def _fill_unknown(
     filled = np.where(unknown, estimate, counts)
     filled = np.where(failed & has_count, np.clip(estimate, 1, np.maximum(counts, 1)), filled)
     if certain.any():
-        filled = np.where(~has_count & ~raw.timed, int(np.median(counts[certain])), filled)
+        filled = np.where(~has_count & (~raw.timed | ~np.isfinite(decode)), int(np.median(counts[certain])), filled)
     zero = int((unknown & raw.ok).sum())
     if zero:
         summary = f"{zero} of {len(raw)} requests succeeded with 0 reported output tokens."

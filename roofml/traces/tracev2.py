@@ -20,6 +20,7 @@ from roofml.traces.limits import MOST_REQUESTS, MOST_RTT_MS, MOST_TOKENS
 from roofml.traces.raw import Generator, RawRun
 from roofml.traces.request_times import Fault, Stamps, any_of, faults, most_left_out, told
 from roofml.traces.server import ServerOverrides, Settings, resolve_server
+from roofml.traces.settings import NAMES, refuse_unmodelled
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.names import shown
@@ -50,18 +51,25 @@ HEADER_KEYS = (
     *("workload_seed", "workload_spec", "session_context_growth", "network", "goodput_slo_targets"),
     *("kv_offload", "observed_kv_metrics"),
 )
-SERVER_KEYS = {key: key for key in ("model", "tensor_parallel", "max_num_seqs", "block_size", "max_model_len")}
-"""Key of the header's `server` -> field of `Server`."""
-OTHER_SERVER_KEYS = ("type", "gpu_memory_utilization")
-
-EXP_CONFIG_KEYS = {"model": "model", "tensor_parallelism": "tensor_parallel"} | {
-    key: key
-    for key in (
-        *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size", "num_gpu_blocks"),
-        *("gpu", "prefix_caching", "async_scheduling"),
-    )
+SERVER_KEYS = {key: key for key in ("model", "tensor_parallel", "max_num_seqs", "block_size", "max_model_len")} | {
+    "type": "engine",
+    "version": "engine_version",
 }
-"""Key of `exp-config.yaml` -> field of `Server`."""
+"""Key of the header's `server` -> field of `Server`."""
+OTHER_SERVER_KEYS = ("gpu_memory_utilization",)
+
+EXP_CONFIG_KEYS = (
+    {"model": "model", "tensor_parallelism": "tensor_parallel"}
+    | {
+        key: key
+        for key in (
+            *("max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size", "num_gpu_blocks"),
+            *("gpu", "prefix_caching", "async_scheduling", "engine", "engine_version", *NAMES),
+        )
+    }
+    | {"vllm_version": "engine_version", "kv_cache_dtype": "kv_dtype"}
+)
+"""Key of `exp-config.yaml` -> field of `Server`, or of its settings."""
 KV_CACHE_KEYS = {"block_size": "block_size", "num_gpu_blocks": "num_gpu_blocks"}
 
 COUNTS = (
@@ -106,7 +114,7 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
         if is_there(folder / name):
             settings = read_mapping(folder / name)
             files[name] = _server_settings(folder / name, settings, keys)
-            _refuse_unmodelled(folder / name, settings)
+            refuse_unmodelled(settings, str(folder / name))
     generator: Generator | None = None
     if is_there(folder / "inference-perf.yaml"):
         generator, model = read_inference_perf(folder / "inference-perf.yaml")
@@ -120,6 +128,7 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
         server=server,
         generator=generator,
         output_tokens_override=overrides.output_tokens,
+        deadline_s=overrides.deadline_s,
         findings=(*server_findings, *_header_findings(header), *request_findings),
         **run,
     )
@@ -150,8 +159,6 @@ def _read_header(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: {key} is {shown(header[key])}, expected a mapping")
     server, network = cast("dict[str, Any]", header["server"]), cast("dict[str, Any]", header["network"])
     _refuse_unknown(path, server, "server.", (*SERVER_KEYS, *OTHER_SERVER_KEYS))
-    if server.get("type", "vllm") != "vllm":
-        raise NotSupportedError(f"{path}: server.type is {shown(server['type'])}, expected vllm")
     rtt: object = network.get("measured_rtt_ms", 0)
     if rtt is not None and (isinstance(rtt, bool) or not isinstance(rtt, int | float) or not 0 <= rtt <= MOST_RTT_MS):
         raise InputError(
@@ -175,12 +182,6 @@ def _server_settings(path: Path, settings: Mapping[str, Any], keys: Mapping[str,
         if key in settings and settings[key] is None:
             raise InputError(f"{path}: {key} has no value")
     return {field: settings[key] for key, field in keys.items() if key in settings}
-
-
-def _refuse_unmodelled(path: Path, settings: Mapping[str, Any]) -> None:
-    for key in ("pipeline_parallelism", "data_parallelism", "expert_parallelism"):
-        if settings.get(key, 1) not in (None, 1, False):
-            raise NotSupportedError(f"{path}: {key} is {shown(settings[key])}; only tensor parallelism is modelled")
 
 
 def _check_columns(path: Path, names: list[str]) -> None:
@@ -246,6 +247,10 @@ def _requests(table: Table, warm_up_requests: int) -> tuple[dict[str, Any], list
         "ttft_us": np.where(chunk_came, (stamps.first - stamps.send).astype(np.float64), np.nan),
         "e2e_us": np.where(chunk_came, (stamps.last - stamps.send).astype(np.float64), np.nan),
         "ok": stamps.succeeded,
+        "failed_after_us": np.where(
+            ~stamps.succeeded & (stamps.last > stamps.send), (stamps.last - stamps.send).astype(np.float64), np.nan
+        ),
+        **({"priority": counts["vllm_priority"]} if "vllm_priority" in counts else {}),
         "timed": ~(left_out & stamps.succeeded),
         "streamed": stamps.streamed,
         "warm_up": warm_up,

@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 
 from roofml.calibration.prediction import Prediction
-from roofml.engine.latency_model import Kind, Latencies, judged_us
+from roofml.engine.latency_model import Kind, Latencies, judged_us, paired_us
+from roofml.traces.engine_version import wider_for
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 
@@ -69,7 +70,9 @@ class RunReport:
     saturated: bool
     metrics: Mapping[str, Metric]
     request_e2e_mape_pct: float
-    """Mean over requests of |predicted/measured - 1| of E2E, %."""
+    """Mean over requests of |predicted/measured - 1| of E2E, %; NaN where none completed in both worlds."""
+    completed: tuple[int, int] | None = None
+    """Requests that completed, measured and predicted, where the client gives some up."""
 
     def to_dict(self) -> dict[str, Any]:
         """As `evaluate --json` prints it."""
@@ -80,15 +83,23 @@ class RunReport:
             "tp": self.tp,
             "requests": self.requests,
             "saturated": self.saturated,
+            **self._completed(),
             "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
             "request_e2e_mape_pct": self.request_e2e_mape_pct,
         }
+
+    def _completed(self) -> dict[str, Any]:
+        if self.completed is None:
+            return {}
+        measured, predicted = self.completed
+        return {"completed": {"measured": measured, "predicted": predicted}}
 
 
 def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] = ()) -> RunReport:
     """Compare a replay with its run over the selected requests.
 
-    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval.
+    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval. Where
+    the client gives up, each figure is over the requests that completed in its own world.
     """
     run = judged.run
     metrics: dict[str, Metric] = {}
@@ -98,11 +109,14 @@ def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] =
         truth = judged_us(judged, run, kind)
         if len(truth) == 0 or of(truth) <= 0:
             continue  # TPOT is 0 where answers came in one piece: nothing to compare with
-        drawn = [float(of(judged_us(judged, draw, kind))) for draw in draws]
-        metrics[name] = Metric(
-            float(of(truth)), Prediction.of_draws(float(of(judged_us(judged, predicted, kind))), drawn)
-        )
-    measured, simulated = judged_us(judged, run, "e2e"), judged_us(judged, predicted, "e2e")
+        found = judged_us(judged, predicted, kind)
+        if len(found) == 0:
+            continue
+        drawn = [float(of(times)) for draw in draws if len(times := judged_us(judged, draw, kind))]
+        prediction = Prediction.of_draws(float(of(found)), drawn).stretched(wider_for(run.server.engine))
+        metrics[name] = Metric(float(of(truth)), prediction)
+    measured, simulated = paired_us(judged, predicted, "e2e")
+    gives_up = judged.late is not None or len(simulated) < len(judged)
     return RunReport(
         run=run.name,
         model=run.server.model,
@@ -111,7 +125,8 @@ def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] =
         requests=len(judged),
         saturated=run.saturated,
         metrics=metrics,
-        request_e2e_mape_pct=100 * float(np.mean(np.abs(simulated / measured - 1))),
+        request_e2e_mape_pct=100 * float(np.mean(np.abs(simulated / measured - 1))) if len(measured) else float("nan"),
+        completed=(len(judged), len(judged_us(judged, predicted, "e2e"))) if gives_up else None,
     )
 
 

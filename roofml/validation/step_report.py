@@ -113,7 +113,7 @@ class JudgedCycles:
 
 def judge_cycles(data: StepData, run: Run, calibration: Calibration, after: float, name: str = "") -> JudgedCycles:
     """Errors of the cycles of a table after the first share `after`, at the pace of the run's server."""
-    tables = calibration.deployment.reaching(run.server.max_num_batched_tokens).tables
+    tables = calibration.deployment.serving(run.server).tables
     whose = name or (str(calibration.path) if calibration.path else "fit" if calibration.fitted else "prior")
     return JudgedCycles(whose, after, judge(data, run, tables, calibration.parameters_for(run), after))
 

@@ -98,7 +98,7 @@ def test_a_spoiled_run_is_named_with_what_looks_wrong(good: Run, name: str) -> N
 
 def test_a_fit_of_steps_alone_is_judged_by_what_steps_say(good: Run) -> None:
     """Only time per output token: how long requests wait for the first one, sampled steps do not say."""
-    steps_alone = {"requests": 0, "paces": {}}
+    steps_alone: dict[str, object] = {"requests": 0, "paces": {}}
     assert as_fitted(late(good, 2e7), steps_alone).misfit == ()
     few = measured_again(good, output_tokens=np.maximum(good.output_tokens * 77 // 100, 2))
     assert "mean TPOT is " in as_fitted(few, steps_alone).misfit[0]

@@ -157,7 +157,10 @@ BAD_RUNS: dict[str, tuple[Damage, str]] = {
     "no header": (gone("trace.yaml"), r"trace\.yaml: no such file"),
     "no trace": (gone("trace.csv"), r"trace\.csv: no such file"),
     "an empty folder": (nothing_there, r"run: not a run; expected a folder with trace\.yaml and trace\.csv"),
-    "another engine": (yaml("trace.yaml", "server", "type", value="sglang"), r"trace\.yaml: server\.type is 'sglang'"),
+    "another engine": (
+        yaml("trace.yaml", "server", "type", value="tgi"),
+        r"trace\.yaml: engine: .tgi., expected one of",
+    ),
     "pipeline parallelism": (yaml("exp-config.yaml", "pipeline_parallelism", value=2), r"pipeline_parallelism is 2"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,37 @@ def test_stretched_positions_are_positions() -> None:
 def test_every_real_server_can_have_been(shared: Path) -> None:
     for folder in sorted((shared / "groundtruth").iterdir()):
         assert deployment_of([read_run(folder, gpu="H100")]).tp
+
+
+def test_what_does_not_fit_is_said_where_that_is_allowed() -> None:
+    model = load_model("deepseek-v3")
+    said = check_step(model, H100, 1, Batch(decode=[(700, 32)]), allow_oversize=True)
+    assert len(said) == 1
+    assert said[0].startswith("deepseek-v3 does not fit on H100 with tensor parallel size 1: its weights take 628.8 of")
+    assert said[0].endswith("minimum tensor parallel size: 16")
+    run = a_run()
+    large = replace(run, server=replace(run.server, num_gpu_blocks=100_000))
+    (text,) = check_run(LLAMA, H100, 1, large, allow_oversize=True)
+    assert "num_gpu_blocks 100000: they take" in text
+
+
+def test_seats_that_the_blocks_never_fill_are_said() -> None:
+    run = a_run()
+    few = replace(run, server=replace(run.server, num_gpu_blocks=700))
+    assert check_run(LLAMA, H100, 1, run) == []
+    (text,) = check_run(LLAMA, H100, 1, few)
+    assert re.fullmatch(r"made up: max_num_seqs 64 is never reached: 700 KV blocks hold \d+ of its requests", text), (
+        text
+    )
+
+
+def test_groups_over_pcie_are_priced_on_trust_and_say_so() -> None:
+    l40s = load_gpu("L40S")
+    batch = Batch(decode=[(700, 8)])
+    assert check_step(LLAMA, l40s, 1, batch) == []
+    (text,) = check_step(LLAMA, l40s, 2, batch)
+    assert text == (
+        "tensor parallel size 2 on L40S: its all-reduces go over PCIe, and are priced as measured between GPUs that "
+        "reach each other's memory; without peer-to-peer access they take longer, nobody here knows how much"
+    )
+    assert check_step(LLAMA, H100, 2, batch) == []

@@ -326,7 +326,7 @@ def test_flags_that_cannot_be(wrong: dict[str, object]) -> None:
         ({"\x1b[31mcol\nour": "red"}, ["unknown key \\x1b[31mcol our"]),
         ({"server": [1]}, ["server", "mapping"]),
         ({"server": {"colour": 1}}, ["unknown key server.colour"]),
-        ({"server": {"type": "sglang"}}, ["server.type", "sglang", "vllm"]),
+        ({"server": {"type": "tgi"}}, ["engine", "tgi", "vllm, sglang, tensorrt-llm"]),
     ],
 )
 def test_headers_refused(tmp_path: Path, change: dict[str, object], words: list[str]) -> None:

@@ -19,6 +19,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from roofml.calibration.prior import PACKAGE
 from roofml.calibration.step_level.fit import StepData, ahead_of, first_share, made_of, run_named
 from roofml.engine.latency_model import Latencies, LatencyModel
@@ -137,14 +139,17 @@ def cell(inputs: Inputs, protocol: str, name: str) -> dict[str, Any]:
 
 
 def _judged(part: Selection, predicted: Latencies) -> Judged:
+    """Measured and predicted latencies. A request that is not answered in time counts with the time its client waits."""
     run, chosen = part.run, part.requests
+    ttft_us, e2e_us = predicted.ttft_us[chosen], predicted.e2e_us[chosen]
+    answered = np.isfinite(e2e_us)
     return Judged(
         run.arrival_us[chosen],
         run.output_tokens[chosen],
         run.ttft_us[chosen],
-        predicted.ttft_us[chosen],
+        np.where(answered, ttft_us, run.deadline_us),
         run.e2e_us[chosen],
-        predicted.e2e_us[chosen],
+        np.where(answered, e2e_us, run.deadline_us),
     )
 
 

@@ -1,0 +1,66 @@
+"""The step that is being formed: its sums as requests join it, and one that has to leave it again.
+
+Functions on the arrays of the compiled loop in `scheduler`, which numba compiles into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.extending import register_jitable
+
+from roofml.engine.kv_cache import NOTHING
+from roofml.engine.seats import RUNNING
+from roofml.latency.batch import StepSums
+from roofml.traces.steps.table import LONG_CONTEXT
+
+EMPTY = (0.0,) * len(StepSums._fields)
+"""Those of a step with no request in it."""
+
+
+@register_jitable
+def withdraw(booked: Any, r: int, output: int, first_step: Any, last_step: Any, ending: Any) -> Any:
+    """Take back that request r computes in the step that is being formed; `ending` are those that end with it.
+
+    Returns how many do now.
+    """
+    count = len(ending)
+    if booked.sampled // 2 == booked.step:
+        if booked.generated == output:
+            last_step[r] = NOTHING
+            kept = 0
+            for i in range(len(ending)):
+                if ending[i] != r:
+                    ending[kept] = ending[i]
+                    kept += 1
+            count = kept
+        if booked.generated == 1:
+            first_step[r] = NOTHING
+        booked.generated -= 1
+    return count
+
+
+@register_jitable
+def with_request(sums: Any, new: int, context: int, prompt: int) -> Any:
+    """The sums of a step (`StepSums`) and a request that computes `new` tokens after `context` in it."""
+    prefill_tokens, decode_tokens, in_step, pairs, prefill_context, decode_context, beyond = sums
+    if new > 1 or context < prompt:
+        prefill_tokens += new
+        pairs += new * (context + 0.5 * (new + 1))
+        prefill_context += context
+    else:
+        decode_tokens += 1
+        decode_context += context
+        beyond += max(0, context - LONG_CONTEXT)
+    return prefill_tokens, decode_tokens, in_step + 1, pairs, prefill_context, decode_context, beyond
+
+
+@register_jitable
+def summed(books: Any, seats: Any, prompt: Any, step: int) -> Any:
+    """The sums of a step, from the books of those that are in it."""
+    sums = EMPTY
+    for i in range(seats.counts[RUNNING]):
+        booked = books[seats.running[i]]
+        if booked.step == step:
+            sums = with_request(sums, booked.new, booked.computed - booked.new, prompt[seats.running[i]])
+    return sums

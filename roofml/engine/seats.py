@@ -1,0 +1,151 @@
+"""Seats: the running requests, their books and blocks, and how one is admitted, preempted, or leaves.
+
+Functions on the arrays of the compiled loop in `scheduler`, which numba compiles into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+
+from roofml.engine.kv_cache import NOTHING, key_of, release, remember, take_cached
+from roofml.util.arrays import Ints
+
+BOOKED = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("computed", "generated", "held", "remembered", "slot", "cached_tokens", "preemptions"),
+            *("sampled", "step", "new", "gone"),
+        )
+    ]
+)
+"""What the loop keeps of a request: tokens in the KV cache; output tokens, those of steps in flight included; blocks;
+of them full and known by key; its row in `Seats.blocks`; what `Schedule` says of it; twice the last step that made
+one of its tokens, and 1 if that computed one before it was known, as the step that made it was in flight; its last step
+and the tokens it computed there, where priorities rule; and 1 once it has ended or was given up."""
+
+
+class Seats(NamedTuple):
+    """The running requests and their blocks."""
+
+    blocks: Ints
+    """(seats, blocks)"""
+    free: Ints
+    """(seats,) rows of `blocks` that nobody has: the first `counts[FREE]`."""
+    running: Ints
+    """(seats,) the running requests in order of admission: the first `counts[RUNNING]`."""
+    counts: Ints
+
+
+RUNNING, FREE = 0, 1
+"""Places in `Seats.counts`."""
+
+
+@register_jitable
+def no_seats(seats: int, blocks: int) -> Any:
+    """Seats that nobody has, of so many blocks each."""
+    return Seats(
+        np.empty((seats, blocks), np.int64),
+        np.arange(seats)[::-1].copy(),
+        np.empty(seats, np.int64),
+        np.array([0, seats]),
+    )
+
+
+@register_jitable
+def no_books(requests: int) -> Any:
+    """Books of requests that were never scheduled."""
+    books: Any = np.zeros(requests, BOOKED)
+    books.slot[:] = NOTHING
+    books.cached_tokens[:] = NOTHING
+    books.sampled[:] = NOTHING
+    books.step[:] = NOTHING
+    return books
+
+
+@register_jitable
+def cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
+    """Leading blocks of request r that are in the cache, `most` at most, and how many of them nobody uses."""
+    hits, idle = 0, 0
+    while hits < most:
+        block = cache.key[key_of(keys, r, hits)].first
+        if block == NOTHING:
+            break
+        if cache.block[block].users == 0:
+            idle += 1
+        hits += 1
+    return hits, idle
+
+
+@register_jitable
+def admit(booked: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
+    """Seat request r with the `hits` blocks that it found in the cache."""
+    seats.counts[FREE] -= 1
+    booked.slot = seats.free[seats.counts[FREE]]
+    for j in range(hits):
+        block = cache.key[key_of(keys, r, j)].first
+        take_cached(cache, block)
+        seats.blocks[booked.slot, j] = block
+    booked.held, booked.remembered, booked.computed = hits, hits, hits * block_size
+    if booked.cached_tokens == NOTHING:
+        booked.cached_tokens = booked.computed
+    seats.running[seats.counts[RUNNING]] = r
+    seats.counts[RUNNING] += 1
+
+
+@register_jitable
+def remember_blocks(booked: Any, seats: Any, cache: Any, keys: Any, r: int, tokens: int, block_size: int) -> None:
+    """The first `tokens` tokens of request r are computed and known: their full blocks can be found."""
+    while (booked.remembered + 1) * block_size <= tokens:
+        remember(cache, seats.blocks[booked.slot, booked.remembered], key_of(keys, r, booked.remembered))
+        booked.remembered += 1
+
+
+@register_jitable
+def free_seat(
+    booked: Any, seats: Any, cache: Any, keys: Any, r: int, limits: Any, empty_first: bool, oldest: int
+) -> None:
+    """Request r lets go of its seat and blocks. Steps from `oldest` on are in flight.
+
+    Only now are the blocks of its answer remembered: nobody but itself, computed again, could have found them. A token
+    that is computed while the step that made it is in flight is not known yet, and its block not full.
+    """
+    if limits.prefix_caching:
+        known = booked.computed
+        if booked.sampled >= 2 * oldest:
+            known -= booked.sampled % 2
+        remember_blocks(booked, seats, cache, keys, r, known, limits.block_size)
+    release(cache, seats.blocks[booked.slot], booked.held, empty_first)
+    seats.free[seats.counts[FREE]] = booked.slot
+    seats.counts[FREE] += 1
+    booked.slot, booked.held, booked.remembered, booked.computed = NOTHING, 0, 0, 0
+    booked.sampled = NOTHING
+
+
+@register_jitable
+def close_ranks(books: Any, seats: Any) -> None:
+    """Drop those that have no seat any more from the list of the running."""
+    kept = 0
+    for i in range(seats.counts[RUNNING]):
+        r = seats.running[i]
+        if books[r].slot != NOTHING:
+            seats.running[kept] = r
+            kept += 1
+    seats.counts[RUNNING] = kept
+
+
+@register_jitable
+def victim_by_priority(seats: Any, priority: Any, arrival: Any) -> int:
+    """Place among the running of the one to preempt: the highest number, and of these the last to arrive.
+
+    Of several that arrived at once, the one that was admitted first.
+    """
+    worst = 0
+    for i in range(1, seats.counts[RUNNING]):
+        r, w = seats.running[i], seats.running[worst]
+        if priority[r] > priority[w] or (priority[r] == priority[w] and arrival[r] > arrival[w]):
+            worst = i
+    return worst

@@ -1,0 +1,141 @@
+"""The waiting queue: requests that have no seat, in the order in which they may have one.
+
+First come, first served: those that were preempted, the last one first, and then the others as they came. By priority:
+the lowest number first, and of these the first to arrive, preempted or not (vllm/v1/core/sched/request_queue.py).
+Functions on the arrays of the compiled loop in `scheduler`, which numba compiles into it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+
+from roofml.engine.kv_cache import NOTHING
+from roofml.util.arrays import Ints
+
+
+class Waiting(NamedTuple):
+    """What waits."""
+
+    preempted: Ints
+    """(seats,) those to be computed again, the next one last: the first `counts[PREEMPTED]`."""
+    heap: Ints
+    """(requests,) by priority: a binary heap of all that wait, `counts[HEAPED]` of them; else unused."""
+    priority: Ints
+    """(requests,)"""
+    counts: Ints
+
+
+PREEMPTED, HEAPED, ENTERED, ADMITTED, LENGTH = 0, 1, 2, 3, 4
+"""Places in `Waiting.counts`. Requests have entered the queue in order of arrival, the first `ENTERED` of them; first
+come, first served, the first `ADMITTED` have left it. `LENGTH` is how many wait."""
+
+
+@register_jitable
+def nobody_waits(seats: int, priority: Any, by_priority: bool) -> Any:
+    """An empty queue."""
+    return Waiting(
+        np.empty(seats, np.int64),
+        np.empty(len(priority) if by_priority else 0, np.int64),
+        priority,
+        np.zeros(5, np.int64),
+    )
+
+
+@register_jitable
+def first_waiting(waiting: Any, books: Any, by_priority: bool) -> int:
+    """The request that is admitted next, or NOTHING."""
+    counts = waiting.counts
+    if by_priority:
+        while counts[HEAPED] > 0 and books[waiting.heap[0]].gone:
+            _pop(waiting)
+        return waiting.heap[0] if counts[HEAPED] > 0 else NOTHING
+    if counts[PREEMPTED] > 0:
+        return waiting.preempted[counts[PREEMPTED] - 1]
+    while counts[ADMITTED] < counts[ENTERED] and books[counts[ADMITTED]].gone:
+        counts[ADMITTED] += 1
+    return counts[ADMITTED] if counts[ADMITTED] < counts[ENTERED] else NOTHING
+
+
+@register_jitable
+def enter(waiting: Any, by_priority: bool, gone: bool) -> None:
+    """The next request in order of arrival enters the queue, unless it has gone."""
+    r = waiting.counts[ENTERED]
+    waiting.counts[ENTERED] += 1
+    if not gone:
+        waiting.counts[LENGTH] += 1
+        if by_priority:
+            _push(waiting, r)
+
+
+@register_jitable
+def leave_queue(waiting: Any, by_priority: bool) -> None:
+    """The first one has a seat."""
+    waiting.counts[LENGTH] -= 1
+    if by_priority:
+        _pop(waiting)
+    elif waiting.counts[PREEMPTED] > 0:
+        waiting.counts[PREEMPTED] -= 1
+    else:
+        waiting.counts[ADMITTED] += 1
+
+
+@register_jitable
+def put_back(waiting: Any, r: int, by_priority: bool) -> None:
+    """Request r was preempted."""
+    waiting.counts[LENGTH] += 1
+    if by_priority:
+        _push(waiting, r)
+    else:
+        waiting.preempted[waiting.counts[PREEMPTED]] = r
+        waiting.counts[PREEMPTED] += 1
+
+
+@register_jitable
+def give_up_waiting(waiting: Any, r: int, by_priority: bool) -> None:
+    """Request r, which is marked as gone, waits no more."""
+    counts = waiting.counts
+    if r >= counts[ENTERED]:
+        return  # on its way to the queue
+    counts[LENGTH] -= 1
+    if by_priority:
+        return
+    for i in range(counts[PREEMPTED]):
+        if waiting.preempted[i] == r:
+            waiting.preempted[i : counts[PREEMPTED] - 1] = waiting.preempted[i + 1 : counts[PREEMPTED]].copy()
+            counts[PREEMPTED] -= 1
+            return
+
+
+@register_jitable
+def _before(waiting: Any, a: int, b: int) -> bool:
+    return waiting.priority[a] < waiting.priority[b] or (waiting.priority[a] == waiting.priority[b] and a < b)
+
+
+@register_jitable
+def _push(waiting: Any, r: int) -> None:
+    heap, place = waiting.heap, waiting.counts[HEAPED]
+    waiting.counts[HEAPED] += 1
+    while place > 0 and _before(waiting, r, heap[(place - 1) // 2]):
+        heap[place] = heap[(place - 1) // 2]
+        place = (place - 1) // 2
+    heap[place] = r
+
+
+@register_jitable
+def _pop(waiting: Any) -> None:
+    heap = waiting.heap
+    waiting.counts[HEAPED] -= 1
+    size, place = waiting.counts[HEAPED], 0
+    r = heap[size]
+    while 2 * place + 1 < size:
+        child = 2 * place + 1
+        if child + 1 < size and _before(waiting, heap[child + 1], heap[child]):
+            child += 1
+        if not _before(waiting, heap[child], r):
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = r
