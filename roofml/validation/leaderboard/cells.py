@@ -139,7 +139,7 @@ def cell(inputs: Inputs, protocol: str, name: str) -> dict[str, Any]:
 
 
 def _judged(part: Selection, predicted: Latencies) -> Judged:
-    """Measured and predicted latencies. A request that is not answered in time counts with the time its client waits."""
+    """Measured and predicted latencies. A request not answered in time counts with the time its client waits."""
     run, chosen = part.run, part.requests
     ttft_us, e2e_us = predicted.ttft_us[chosen], predicted.e2e_us[chosen]
     answered = np.isfinite(e2e_us)
