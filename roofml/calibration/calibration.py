@@ -42,6 +42,8 @@ from roofml.util.display import Shown, Table, digits, pct
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.version import __version__
 
+OVERLOAD_SD = 0.1
+"""Relative, of step times at overload: servers slow down by 0 to 28 %, no cause is proven (docs/engine.md)."""
 DRAWS = 60
 """Replays behind an interval."""
 STEP_DRAWS = 1000
@@ -186,19 +188,22 @@ class Calibration(Shown):
         return serve(run, self._tables_for(run), self.parameters_for(run), progress)
 
     def replays(self, run: Run, count: int = DRAWS) -> list[Replay]:
-        """A replay for every draw of parameters as uncertain as they are; none of a calibration that was fitted.
+        """A replay for every draw of parameters as uncertain as they are.
 
-        On all cores: the compiled loop drops the GIL.
+        None of a fit, but for an overloaded run it has not seen. On all cores: the compiled loop drops the GIL.
         """
+        paces = np.ones(count)
         if self.fitted:
-            return []
+            if not run.saturated or any(seen.identity == run.identity for seen in self.runs):
+                return []
+            paces = np.exp(OVERLOAD_SD * np.random.default_rng(0).standard_normal(count))
         tables = self._tables_for(run)
 
-        def serve_draw(values: Floats) -> Replay:
-            return serve(run, tables, Parameters.of(values))
+        def serve_draw(values: Floats, pace: float) -> Replay:
+            return serve(run, tables, Parameters.of(values).paced(pace))
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(serve_draw, self.draws(count)))
+            return list(threads.map(serve_draw, self.draws(count), paces.tolist()))
 
     def draws(self, count: int) -> Floats:
         """`count` sets of parameter values, (count, parameters), as uncertain as they are; the same every time."""

@@ -64,6 +64,18 @@ def test_a_fit_survives_requests_that_its_replay_does_not_complete(overloaded: R
     assert np.isfinite(calibration.values).all()
 
 
+def test_overload_that_a_fit_has_not_seen_has_a_wide_interval(overloaded: Run) -> None:
+    """Overloaded servers slow down by what no normal run shows: the figures say how little is known of that."""
+    calibration = fit([served(100)])
+    crowded = replace(overloaded, saturated=True)
+    report = replay_run(calibration, Selection.between(crowded)).report
+    low, high = report.metrics["tpot_mean"].interval_us or (0.0, 0.0)
+    assert high / low > 1.2
+    assert report.metrics["e2e_mean"].covered
+    assert replay_run(calibration, Selection.between(served(60))).report.metrics["e2e_mean"].interval_us is None
+    assert fit([crowded]).replays(crowded) == []
+
+
 def test_the_version_that_served_is_in_the_coefficients(tmp_path: Path) -> None:
     run = served(100)
     run = replace(run, server=replace(run.server, engine_version="0.20.1"))
