@@ -114,6 +114,7 @@ class Run(Shown):
             "requests": len(self),
             "measured": int(self.ok.sum()),
             "saturated": self.saturated,
+            "deadline_us": self.deadline_us if math.isfinite(self.deadline_us) else None,
             "findings": [asdict(finding) for finding in self.findings],
         }
 

@@ -121,7 +121,7 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
         hints["inference-perf.yaml"] = {"model": model} if model is not None else {}
     server, server_findings = resolve_server(folder, files, hints, overrides)
     name = for_line(folder.resolve().name if table_path.name == "trace.csv" else table_path.stem) or "run"
-    run, request_findings = _requests(table, header["warm_up_requests"])
+    run, request_findings = _requests(table, header["warm_up_requests"], server.settings.policy == "priority")
     return RawRun(
         name=name,
         source=str(folder.resolve() if table_path.name == "trace.csv" else table_path.resolve()),
@@ -208,7 +208,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
     raise InputError(f"{path}: line 1: column {place + 1} is {name}, expected {expected[place]}")
 
 
-def _requests(table: Table, warm_up_requests: int) -> tuple[dict[str, Any], list[Finding]]:
+def _requests(table: Table, warm_up_requests: int, by_priority: bool) -> tuple[dict[str, Any], list[Finding]]:
     """The arrays of a RawRun, in order of sending, and the findings about them."""
     path, counts, words = table.path, table.counts, table.words
     ids = counts["request_id"]
@@ -260,7 +260,7 @@ def _requests(table: Table, warm_up_requests: int) -> tuple[dict[str, Any], list
         findings.append(_reordered(int((np.diff(send) < 0).sum()), len(send)))
     if not stamps.streamed.all():
         findings.append(_not_streamed(int((~stamps.streamed).sum()), len(ids)))
-    findings += _not_modelled(table)
+    findings += _not_modelled(table, by_priority)
     messages = {text for text, good in zip(words["error_message"], stamps.succeeded, strict=True) if text and not good}
     run: dict[str, Any] = {name: array[order] for name, array in arrays.items()}
     return run | {"failure_messages": tuple(for_line(text)[:200] for text in sorted(messages)[:3])}, findings
@@ -320,14 +320,14 @@ def _header_findings(header: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def _not_modelled(table: Table) -> list[Finding]:
+def _not_modelled(table: Table, by_priority: bool) -> list[Finding]:
     """The finding about columns with work of the server that the replay does not model."""
     present: dict[str, int] = {}
     for column, kind in (("image_tokens", "images"), ("audio_tokens", "audio"), ("video_tokens", "video")):
         present[kind] = int((table.counts[column] > 0).sum())
     present["later rounds of a session"] = int((table.counts["round_index"] > 0).sum())
     present["LoRA adapters"] = sum(1 for cell in table.words.get("adapter", ()) if cell)
-    if "vllm_priority" in table.counts:
+    if "vllm_priority" in table.counts and not by_priority:
         priorities = table.counts["vllm_priority"]
         present["other priorities"] = int((priorities != priorities[0]).sum())
     counts = {kind: number for kind, number in present.items() if number}
@@ -336,6 +336,8 @@ def _not_modelled(table: Table) -> list[Finding]:
     listed = ", ".join(f"{number} requests with {kind}" for kind, number in counts.items())
     summary = f"The trace holds {listed}, which the replay does not model."
     advice = "They are replayed as plain requests of the same length; use a run without them to fit."
+    if "other priorities" in counts:
+        advice += " If the server's policy was priority, give --server-arg policy=priority."
     return [Finding("not-modelled", "warning", summary, counts, advice)]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.step_level.fit import StepData
 from roofml.engine.replay import Replay
@@ -44,27 +46,28 @@ class Evaluation(Shown):
     def tables(self) -> list[Table]:
         """Errors by run, of normal runs with their summary, then of those at overload; then cycle times."""
         columns = ["run", "requests", *HEADINGS.values(), "request |E2E|"]
-        uncertain = any(metric.interval_us for run in self.runs for metric in run.metrics.values())
-        if uncertain:
-            columns.append("E2E, 90 %")
         normal = [run for run in self.runs if not run.saturated]
         saturated = [run for run in self.runs if run.saturated]
         shown: list[Table] = []
         caption = self.caption
         if normal:
+            uncertain = _uncertain(normal)
             overall = summary(normal)
             rows = [_row(run, uncertain) for run in normal]
             for title, key in (("mean |error|", "mean_abs_error_pct"), ("worst", "max_abs_error_pct")):
                 figures = [f"{overall[name][key]:.2f}" if name in overall else "-" for name in HEADINGS]
-                single = f"{overall['request_e2e_mape'][key]:.2f}"
+                single = f"{overall['request_e2e_mape'][key]:.2f}" if "request_e2e_mape" in overall else "-"
                 rows.append([title, "", *figures, single, *([""] if uncertain else [])])
             if uncertain:
-                covered = [run.metrics["e2e_mean"].covered for run in normal]
+                covered = [run.metrics["e2e_mean"].covered for run in normal if "e2e_mean" in run.metrics]
                 caption += f"; measured E2E inside its interval in {sum(covered)} of {len(covered)} runs"
-            shown.append(Table("", columns, rows, caption))
+            shown.append(Table("", [*columns, *(["E2E, 90 %"] if uncertain else [])], rows, caption))
         if saturated:
+            uncertain = _uncertain(saturated)
             rows = [_row(run, uncertain) for run in saturated]
-            shown.append(Table("saturated runs, never fitted where others are", columns, rows))
+            title = "saturated runs, never fitted where others are"
+            completed = "; ".join(_completions(run) for run in saturated if run.completed is not None)
+            shown.append(Table(title, [*columns, *(["E2E, 90 %"] if uncertain else [])], rows, completed))
         return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,11 +82,22 @@ class Evaluation(Shown):
         }
 
 
+def _uncertain(runs: Sequence[RunReport]) -> bool:
+    return any(metric.interval_us for run in runs for metric in run.metrics.values())
+
+
+def _completions(run: RunReport) -> str:
+    """How many requests were answered before their client went."""
+    measured, predicted = run.completed or (0, 0)
+    return f"{run.run}: {predicted:,} requests complete, {measured:,} did; each mean is over its own"
+
+
 def _row(run: RunReport, uncertain: bool) -> list[str]:
     errors = [pct(run.metrics[name].error_pct) if name in run.metrics else "-" for name in HEADINGS]
-    interval = run.metrics["e2e_mean"].interval_us
+    interval = run.metrics["e2e_mean"].interval_us if "e2e_mean" in run.metrics else None
     last = [us_range(*interval) if interval else ""] if uncertain else []
-    return [run.run, str(run.requests), *errors, f"{run.request_e2e_mape_pct:.2f}", *last]
+    single = f"{run.request_e2e_mape_pct:.2f}" if np.isfinite(run.request_e2e_mape_pct) else "-"
+    return [run.run, str(run.requests), *errors, single, *last]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +143,8 @@ class ReplayedRun(Shown):
             ]
             for name, metric in self.report.metrics.items()
         ]
-        caption = ", ".join(
+        caption = f"{_completions(self.report)}. " if self.report.completed is not None else ""
+        caption += ", ".join(
             f"{key.replace('_', ' ')} {f'{value:,.0f}' if value == int(value) else digits(value, 4)}"
             for key, value in self.facts.items()
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -85,7 +86,7 @@ class RunReport:
             "saturated": self.saturated,
             **self._completed(),
             "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
-            "request_e2e_mape_pct": self.request_e2e_mape_pct,
+            "request_e2e_mape_pct": self.request_e2e_mape_pct if math.isfinite(self.request_e2e_mape_pct) else None,
         }
 
     def _completed(self) -> dict[str, Any]:
@@ -146,6 +147,7 @@ def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
             result[name] = {"mean_abs_error_pct": float(np.mean(errors)), "max_abs_error_pct": max(errors)}
             if all(metric.interval_us for metric in metrics):
                 result[name]["inside_interval_90_pct"] = 100 * float(np.mean([metric.covered for metric in metrics]))
-    single = [r.request_e2e_mape_pct for r in reports]
-    result["request_e2e_mape"] = {"mean_abs_error_pct": float(np.mean(single)), "max_abs_error_pct": max(single)}
+    single = [r.request_e2e_mape_pct for r in reports if math.isfinite(r.request_e2e_mape_pct)]
+    if single:
+        result["request_e2e_mape"] = {"mean_abs_error_pct": float(np.mean(single)), "max_abs_error_pct": max(single)}
     return result
