@@ -25,8 +25,9 @@ def chunk_gaps_us(run: Run, replayed: Replay) -> tuple[Floats, Ints]:
     requests: list[Ints] = []
     for r in np.flatnonzero(replayed.completed & (run.output_tokens > 1)):
         tokens = int(run.output_tokens[r])
-        steps = np.arange(schedule.last_step[r] - tokens + 2, schedule.last_step[r] + 1)
-        times = np.concatenate(([end[schedule.first_step[r]]], end[np.maximum(steps, schedule.first_step[r])]))
+        first, last = int(schedule.first_step[r]), int(schedule.last_step[r])
+        steps: Ints = np.maximum(np.arange(last - tokens + 2, last + 1), first)
+        times: Floats = np.concatenate((end[first : first + 1], end[steps]))
         sent = np.unique(np.concatenate((np.arange(0, tokens, interval), [tokens - 1])))
         gaps.append(np.diff(times[sent]))
         requests.append(np.full(len(gaps[-1]), r, np.int64))

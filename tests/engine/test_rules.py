@@ -108,7 +108,8 @@ def test_newer_versions_admit_only_a_prompt_that_fits_whole() -> None:
     ],
 )
 def test_rules_by_version(version: str, settings: dict[str, object], expected: dict[str, object]) -> None:
-    rules = rules_of(told(version=version, **settings))._asdict()
+    server = replace(SYNC, engine_version=version, settings=settings_of(settings, "settings"))
+    rules = rules_of(server)._asdict()
     assert {name: rules[name] for name in expected} == expected
 
 
