@@ -78,8 +78,8 @@ ONE_STEP: Any = StepSums
 @register_jitable
 def _preempt(
     place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
-) -> int:
-    """Preempt the running request at `place`, and return it."""
+) -> None:
+    """Preempt the running request at `place`."""
     victim = seats.running[place]
     seats.counts[RUNNING] -= 1
     for i in range(place, seats.counts[RUNNING]):
@@ -89,7 +89,6 @@ def _preempt(
     booked.preemptions += 1
     if booked.generated < requests.output[victim]:  # else it ends with the step in flight
         put_back(waiting, victim, rules.by_priority)
-    return victim
 
 
 @register_jitable
@@ -133,8 +132,8 @@ def _decodes(books: Any, seats: Any) -> bool:
 
 @register_jitable
 def _longest_chunk(rules: Any, budget: int, requests: int) -> int:
-    """Most tokens of one request in this step, with so many requests running and waiting."""
-    if rules.longest_chunk == 0 or (requests < 2 and not rules.longest_chunk_alone):
+    """Most tokens of one request in this step where there is a limit, with so many requests running and waiting."""
+    if requests < 2 and not rules.longest_chunk_alone:
         return budget
     if rules.fair_chunk:
         return max(rules.longest_chunk, budget // max(requests, 1))

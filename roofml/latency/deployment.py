@@ -65,17 +65,16 @@ class Deployment:
 
     def reaching(self, budget: int) -> Deployment:
         """The same with tables of at least `budget` new tokens; other values are the same to the bit."""
-        if budget <= self.budget:
-            return self
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), self.graphs)
-        return replace(self, tables=tables._replace(norm=self.tables.norm))
+        return self if budget <= self.budget else self._with_tables(budget, self.graphs)
 
     def serving(self, server: Server) -> Deployment:
         """The same with tables for a run's server: its budget, and its CUDA graphs."""
         graphs = graphs_of(server, self.gpu)
         if graphs == self.graphs:
             return self.reaching(server.max_num_batched_tokens)
-        budget = max(self.budget, server.max_num_batched_tokens)
+        return self._with_tables(max(self.budget, server.max_num_batched_tokens), graphs)
+
+    def _with_tables(self, budget: int, graphs: tuple[int, ...]) -> Deployment:
         tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), graphs)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 

@@ -14,14 +14,13 @@ from functools import partial
 from roofml.hardware.gpu import Gpu
 from roofml.latency.batch import Batch
 from roofml.latency.kv_capacity import (
-    GIB,
     LIBRARY_BYTES,
     KvGroup,
     kv_capacity,
     kv_groups,
     smallest_group,
 )
-from roofml.latency.server_defaults import default_batch
+from roofml.latency.server_defaults import GIB, default_batch
 from roofml.models.spec import ModelSpec
 from roofml.traces.load import batch_slots
 from roofml.traces.run import Run

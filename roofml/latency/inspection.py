@@ -10,11 +10,11 @@ from typing import Any
 from roofml.hardware.gpu import Gpu
 from roofml.latency.kv_capacity import KvCapacity, check_options, kv_capacity
 from roofml.latency.roofline import Load, Request, step_loads, step_us
+from roofml.latency.server_defaults import GIB
 from roofml.models.spec import ModelSpec
 from roofml.util.errors import InputError
 from roofml.util.writing import check_writable, write_file
 
-GIB = 2**30
 BATCHES = (1, 8, 32, 128, 256)
 CONTEXTS = (512, 2048, 8192, 32768)
 PROMPTS = (512, 2048, 8192)

@@ -16,14 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu
-from roofml.latency.server_defaults import default_batch
+from roofml.latency.server_defaults import GIB, default_batch
 from roofml.models.operations import AttentionOp, MixerOp
 from roofml.models.spec import ModelSpec
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.names import shown
-
-GIB = 2**30
 
 LIBRARY_BYTES = GIB // 4
 """Outside of PyTorch's allocator on every GPU: cuBLAS and Triton workspaces, loaded kernels.

@@ -1,4 +1,4 @@
-"""What `vllm serve` takes where it is told nothing, by release and GPU: batch limits, memory, CUDA graphs, async.
+"""What `vllm serve` takes where it is told nothing, by release and GPU: batch limits, memory, CUDA graphs.
 
 Read from the releases (vllm/engine/arg_utils.py, vllm/config/{scheduler,cache,vllm,compilation}.py); the first release
 that has a thing is named with it. Where nobody says the release, it is that of `traces/engine_version.ASSUMED`, as it
@@ -20,9 +20,7 @@ BY_MEMORY: Release = (0, 8, 5)
 """Before, limits went by the GPU's name."""
 NOT_A100: Release = (0, 9, 0)
 LARGEST_GPUS: Release = (0, 28, 0)
-SEATS_WITHIN_BUDGET: Release = (0, 10, 2)
 MEMORY_92: Release = (0, 20, 0)
-ASYNC: Release = (0, 14, 0)
 GRAPHS_BY_SEATS: Release = (0, 10, 0)
 GRAPHS_OF_16: Release = (0, 11, 1)
 GRAPHS_OF_EVERY_SIZE: Release = (0, 17, 0)
@@ -53,11 +51,6 @@ def default_batch(gpu: Gpu, release: Release = ASSUMED) -> tuple[int, int]:
 def default_memory_utilization(release: Release = ASSUMED) -> float:
     """Share of the memory that the driver reports."""
     return 0.92 if release >= MEMORY_92 else 0.9
-
-
-def default_async_scheduling(release: Release) -> bool:
-    """Whether the next batch is formed while a step runs, if nobody says."""
-    return release >= ASYNC
 
 
 def graph_sizes(

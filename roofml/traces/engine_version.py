@@ -84,7 +84,8 @@ def version_findings(engine: str, version: str | None) -> list[Finding]:
                 "Give --engine-version if it was another: schedulers differ where KV blocks run out.",
             )
         ]
-    if parse_version(version, "engine version") < OLDEST:
+    release = parse_version(version, "engine version")
+    if release < OLDEST:
         return [
             Finding(
                 "engine-version-older",
@@ -94,7 +95,7 @@ def version_findings(engine: str, version: str | None) -> list[Finding]:
                 f"Record a run of {said(OLDEST)} or newer.",
             )
         ]
-    if parse_version(version, "engine version") > NEWEST:
+    if release > NEWEST:
         return [
             Finding(
                 "engine-version-newer",
