@@ -7,15 +7,47 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import RUNNING
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import NEAR, WHOLE_SUMS, add_near
 from roofml.traces.steps.table import LONG_CONTEXT
 
-EMPTY = (0.0,) * len(StepSums._fields)
+EMPTY = (0.0,) * WHOLE_SUMS
 """Those of a step with no request in it."""
+
+
+@register_jitable
+def no_near(reaches: Any) -> Any:
+    """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
+    if reaches is None:  # decided when it is compiled, as in the functions below
+        return None
+    return np.zeros(len(NEAR) * len(reaches))
+
+
+@register_jitable
+def clear_near(near: Any) -> None:
+    """Make them those of an empty step again."""
+    if near is not None:
+        near[:] = 0.0
+
+
+@register_jitable
+def near_length(near: Any) -> int:
+    """How many there are."""
+    if near is None:
+        return 0
+    return len(near)
+
+
+@register_jitable
+def write_near(columns: Any, step: int, near: Any) -> None:
+    """Keep them in the last columns of a step."""
+    if near is not None:
+        for i in range(len(near)):
+            columns[step, WHOLE_SUMS + i] = near[i]
 
 
 @register_jitable
@@ -56,11 +88,13 @@ def with_request(sums: Any, new: int, context: int, prompt: int) -> Any:
 
 
 @register_jitable
-def summed(books: Any, seats: Any, prompt: Any, step: int) -> Any:
+def summed(books: Any, seats: Any, prompt: Any, step: int, near: Any, reaches: Any) -> Any:
     """The sums of a step, from the books of those that are in it."""
     sums = EMPTY
+    clear_near(near)
     for i in range(seats.counts[RUNNING]):
         booked = books[seats.running[i]]
         if booked.step == step:
             sums = with_request(sums, booked.new, booked.computed - booked.new, prompt[seats.running[i]])
+            add_near(near, reaches, booked.new, booked.computed - booked.new, prompt[seats.running[i]])
     return sums

@@ -27,7 +27,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.cold_start import EVENTS, first_time, start_server
-from roofml.engine.forming import EMPTY, summed, with_request, withdraw
+from roofml.engine.forming import EMPTY, clear_near, near_length, no_near, summed, with_request, withdraw, write_near
 from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
 from roofml.engine.seats import (
     RUNNING,
@@ -40,7 +40,7 @@ from roofml.engine.seats import (
     remember_blocks,
     victim_by_priority,
 )
-from roofml.engine.step_time import time_of_step
+from roofml.engine.step_time import reaches_of, time_of_step
 from roofml.engine.waiting import (
     ENTERED,
     LENGTH,
@@ -51,7 +51,7 @@ from roofml.engine.waiting import (
     nobody_waits,
     put_back,
 )
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
 from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
 
@@ -151,7 +151,7 @@ def compiled_in() -> NDArray[Any]:
         *(
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
-                *("latency/batch", "latency/components", "latency/formula"),
+                *("models/reach", "latency/batch", "latency/components", "latency/formula"),
                 *("engine/cold_start", "engine/forming", "engine/kv_cache", "engine/seats"),
                 *("engine/step_time", "engine/waiting"),
             )
@@ -186,7 +186,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
-    columns = np.empty((1024, 7))
+    reaches: Any = reaches_of(source)
+    near: Any = no_near(reaches)
+    columns = np.empty((1024, WHOLE_SUMS + near_length(near)))
     start = np.empty(1024)
     duration = np.empty(1024)
     cold = np.empty((1024, 2))
@@ -228,6 +230,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         )
         unsure_from = 2 * (steps - 1) if in_flight > 0 else 2 * steps + 2
         sums = EMPTY
+        clear_near(near)
         this = steps % 2
         finishing_count[this] = 0
         preempting, withdrawn, prefills = False, False, False
@@ -294,6 +297,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
             budget -= new
             context = booked.computed
             sums = with_request(sums, new, context, prompt[r])
+            add_near(near, reaches, new, context, prompt[r])
             for _ in range(need):
                 blocks[booked.slot, booked.held] = take_free(cache)
                 booked.held += 1
@@ -313,7 +317,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                     finishing[this, finishing_count[this]] = r
                     finishing_count[this] += 1
         if withdrawn:
-            sums = summed(books, seats, prompt, steps)
+            sums = summed(books, seats, prompt, steps, near, reaches)
         if spaced:
             if not preempting and not hold_prefill:
                 prefill_waits = waiting.counts[LENGTH] > 0
@@ -323,9 +327,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         if sums[2] > 0:
             if steps == len(start):
                 columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
-            step: Any = ONE_STEP(*sums)
-            for i in range(len(step)):
-                columns[steps, i] = step[i]
+            for i in range(len(sums)):
+                columns[steps, i] = sums[i]
+            write_near(columns, steps, near)
+            step: Any = ONE_STEP(*(sums + (near,)))  # noqa: RUF005  # numba unpacks no tuple in a tuple
             cold[steps, 0], cold[steps, 1] = first_time(
                 met, int(sums[0]), int(sums[1]), limits.experts, limits.experts_per_token, limits.captured
             )
