@@ -29,7 +29,7 @@ MOST_CELLS = 10_000
 """Pairs of n and k in the grid of products, which is full; the largest shipped one has 484."""
 MOST_SHARE = 10.0
 """Of a datasheet's rate; beyond 1.15 the datasheet is wrong."""
-ABOVE_0 = ("mbu", "time_us")
+ABOVE_0 = ("mbu", "mfu", "index_mbu", "index_mfu", "norm", "time_us")
 """Columns that something is divided by, or a time that nothing can take."""
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 MOST_SD = 10.0

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from roofml.hardware.gpu import Gpu
-from roofml.microbench.derive import allreduce, attention, gemm, latent, moe
+from roofml.microbench.derive import allreduce, attention, blocks, gemm, hyper_connections, latent, moe, recurrent
 from roofml.microbench.derive.family import Family
 from roofml.util.outside_text import for_line
 
-MODULES = (gemm, moe, attention, latent, allreduce)
+MODULES = (gemm, moe, attention, latent, allreduce, recurrent, blocks, hyper_connections)
 FAMILIES: tuple[Family, ...] = tuple(family for module in MODULES for family in module.FAMILIES)
 COLUMNS: dict[str, tuple[str, ...]] = {family.kernel: family.columns for family in FAMILIES}
 """Kernel -> the columns that its measurements need, latency in ms. Further columns are read where they are there: the
