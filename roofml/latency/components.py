@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
+from roofml.hardware import stand_ins
+from roofml.hardware.expert_routing import experts_hit
+from roofml.hardware.formats import WEIGHTS_ALONE
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernels import Efficiency
 from roofml.latency.attention import attention_items_us, attention_sd, kv_token_us, near_tables, pair_us
@@ -107,20 +110,28 @@ def padded(tokens: Floats, graphs: Sequence[int] = GRAPHS) -> Floats:
 
 def measured_gemm(gemm: Gemm, gpu: Gpu, efficiency: Efficiency) -> tuple[Floats, Floats, float]:
     """M at which a product was measured, ascending, measured over ideal time there, and its relative sd."""
+    kernel = gemm.kernel
+    if gpu.computes_in(gemm.flops_dtype) != gemm.flops_dtype:
+        kernel = WEIGHTS_ALONE.get(kernel, kernel)
     if not gemm.experts:
-        slowdown, sd = efficiency.gemm.at(gemm.flops_dtype, gemm.n, gemm.k)
+        slowdown, sd = stand_ins.product(efficiency, gpu, kernel, gemm.n, gemm.k)
         return efficiency.gemm.tokens, slowdown, sd
     rising = gemm.name != "expert_down"  # gate and up are one product, twice as wide as an expert
     hidden, inter = (gemm.k, gemm.n / (2 if gemm.name == "expert_gate_up" else 1)) if rising else (gemm.n, gemm.k)
-    values, sd = efficiency.mixture(gemm.flops_dtype, gemm.experts, gemm.experts_per_token, hidden, inter)
-    return efficiency.moe_tokens, 1 / values, sd
+    slowdown, sd = stand_ins.mixture(efficiency, gpu, kernel, gemm.experts, gemm.experts_per_token, hidden, inter)
+    return efficiency.moe_tokens, slowdown, sd
 
 
-def experts_hit(gemm: Gemm, tokens: Floats) -> Floats:
-    """How many weight matrices M tokens touch: of E experts, k at random each, E·(1 - (1 - k/E)^M) on average."""
+def matrices_read(gemm: Gemm, tokens: Floats) -> Floats:
+    """How many weight matrices M tokens touch: the one, or those of the experts that they hit."""
     if not gemm.experts:
         return np.where(tokens > 0, 1.0, 0.0)
-    return gemm.experts * (1 - (1 - gemm.experts_per_token / gemm.experts) ** tokens)
+    return experts_hit(gemm.experts, gemm.experts_per_token, tokens)
+
+
+def gemm_rate(gemm: Gemm, gpu: Gpu) -> float:
+    """Peak rate of a product on `gpu`, FLOP/µs: in bfloat16 where the GPU does not compute in its type."""
+    return gpu.flops_rate(gpu.computes_in(gemm.flops_dtype))
 
 
 def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
@@ -135,7 +146,7 @@ def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Eff
     for gemm in model.gemms(tp):
         if gemm.rows == "tokens":
             _, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
-            per_token += gemm.count * gemm.flops_per_row / gpu.flops_rate(gemm.flops_dtype) * slowdown[-1]
+            per_token += gemm.count * gemm.flops_per_row / gemm_rate(gemm, gpu) * slowdown[-1]
     for op in model.mixers(tp):
         if isinstance(op, StateOp):
             per_token += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
@@ -157,12 +168,12 @@ def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: 
             continue
         once = gemm.count * gemm.weight_bytes / gpu.bandwidth_bytes_per_us
         m, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
-        compute = gemm.count * gemm.flops_per_row * m / gpu.flops_rate(gemm.flops_dtype)
-        reading = max(1, int(np.count_nonzero(once * experts_hit(gemm, m) >= compute)))
+        compute = gemm.count * gemm.flops_per_row * m / gemm_rate(gemm, gpu)
+        reading = max(1, int(np.count_nonzero(once * matrices_read(gemm, m) >= compute)))
         if gemm.rows == "sampled":
             reading = 1
         factor = np.interp(tokens, m[:reading], slowdown[:reading])
-        time += once * experts_hit(gemm, tokens) * factor
+        time += once * matrices_read(gemm, tokens) * factor
     return np.maximum.accumulate(time)
 
 
@@ -220,7 +231,7 @@ def component_tables(
         expert_weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=True),
         communication=communication_us(model, tp, padded(tokens, graphs), efficiency),
         attention_items=attention_items_us(model, gpu, tp, tokens, efficiency),
-        logits_per_request=head.flops_per_row / gpu.flops_rate(head.flops_dtype),
+        logits_per_request=head.flops_per_row / gemm_rate(head, gpu),
         prefill_pair=prefill_pair,
         decode_pair=decode_pair,
         kv_token=kv_token_us(model, gpu, tp, efficiency),

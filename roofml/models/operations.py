@@ -33,6 +33,8 @@ class Gemm:
     """The type the product is computed in: key of `Gpu.flops_per_us`."""
     experts: int = 0
     experts_per_token: int = 0
+    kernel: str = "bfloat16"
+    """The kind of kernel that multiplies: `WeightFormat.kernel`."""
 
     @property
     def flops_per_row(self) -> int:
