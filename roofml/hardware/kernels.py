@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from roofml.hardware.kernel_tables import SD_OF_OTHER_DTYPE, DecodeAttention, GemmTable, Rows
+from roofml.hardware.modules import Modules
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
@@ -31,6 +32,8 @@ class Efficiency:
     allreduce_us: dict[int, Floats]
     """GPUs -> (sizes,) measured time, µs."""
     source: str
+    modules: Modules = field(default_factory=Modules)
+    """Measured parts of a layer that only some architectures have."""
 
     def mixture(self, dtype: str, experts: int, top_k: int, hidden: float, inter: float) -> tuple[Floats, float]:
         """Ideal over measured time of a fused mixture of experts at each M of `moe_tokens`, and its relative sd."""
@@ -106,6 +109,7 @@ def at_datasheet(measured: Efficiency) -> Efficiency:
         latent_decode_rows=at_bandwidth(measured.latent_decode_rows),
         allreduce_us={gpus: times[-1] * sizes / sizes[-1] for gpus, times in measured.allreduce_us.items()},
         source="datasheet",
+        modules=Modules(),
     )
 
 

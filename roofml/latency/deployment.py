@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
+from roofml.hardware.read_kernels import tables_folder, tables_sha256
+from roofml.hardware.read_modules import load_kernels
+from roofml.latency.attention_kernels import uses_modules
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.feasibility import check_run
 from roofml.latency.server_defaults import graphs_of
 from roofml.models.spec import ModelSpec, load_model
 from roofml.traces.run import Run
 from roofml.traces.server import Server
+from roofml.util.digest import digest
 from roofml.util.errors import InputError
 
 BUDGET = 2048
@@ -75,7 +78,7 @@ class Deployment:
         return self._with_tables(max(self.budget, server.max_num_batched_tokens), graphs)
 
     def _with_tables(self, budget: int, graphs: tuple[int, ...]) -> Deployment:
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), graphs)
+        tables = component_tables(self.model, self.gpu, self.tp, budget, load_kernels(self.gpu), graphs)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 
 
@@ -101,7 +104,10 @@ def deploy(
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     folder = tables_folder(device)
-    efficiency = read_efficiency(folder, device)
+    efficiency = load_kernels(device)
+    tables = [tables_sha256(folder)]
+    if uses_modules(spec, tp):
+        tables.append(tables_sha256(folder / "modules"))
     return Deployment(
         model=spec,
         gpu=device,
@@ -110,7 +116,7 @@ def deploy(
         tables=component_tables(spec, device, tp, budget, efficiency, graphs),
         table_sd=component_sd(spec, device, tp, efficiency),
         hf_repo=model,
-        kernels_sha256=tables_sha256(folder),
+        kernels_sha256=digest(*tables) if len(tables) > 1 else tables[0],
         graphs=tuple(graphs),
     )
 

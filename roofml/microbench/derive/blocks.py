@@ -43,7 +43,7 @@ class Block:
     model: str = ""
     """In the column `model`; empty = all rows."""
     floor_us: float = 0.0
-    """Prompts that take less are those of a CPU that launches one kernel after another, measured without a CUDA graph."""
+    """Prompts that take less were measured without a CUDA graph: theirs is the time of a CPU that launches kernels."""
 
     def on(self, heads: int) -> Mixer:
         """The mixer of a rank with so many heads."""
