@@ -20,6 +20,7 @@ from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernel_tables import STANDS_IN, DecodeAttention
 from roofml.hardware.kernels import Efficiency
 from roofml.latency.batch import MOST_NEW_TOKENS, StepSums
+from roofml.latency.launches import launches_us
 from roofml.models.operations import AttentionOp, Gemm, StateOp
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats
@@ -88,6 +89,8 @@ class ComponentTables(NamedTuple):
     """Of which every token visits so many."""
     captured: int = GRAPHS[-1]
     """New tokens of the largest CUDA graph; 0 without."""
+    launches_us: float = 0.0
+    """CPU time to launch the kernels of a step of more new tokens than that."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -293,6 +296,7 @@ def component_tables(
         experts=max(gemm.experts for gemm in model.gemms(tp)),
         experts_per_token=max(gemm.experts_per_token for gemm in model.gemms(tp)),
         captured=max(graphs, default=0),
+        launches_us=launches_us(model.num_layers, graphs),
     )
 
 

@@ -397,7 +397,7 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
         if compiled_in().dtype != before:
             digested.add(name)
-    assert digested == compiled == {*("batch", "cold_start", "components", "formula"), *NEXT_TO_THE_LOOP}
+    assert digested == compiled == {*("batch", "cold_start", "components", "formula", "launches"), *NEXT_TO_THE_LOOP}
 
 
 def test_the_progress_counts_finished_requests() -> None:
