@@ -31,6 +31,8 @@ from roofml.latency.attention import (
     per_step,
 )
 from roofml.latency.batch import MOST_NEW_TOKENS, NEAR, StepSums
+from roofml.latency.kv_capacity import further_groups
+from roofml.latency.launches import launches_us
 from roofml.models.operations import Gemm
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats, Ints
@@ -111,6 +113,12 @@ class ComponentTables(NamedTuple):
     """Time of launching what computes prompts alone, in a step with any."""
     mixing: Floats | None = None
     """(budget + 1,) time of hyper-connections on M tokens; None without."""
+    launches_us: float = 0.0
+    """CPU time to launch the kernels of a step of more new tokens than that."""
+    shares: Ints | None = None
+    """(kinds, 3) how the blocks of further layer groups go (`kv_capacity.FurtherGroups`); None: there is one group."""
+    block_ratio: int = 1
+    """Tokens of a block of the first layer group over the engine's block size."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -254,8 +262,10 @@ def component_tables(
         captured=max(graphs, default=0),
         reaches=reaches,
         near=near,
+        **further_groups(model, tp)._asdict(),
         **per_step(model, gpu, tp, efficiency)._asdict(),
         mixing=mixing_us(model, gpu, padded(tokens, graphs), efficiency),
+        launches_us=launches_us(model.num_layers, graphs),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.step_level.fit import StepData
 from roofml.engine.replay import Replay
+from roofml.latency.launches import said_of_launches
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection
 from roofml.util.display import Shown, Table, digits, pct, us, us_range
@@ -175,7 +176,9 @@ def replay_run(calibration: Calibration, judged: Selection, progress: Any = None
     run = judged.run
     predicted = calibration.replay(run, progress)
     judged_run = report(judged, predicted, calibration.replays(run))
-    outside = calibration.outside(predicted.schedule.steps)
+    schedule, tables = predicted.schedule, calibration.deployment.serving(run.server).tables
+    launched = said_of_launches(schedule.step_time_us, schedule.steps.new_tokens, tables)
+    outside = [*calibration.outside(schedule.steps), *launched]
     return ReplayedRun(run, predicted, judged_run, calibration.warnings_for(run), outside)
 
 

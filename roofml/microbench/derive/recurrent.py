@@ -8,7 +8,7 @@ the norm of order `norm` of both. Convolutions are linear in channels and tokens
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy import optimize
@@ -65,7 +65,7 @@ def scan_fit(rows: Any) -> tuple[float, float, float, float, float, float]:
         return np.log(scan_us(fixed, stream, head, norm, batch, tokens, heads) / scan)
 
     start = np.log([10.0, 0.05, 0.0005])
-    least_squares: Any = optimize.least_squares  # pyright: ignore[reportUnknownMemberType]
+    least_squares = cast("Any", optimize).least_squares
     best, least, chosen = start, np.inf, NORMS[0]
     for norm in NORMS:
         fit: Any = least_squares(errors, start, args=(norm,), loss="soft_l1", f_scale=0.05)
