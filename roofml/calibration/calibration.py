@@ -170,7 +170,7 @@ class Calibration(Shown):
         draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
         ours = self.deployment
         unfit = check_step(ours.model, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
-        outside = (*self.doubts, *unfit, *self.outside(batch.sums()))
+        outside = (*self.doubts, *unfit, *self.outside(batch.sums(verified=int(ours.tables.verified))))
         return break_down(self.deployment, batch, self.parameters, draws, self.source if self.fitted else "", outside)
 
     def step_times(self, run: Run) -> StepTimes:

@@ -84,9 +84,10 @@ def break_down(
     deployment: Deployment, batch: Batch, parameters: Parameters, draws: Floats, source: str, outside: tuple[str, ...]
 ) -> StepBreakdown:
     """The step that computes `batch`; `draws` (draws, parameters) of the parameters give it an interval."""
-    deployment = deployment.reaching(batch.new_tokens)
+    verified = int(deployment.tables.verified)
+    deployment = deployment.reaching(batch.new_tokens + (verified - 1) * sum(count for _, count in batch.decode))
     tables, step = deployment.tables, parameters.step
-    sums = batch.sums(tables.reaches)
+    sums = batch.sums(tables.reaches, verified)
     drawn = [
         float(step_times(of_draw, sums, Parameters.of(values).step)[0])
         for values, of_draw in zip(draws, drawn_launches(tables, len(draws)), strict=True)

@@ -31,6 +31,12 @@ def predict(
     kv_dtype: Annotated[
         str | None, typer.Option("--kv-dtype", help="Type of the KV cache, if not the model's.")
     ] = None,
+    drafts: Annotated[
+        int | None, typer.Option("--num-speculative-tokens", help="Drafts of a request that a step verifies.")
+    ] = None,
+    acceptance: Annotated[
+        float | None, typer.Option("--acceptance-length", help="Tokens that a request keeps of a step, on average.")
+    ] = None,
     allow_oversize: o.AllowOversize = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -39,6 +45,7 @@ def predict(
     batch = _batch(prefill or [], decode or [])
 
     from roofml.calibration.calibrate import load_for, physics
+    from roofml.latency.speculation import speculation
     from roofml.traces.server import ServerOverrides
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
@@ -48,6 +55,9 @@ def predict(
             warn(f"{engine}: its kernels were not measured, vLLM's stand for them: the interval is wider")
     else:
         calibration = load_for(coeffs, model, gpu, tp)
+    if drafts is not None or acceptance is not None:
+        drafting = calibration.deployment.speculating(speculation(drafts, acceptance, "speculative decoding"))
+        calibration = replace(calibration, deployment=drafting)
     step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
     for text in step.outside:
         warn(text)

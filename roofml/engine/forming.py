@@ -58,7 +58,8 @@ def near_again(near: Any, reaches: Any, books: Any, seats: Any, step: int) -> No
         for i in range(seats.counts[RUNNING]):
             booked, noted = books.booked[seats.running[i]], books.noted[seats.running[i]]
             if noted.step == step:
-                add_near(near, reaches, noted.new, booked.computed - noted.new, booked.prompt)
+                context = booked.computed - noted.new
+                add_near(near, reaches, noted.new, context, max(booked.prompt, context + (noted.new > 1)))
 
 
 @register_jitable
@@ -105,3 +106,15 @@ def summed(books: Any, seats: Any, step: int) -> Any:
                 decode_context += context
                 beyond += max(0, context - LONG_CONTEXT)
     return prompts, decodes, decode_context, beyond
+
+
+@register_jitable
+def tokens_made(acceptance: Any, generated: int, output: int) -> int:
+    """Output tokens that a step adds to a request that has `generated` of `output`: one, or `acceptance` on average.
+
+    After j steps with drafts there are 1 + floor(j·acceptance) of them, so that equal requests are served alike.
+    """
+    if acceptance is None or generated == 0:
+        return 1
+    steps = int(np.ceil((generated - 1) / acceptance - 1e-9))
+    return min(output - generated, max(1, 1 + int(np.floor((steps + 1) * acceptance + 1e-9)) - generated))

@@ -88,7 +88,7 @@ MOST_BLOCKS = 2**27
 """Of all requests of a run: the cache keeps a number for each."""
 
 
-def _check_fits(run: Run, shares: Ints | None) -> None:
+def _check_fits(run: Run, shares: Ints | None, drafts: int) -> None:
     """Raise InputError for requests that can never run, and for a server or run that the machine's memory cannot."""
     server = run.server
     tokens = run.prompt_tokens + run.output_tokens
@@ -113,7 +113,7 @@ def _check_fits(run: Run, shares: Ints | None) -> None:
         raise InputError(
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens, expected at most {MOST_TOKENS}"
         )
-    if -(-int(tokens[worst]) // server.block_size) + _most_more(run, shares) > server.num_gpu_blocks - 1:
+    if -(-(int(tokens[worst]) + drafts) // server.block_size) + _most_more(run, shares) > server.num_gpu_blocks - 1:
         raise InputError(
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
             f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
@@ -152,7 +152,9 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
     if tables.block_ratio > 1:
         server = replace(run.server, block_size=run.server.block_size * int(tables.block_ratio))
         run = replace(run, server=server)
-    return _serve(run, Formula(tables, step), parameters.request, progress, experts, tables.shares)
+    return _serve(
+        run, Formula(tables, step), parameters.request, progress, experts, tables.shares, int(tables.verified) - 1
+    )
 
 
 def replay_at(run: Run, step_us: float, progress: Ints | None = None) -> Replay:
@@ -180,13 +182,16 @@ def _serve(
     progress: Ints | None,
     experts: tuple[int, int, int] = (0, 0, 0),
     shares: Ints | None = None,
+    drafts: int = 0,
 ) -> Replay:
-    _check_fits(run, shares)
+    _check_fits(run, shares, drafts)
     if not np.isfinite(request).all():
         raise InputError(f"{run.name}: request parameters: expected finite numbers, found {request}")
     server, rules = run.server, rules_of(run.server)
     # More places than requests, and more blocks than all of them fill, change nothing: they stay empty.
-    blocks = min(server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2 + len(run) * _most_more(run, shares))
+    blocks = min(
+        server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2 + len(run) * (_most_more(run, shares) + drafts)
+    )
     rules = rules._replace(watermark_blocks=max(0, rules.watermark_blocks - (server.num_gpu_blocks - blocks)))
     limits = Limits(
         min(server.max_num_seqs, len(run)),

@@ -35,6 +35,7 @@ from roofml.engine.forming import (
     near_length,
     no_near,
     summed,
+    tokens_made,
     with_prompt,
     withdraw,
     write_near,
@@ -52,7 +53,7 @@ from roofml.engine.seats import (
     remember_blocks,
     victim_by_priority,
 )
-from roofml.engine.step_time import reaches_of, shares_of, time_of_step
+from roofml.engine.step_time import acceptance_of, drafts_of, reaches_of, shares_of, time_of_step
 from roofml.engine.waiting import (
     ENTERED,
     LENGTH,
@@ -150,7 +151,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     n = len(requests.prompt)
     block_size = limits.block_size
     cache = empty_cache(limits.num_gpu_blocks, requests.keys.total)
-    most_blocks = (np.max(requests.prompt + requests.output) + block_size - 1) // block_size + 1
+    drafts, acceptance = drafts_of(source), acceptance_of(source)
+    most_blocks = (np.max(requests.prompt + requests.output) + drafts + block_size - 1) // block_size + 1
     books: Any = no_books(requests.prompt, requests.output)
     reaches: Any = reaches_of(source)
     shares: Any = shares_of(source)
@@ -233,9 +235,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                     if hold_prefill:
                         continue
                     prefills = True
-                beyond = booked.computed + new - booked.held * block_size
+                ahead = min(drafts, budget - new) if booked.sampled != NOTHING else 0
+                beyond = booked.computed + new + ahead - booked.held * block_size
                 need = (beyond + block_size - 1) // block_size if beyond > 0 else 0  # mostly spares a division
-                more = more_needed(shares, seats.more, booked.slot, booked.computed, new, block_size)
+                more = more_needed(shares, seats.more, booked.slot, booked.computed, new + ahead, block_size)
                 if need + more > free[0]:
                     preempting = True
                     while need + more > free[0] and booked.slot != NOTHING:
@@ -265,7 +268,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 hits, idle_hits = 0, 0
                 if limits.prefix_caching:
                     hits, idle_hits = cached_blocks(cache, keys, r, (known - 1) // block_size)
-                left = known - hits * block_size
+                left, ahead = known - hits * block_size, 0
                 if hold_prefill and left > 1:
                     break
                 new = min(left, budget, longest)
@@ -281,9 +284,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 index = counts[RUNNING]
                 prefills = prefills or left > 1
 
-            budget -= new
+            budget -= new + ahead
             context = booked.computed
-            add_near(near, reaches, new, context, booked.prompt)
+            add_near(near, reaches, new + ahead, context, max(booked.prompt, context + (new > 1)))
             take_more(seats.more, cache, booked.slot, more)
             for _ in range(need):
                 blocks[booked.slot, booked.held] = take_free(cache)
@@ -300,7 +303,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 decode_context += context
                 decode_beyond += max(0, context - LONG_CONTEXT)
             if booked.computed == booked.prompt + booked.generated:
-                booked.generated += 1
+                made = tokens_made(acceptance, booked.generated, booked.output)
+                booked.generated += made
+                booked.computed += made - 1
                 booked.sampled = 2 * steps + (booked.sampled >= unsure_from)
                 if booked.generated == 1:
                     first_step[r] = steps
@@ -323,8 +328,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         if in_step > 0:
             if steps == len(start):
                 columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
+            decode_tokens = min(decodes * (1 + drafts), limits.budget - prefill_tokens)
             sums: Any = (
-                float(prefill_tokens), float(decodes), float(in_step),
+                float(prefill_tokens), float(decode_tokens), float(in_step),
                 pairs, float(prefill_context), float(decode_context), float(decode_beyond),
             )  # fmt: skip
             for i in range(WHOLE_SUMS):

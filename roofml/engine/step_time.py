@@ -121,6 +121,38 @@ def shares_of(source: Any) -> Any:
     raise NotImplementedError
 
 
+def drafts_of(source: Any) -> int:
+    """Drafts of a decode that a step verifies. For compiled code alone."""
+    raise NotImplementedError
+
+
+def acceptance_of(source: Any) -> Any:
+    """Tokens that a decode keeps of a step on average, or None for the one. For compiled code alone."""
+    raise NotImplementedError
+
+
+def _no_drafts(source: Any) -> Any:
+    return 0
+
+
+def _drafts(source: Any) -> Any:
+    return int(source.tables.verified) - 1
+
+
+def _acceptance(source: Any) -> Any:
+    return source.tables.acceptance
+
+
+@overload(drafts_of)
+def _choose_drafts(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _no_drafts if isinstance(source, types.Float | types.ExternalFunctionPointer) else _drafts
+
+
+@overload(acceptance_of)
+def _choose_acceptance(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _none if isinstance(source, types.Float | types.ExternalFunctionPointer) else _acceptance
+
+
 @overload(shares_of)
 def _choose_shares(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
     return _none if isinstance(source, types.Float | types.ExternalFunctionPointer) else _shares

@@ -102,5 +102,5 @@ class Modules:
         chosen = rows.sizes[:, 0] == near
         measured, times = rows.sizes[chosen, 1], rows.values[chosen, 0]
         beyond = np.maximum(1.0, tokens / measured[-1])
-        time = np.interp(tokens, measured, times) * beyond * memory * hidden / float(near)
-        return np.asarray(time, np.float64)
+        time: Floats = np.asarray(np.interp(tokens, measured, times), np.float64)
+        return time * beyond * (memory * hidden / float(near))

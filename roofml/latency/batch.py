@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numba.extending import register_jitable
 
-from roofml.models.reach import capped_sum, entries, keys, pairs_up_to
+from roofml.models.reach import capped_sum, entries, pairs_up_to
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
@@ -19,7 +19,7 @@ from roofml.util.names import shown
 Request = tuple[int, int, int]
 """New tokens, context, prompt tokens of a request in a step."""
 
-for closed_form in (capped_sum, entries, keys, pairs_up_to):
+for closed_form in (capped_sum, entries, pairs_up_to):
     register_jitable(closed_form)
 
 
@@ -99,10 +99,11 @@ class StepSums(NamedTuple):
         return cls(*rows[:WHOLE_SUMS], near=tuple(rows[WHOLE_SUMS:]))
 
     @classmethod
-    def from_requests(cls, steps: Iterable[Sequence[Request]], reaches: Ints | None = None) -> Self:
+    def from_requests(cls, steps: Iterable[Sequence[Request]], reaches: Ints | None = None, verified: int = 1) -> Self:
         """From steps given as lists of requests (new tokens, context, prompt tokens).
 
         `reaches` (reaches, 4) are those of `ComponentTables`: the model's layers that do not read their whole context.
+        A decode computes `verified` tokens: its own, and the drafts it verifies.
 
         Raises InputError for a negative count, a request without new tokens, or a decode of more than one token.
         """
@@ -123,13 +124,14 @@ class StepSums(NamedTuple):
                     prefill += new
                     pairs += new * (context + (new + 1) / 2)
                     before += context
-                elif new == 1:
-                    decode += 1
+                elif new == verified:
+                    decode += new
                     context_sum += context
                     beyond += max(0, context - LONG_CONTEXT)
                 else:
                     raise InputError(
-                        f"step {number}: {new} new tokens after the prompt: speculative decoding is not modelled"
+                        f"step {number}: {new} new tokens after the prompt, expected {verified}: one, and the drafts "
+                        "that a server with speculative decoding verifies"
                     )
             rows.append([prefill, decode, len(requests), pairs, before, context_sum, beyond, *near])
         return cls.from_columns(np.array(rows, dtype=np.float64).reshape(-1, WHOLE_SUMS + near_count))
@@ -171,16 +173,16 @@ def add_near(near: Any, reaches: Any, new: int, context: int, prompt: int) -> No
         return
     for kind in range(len(reaches)):
         window, chunk, compression, top_k = reaches[kind]
-        if new > 1 or context < prompt:
+        if context < prompt:
             last, first = context + new, context
             near[4 * kind + 2] += pairs_up_to(last, window, chunk, compression, top_k) - pairs_up_to(
                 first, window, chunk, compression, top_k
             )
             near[4 * kind + 3] += entries(context, new, window, chunk, compression, top_k)
         else:
-            read = keys(context, window, chunk, compression, top_k)
+            read = entries(context, new, window, chunk, compression, top_k)
             near[4 * kind] += read
-            near[4 * kind + 1] += max(0, read - 1 - LONG_CONTEXT)
+            near[4 * kind + 1] += max(0, read - new - LONG_CONTEXT)
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,8 @@ class Batch:
         """Tokens that the step computes."""
         return sum(new for new, _ in self.prefill) + sum(count for _, count in self.decode)
 
-    def sums(self, reaches: Ints | None = None) -> StepSums:
-        """The step as a table of one; `reaches` as in `StepSums.from_requests`."""
+    def sums(self, reaches: Ints | None = None, verified: int = 1) -> StepSums:
+        """The step as a table of one; `reaches` and `verified` as in `StepSums.from_requests`."""
         prefills: list[Request] = [(new, context, context + new) for new, context in self.prefill]
-        decodes: list[Request] = [(1, context, 0) for context, count in self.decode for _ in range(count)]
-        return StepSums.from_requests([[*prefills, *decodes]], reaches)
+        decodes: list[Request] = [(verified, context, 0) for context, count in self.decode for _ in range(count)]
+        return StepSums.from_requests([[*prefills, *decodes]], reaches, verified)

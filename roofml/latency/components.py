@@ -119,6 +119,12 @@ class ComponentTables(NamedTuple):
     """(kinds, 3) how the blocks of further layer groups go (`kv_capacity.FurtherGroups`); None: there is one group."""
     block_ratio: int = 1
     """Tokens of a block of the first layer group over the engine's block size."""
+    verified: float = 1.0
+    """Tokens of a decode that a step computes: its own, and the drafts it verifies (`speculation`)."""
+    drafts: Floats | None = None
+    """(budget + 1,) time of drafting for R requests; None without."""
+    acceptance: float | None = None
+    """Tokens that a decode keeps of a step on average; None: the one."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -270,6 +276,14 @@ def component_tables(
 
 
 @register_jitable
+def drafting_us(drafts: Any, requests: Any) -> Any:
+    """Time of the drafts of a step, µs: in the arithmetic and in the reading of weights, as neither hides it."""
+    if drafts is None:  # decided when it is compiled
+        return 0.0
+    return drafts[requests]
+
+
+@register_jitable
 def mixed_us(mixing: Any, new_tokens: Any) -> Any:
     """Time of hyper-connections, µs."""
     if mixing is None:  # decided when it is compiled
@@ -306,7 +320,8 @@ def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, reque
     """
     decode_gemm = tables.gemm[decodes] + tables.logits_per_request * sums.decode_tokens
     prefill_gemm = tables.gemm[new_tokens] - tables.gemm[decodes]
-    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens)
+    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens / tables.verified)
+    drafting = drafting_us(tables.drafts, requests)
     kv_tokens = sums.decode_context + sums.prefill_context + sums.prefill_tokens + sums.decode_tokens
     near = near_us(tables.near, sums.near)
     prompts = tables.prompt_token * sums.prefill_tokens + tables.prompt_launch * (
@@ -314,10 +329,12 @@ def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, reque
     )
     return StepComponents(
         prefill_gemm,
-        decode_gemm,
+        decode_gemm + drafting,
         tables.prefill_pair * sums.prefill_pairs + prompts + near[0],
-        tables.decode_pair * (sums.decode_context + sums.decode_tokens) + near[1],
-        tables.weights[new_tokens],
+        tables.decode_pair
+        * (tables.verified * sums.decode_context + 0.5 * (tables.verified + 1.0) * sums.decode_tokens)
+        + tables.verified * near[1],
+        tables.weights[new_tokens] + drafting,
         tables.expert_weights[new_tokens],
         tables.kv_token * kv_tokens + tables.state_request * sums.requests + near[2],
         tables.attention_items[requests] + mixed_us(tables.mixing, new_tokens),

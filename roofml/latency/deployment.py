@@ -12,6 +12,7 @@ from roofml.latency.attention_kernels import uses_modules
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.feasibility import check_run
 from roofml.latency.server_defaults import graphs_of
+from roofml.latency.speculation import Speculation, speculating
 from roofml.models.spec import ModelSpec, load_model
 from roofml.traces.run import Run
 from roofml.traces.server import Server
@@ -51,6 +52,9 @@ class Deployment:
     graphs: tuple[int, ...] = GRAPHS
     """Numbers of new tokens for which its server has CUDA graphs."""
 
+    drafts: Speculation | None = None
+    """The drafts of its server; None without speculative decoding."""
+
     @property
     def budget(self) -> int:
         """Most new tokens of a step that `tables` have."""
@@ -70,6 +74,10 @@ class Deployment:
         """The same with tables of at least `budget` new tokens; other values are the same to the bit."""
         return self if budget <= self.budget else self._with_tables(budget, self.graphs)
 
+    def speculating(self, drafts: Speculation) -> Deployment:
+        """The same on a server that drafts."""
+        return replace(self, drafts=drafts)._with_tables(self.budget, self.graphs)
+
     def serving(self, server: Server) -> Deployment:
         """The same with tables for a run's server: its budget, and its CUDA graphs."""
         graphs = graphs_of(server, self.gpu)
@@ -78,7 +86,10 @@ class Deployment:
         return self._with_tables(max(self.budget, server.max_num_batched_tokens), graphs)
 
     def _with_tables(self, budget: int, graphs: tuple[int, ...]) -> Deployment:
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_kernels(self.gpu), graphs)
+        efficiency = load_kernels(self.gpu)
+        tables = component_tables(self.model, self.gpu, self.tp, budget, efficiency, graphs)
+        if self.drafts is not None:
+            tables = speculating(tables, self.model, self.gpu, self.tp, efficiency, self.drafts)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 
 

@@ -374,7 +374,7 @@ def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor
     """All times by a power of two: all latencies by it, exactly, and the same schedule."""
     at = whole_numbers()
     longer: list[Any] = [None if value is None else factor * value for value in at]
-    slow = ComponentTables(*longer)._replace(layers=at.layers, block_ratio=1)
+    slow = ComponentTables(*longer)._replace(layers=at.layers, block_ratio=1, verified=1.0)
     overheads = {name: factor * getattr(WHOLE, name) for name in ("per_step_us", "mixed_step_us", "per_request_us")}
     later = replace(run, arrival_us=factor * run.arrival_us)
     before = serve(run, delays)

@@ -65,7 +65,11 @@ def test_columns_are_the_fields_in_order() -> None:
         ((0, 5, 5), f"step 1: request (0, 5, 5): {EXPECTED}"),
         ((1, -1, 5), f"step 1: request (1, -1, 5): {EXPECTED}"),
         ((1, 1, -5), f"step 1: request (1, 1, -5): {EXPECTED}"),
-        ((2, 5, 5), "step 1: 2 new tokens after the prompt: speculative decoding is not modelled"),
+        (
+            (2, 5, 5),
+            "step 1: 2 new tokens after the prompt, expected 1: one, and the drafts that a server with "
+            "speculative decoding verifies",
+        ),
     ],
 )
 def test_impossible_requests_are_refused(request_: Request, message: str) -> None:
