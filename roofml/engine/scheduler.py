@@ -69,6 +69,11 @@ class Requests(NamedTuple):
     """When the client goes away if its answer is not there; infinite where it never does."""
     giving_up: Ints
     """The requests in order of `given_up_us`."""
+    clients: int
+    """Of a closed loop, each of which sends the next request when its last is answered; 0: arrivals are given. Times
+    of requests that are not sent yet are infinite, and filled in when they are."""
+    deadline_us: float
+    """After how long a client gives up."""
 
 
 ONE_STEP: Any = StepSums
@@ -184,6 +189,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
     finishing_count = np.zeros(2, np.int64)
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
+    sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
     columns = np.empty((1024, 7))
@@ -195,6 +201,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     now = requests.arrival_us[0]
 
     while ended < n:
+        while sent < n and sent < ended + requests.clients:
+            arrival[sent] = now + q.pipeline_delay_us
+            requests.given_up_us[sent] = arrival[sent] + requests.deadline_us
+            sent += 1
         while arrived < n and arrival[arrived] <= now:
             r: Any = arrived
             running_at_arrival[r] = counts[RUNNING]
@@ -340,6 +350,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 continue
         elif in_flight == 0:
             # Nothing to do until the next request arrives or reaches the queue.
+            if sent < n and sent < ended + requests.clients:
+                continue
             entered = waiting.counts[ENTERED]
             now = max(now, queued[entered]) if entered < arrived else arrival[arrived]
             continue
