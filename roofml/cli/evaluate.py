@@ -39,6 +39,9 @@ def evaluate(
         Path | None,
         typer.Option(help="A CSV file of measured operating points, a row each, instead of runs.", metavar="FILE"),
     ] = None,
+    anchor: Annotated[
+        bool, typer.Option("--anchor", help="Learn from one point of each deployment, judge the others.")
+    ] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -50,8 +53,10 @@ def evaluate(
         given = {"RUN": runs, "--coeffs": coeffs, "--protocol": protocol, "--train-fraction": train_fraction}
         given |= {"--steps": steps, "--target blis": target is Target.blis}
         _check_alone(given, overrides)
-        _judge_points(points, as_json, quiet)
+        _judge_points(points, anchor, as_json, quiet)
         return
+    if anchor:
+        raise InputError("--anchor: there are points to learn from with --points FILE alone")
     if not runs:
         raise InputError("nothing to judge: give RUN..., or --points FILE")
     from roofml.traces.read import read_runs
@@ -90,7 +95,7 @@ def _check_alone(given: Mapping[str, object], overrides: ServerOverrides) -> Non
         raise InputError(f"--points: each row says what was served and measured: {beside[0]} has no place beside it")
 
 
-def _judge_points(path: Path, as_json: bool, quiet: bool) -> None:
+def _judge_points(path: Path, anchor: bool, as_json: bool, quiet: bool) -> None:
     """Answer and judge the points of a file."""
     from roofml.validation.points.evaluation import evaluate_points
     from roofml.validation.points.point import read_points
@@ -98,7 +103,7 @@ def _judge_points(path: Path, as_json: bool, quiet: bool) -> None:
     points = read_points(path)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("answering", total=len(points))
-        judged = evaluate_points(points, lambda: shown.update(task, advance=1))
+        judged = evaluate_points(points, anchor=anchor, on_point=lambda: shown.update(task, advance=1))
     if as_json:
         print_json(judged.to_dict())
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
+from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
 from roofml.latency.server_defaults import graphs_of
 from roofml.models.spec import ModelSpec, load_model
@@ -47,6 +48,8 @@ class Deployment:
     """Digest of the kernel tables."""
     graphs: tuple[int, ...] = GRAPHS
     """Numbers of new tokens for which its server has CUDA graphs."""
+    doubts: tuple[Doubt, ...] = ()
+    """Why its step times are less sure than those of a deployment that was measured."""
 
     @property
     def budget(self) -> int:

@@ -9,20 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.other_models import read_other_models
+from roofml.latency.doubts import Doubt
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.outside_text import for_line
+from roofml.validation.points.anchor import anchor_of, anchored
 from roofml.validation.points.answer import Answer, answer
-from roofml.validation.points.judge import JudgedPoint, PointsEvaluation, judged
+from roofml.validation.points.judge import PointsEvaluation, judged
 from roofml.validation.points.point import Point
 from roofml.validation.points.serving import Served, deployment_of, served_of
 
-Refused = InputError | NotSupportedError
 OnPoint = Callable[[], None]
 
 
-def evaluate_points(points: Sequence[Point], on_point: OnPoint = lambda: None) -> PointsEvaluation:
+def evaluate_points(
+    points: Sequence[Point], *, anchor: bool = False, on_point: OnPoint = lambda: None
+) -> PointsEvaluation:
     """Answer every point by physics and what other models' fits say, and judge the answers.
 
+    With `anchor`, the point of median concurrency of each deployment is learned from, and the others are judged.
     `on_point` is called when one is done. A point that cannot be priced is not answered, and says why.
     """
     other_models = read_other_models()
@@ -45,19 +49,27 @@ def evaluate_points(points: Sequence[Point], on_point: OnPoint = lambda: None) -
                 answers[place] = _refused(points[place], error)
                 on_point()
             return
+        doubts, pace = deployment.doubts, 1.0
+        if anchor:
+            learned = anchor_of([points[place] for place in places])
+            places = [place for place in places if points[place] is not learned]
+            calibration, doubts, pace = anchored(calibration, learned)
+            on_point()
         for place in places:
-            answers[place] = _answered(points[place], calibration)
+            answers[place] = _answered(points[place], calibration, doubts, pace)
             on_point()
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(answer_group, groups))
-    judgements: list[JudgedPoint] = [judged(answers[place]) for place in range(len(points))]
-    return PointsEvaluation(judgements, "errors in %, by cell the mean of |error|; no point was learned from")
+    how = "the point of median concurrency of each deployment is learned from" if anchor else "no point is learned from"
+    return PointsEvaluation(
+        [judged(answers[place]) for place in sorted(answers)], f"errors in %, by cell the mean of |error|; {how}"
+    )
 
 
-def _answered(point: Point, calibration: Calibration) -> Answer:
+def _answered(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace: float) -> Answer:
     try:
-        return answer(point, calibration)
+        return answer(point, calibration, doubts, pace)
     except (InputError, NotSupportedError) as error:
         return _refused(point, error)
 
