@@ -2,7 +2,7 @@
 
 People publish a load and what its client saw on average. Such a figure is the time of the steps that its requests were
 in, so it says of the parameters what those steps do: with the schedule as it is, the logarithm of a latency is
-differentiated by every parameter, and a prior is sharpened as by any measurement (extended Kalman filter, a few rounds).
+differentiated by every parameter, and a prior is sharpened as by any measurement (extended Kalman filter, some rounds).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.calibration.prior import Prior
+from roofml.engine.latency_model import Kind
 from roofml.engine.replay import Replay, replay
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
@@ -26,6 +27,8 @@ SAMPLED_STEPS = 600
 ROUNDS = 4
 MEASURED_SD = {"tpot": 0.03, "ttft": 0.08, "e2e": 0.03}
 """Relative standard deviation of a latency as measured and as a replay with the right parameters has it."""
+FRONT_END_US = 8000.0
+"""How much hosts and clients differ in what comes before and after the engine, the standard deviation of a TTFT."""
 NUDGE = 0.25
 """Standard deviations by which a parameter is moved to see what it does."""
 
@@ -81,7 +84,7 @@ def ratios(served: Replay, tables: ComponentTables, parameters: Parameters, othe
     return result
 
 
-KINDS = ("ttft", "tpot", "e2e")
+KINDS: tuple[Kind, ...] = ("ttft", "tpot", "e2e")
 """Columns of `ratios`."""
 
 
@@ -152,12 +155,19 @@ def _linearized(state: Floats, sd: Floats, aggregates: Sequence[Aggregate]) -> t
         served = replay(aggregate.run, aggregate.tables, parameters)
         figures = statistics(aggregate.run, served)
         logs = np.log(ratios(served, aggregate.tables, parameters, moved))
-        kinds = ["tpot", "ttft"] if any(name.startswith("tpot") for name in aggregate.measured) else ["e2e", "ttft"]
+        second: Kind = "tpot" if _of(aggregate, "tpot") else "e2e"
+        kinds: tuple[Kind, ...] = ("ttft", second)
         for kind in kinds:
-            name = next((f"{kind}_{of}" for of in ("mean", "median") if f"{kind}_{of}" in aggregate.measured), None)
+            name = _of(aggregate, kind)
             if name is None or figures.get(name, 0.0) <= 0:
                 continue
             slopes.append(logs[:, KINDS.index(kind)] / (NUDGE * sd))
             misses.append(float(np.log(aggregate.measured[name] / figures[name])))
-            noise.append(MEASURED_SD[kind] ** 2)
+            aside = FRONT_END_US / figures[name] if kind == "ttft" else 0.0
+            noise.append(MEASURED_SD[kind] ** 2 + aside**2)
     return np.array(slopes).reshape(len(misses), len(state)), np.array(misses), np.array(noise)
+
+
+def _of(aggregate: Aggregate, kind: str) -> str | None:
+    """The metric of a kind of latency that counts: the mean, if that was measured."""
+    return next((name for name in (f"{kind}_mean", f"{kind}_median") if aggregate.measured.get(name, 0.0) > 0), None)

@@ -13,6 +13,9 @@ from roofml.util.errors import InputError, NotSupportedError
 from roofml.validation.points.answer import aggregate_of
 from roofml.validation.points.point import Point
 
+SERVER_SD = 0.08
+"""Relative: how much servers of a deployment differ in their step times, and what its tables have wrong in common."""
+
 
 def anchor_of(points: Sequence[Point]) -> Point:
     """The point of median concurrency (the lower of two in the middle), the first of equal ones."""
@@ -30,7 +33,10 @@ def anchored(calibration: Calibration, learned: Point) -> tuple[Calibration, tup
     try:
         aggregate = aggregate_of(learned, calibration)
         after = sharpened(
-            calibration.posterior.prior, total_sd(doubts), [aggregate], f"{calibration.source}, and one measured point"
+            calibration.posterior.prior,
+            max(SERVER_SD, total_sd(doubts)),
+            [aggregate],
+            f"{calibration.source}, and one measured point",
         )
     except (InputError, NotSupportedError):
         return calibration, doubts, 1.0
