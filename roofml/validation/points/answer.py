@@ -12,6 +12,7 @@ from roofml.engine.replay import replay
 from roofml.latency.doubts import Doubt, by_size
 from roofml.latency.parameters import Parameters
 from roofml.traces.engine_version import wider_for
+from roofml.util.arrays import Floats
 from roofml.validation.points.point import Point
 from roofml.validation.points.serving import load_of, server_of
 
@@ -56,8 +57,8 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
     if not figures:
         return Answer(point, refusal="no request would complete")
     drawn = [Parameters.of(values).paced(pace) for values in calibration.draws(DRAWS)]
-    slower = dict(zip(KINDS, ratios(served, asked.tables, parameters, drawn).T, strict=True))
-    slower["output"] = 1 / slower["e2e"]
+    spread = ratios(served, asked.tables, parameters, drawn).T
+    slower: dict[str, Floats] = {**dict(zip(KINDS, spread, strict=True)), "output": 1 / spread[KINDS.index("e2e")]}
     wider = wider_for(calibration.deployment.engine.name)
     metrics: dict[str, Prediction] = {}
     for name, value in figures.items():
