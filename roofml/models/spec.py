@@ -55,6 +55,9 @@ class ModelSpec:
     config_sha256: str = ""
     kv_dtype: str = ""
     """Type of the KV cache; empty = `dtype`. `dataclasses.replace` can set it as vLLM's --kv-cache-dtype does."""
+    expert_parallel: int = 1
+    """Ranks that whole experts are dealt to, as vLLM's --enable-expert-parallel does over tp x dp; 1: every expert is
+    cut over the tensor-parallel ranks. `dataclasses.replace` can set it."""
     small_parameters: int = 0
     """Parameters outside of layers and embeddings: the final norm."""
     head_format: WeightFormat | None = None
@@ -121,15 +124,20 @@ class ModelSpec:
         fused: dict[tuple[str, WeightFormat], Gemm] = {}
         for part in layer.projections(self.hidden_size):
             weight = formats.get(part.module, plain(self.dtype))
-            n, k = part.shape(tp)
+            n, k = self._shape(part, tp)
             chosen = layer.mlp.experts_per_token if part.experts and layer.mlp else 0
+            ranks = self.expert_parallel if part.experts else 1
             size = weight.bytes(n, k)
             key = (part.gemm, weight)
             if key in fused and fused[key].k == k:
                 fused[key] = replace(fused[key], n=fused[key].n + n, weight_bytes=fused[key].weight_bytes + size)
             else:
-                fused[key] = Gemm(part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen)
+                fused[key] = Gemm(part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen, ranks)
         return list(fused.values())
+
+    def _shape(self, part: Projection, tp: int) -> tuple[int, int]:
+        """(n, k) of a matrix on one rank: a whole expert where experts are dealt to ranks."""
+        return (part.n, part.k) if part.experts and self.expert_parallel > 1 else part.shape(tp)
 
     def mixers(self, tp: int) -> tuple[MixerOp, ...]:
         """The attention operations and state updates of a step on one of `tp` ranks, equal ones counted together."""
@@ -164,9 +172,10 @@ class ModelSpec:
         for layer, count in self.layers:
             small += count * layer.small_parameters(self.hidden_size)
             for part in layer.projections(self.hidden_size):
-                n, k = part.shape(tp)
+                n, k = self._shape(part, tp)
                 if part.bias:
-                    small += count * n * max(1, part.experts)
+                    held = part.experts // (self.expert_parallel if part.experts else 1)
+                    small += count * n * max(1, held)
                 if isinstance(layer.mixer, LatentAttention) and part.gemm == "latent_up" and layer.formats:
                     absorbed += count * n * k if part.module in dict(layer.formats) else 0
         return gemms + embedding + (small + absorbed) * self.dtype_bytes
@@ -195,8 +204,12 @@ class ModelSpec:
         self._vocabulary(tp)
         for layer, _ in self.layers:
             for part in layer.projections(self.hidden_size):
+                if part.experts % self.expert_parallel:
+                    raise InputError(
+                        f"{self.name}: {part.experts} experts do not divide by expert parallel size {self.expert_parallel}"
+                    )
                 try:
-                    part.shape(tp)
+                    self._shape(part, tp)
                 except InputError as error:
                     raise InputError(f"{self.name}: {error}") from None
 
