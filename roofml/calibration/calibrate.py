@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from roofml.calibration.calibration import Calibration, FittedRun
+from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
+from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.judge import judge
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of

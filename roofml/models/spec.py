@@ -204,9 +204,10 @@ class ModelSpec:
         self._vocabulary(tp)
         for layer, _ in self.layers:
             for part in layer.projections(self.hidden_size):
-                if part.experts % self.expert_parallel:
+                ranks = self.expert_parallel
+                if part.experts % ranks:
                     raise InputError(
-                        f"{self.name}: {part.experts} experts do not divide by expert parallel size {self.expert_parallel}"
+                        f"{self.name}: {part.experts} experts do not divide by expert parallel size {ranks}"
                     )
                 try:
                     self._shape(part, tp)

@@ -26,7 +26,6 @@ ROOM = 256
 """Tokens by which a server's `max_model_len` exceeds the longest request of a benchmark."""
 FULL_MEMORY = 0.98
 """Share of the memory that a server took which cannot have been started with the default share."""
-REPEATED_SEED = 7
 
 
 class Served(NamedTuple):
@@ -39,6 +38,8 @@ class Served(NamedTuple):
     engine_version: str | None
     precision: str | None
     kv_dtype: str | None
+    older: bool
+    """Whether its engine is older than any whose scheduler is imitated."""
 
 
 def engine_of(point: Point) -> tuple[str, str | None, bool]:
@@ -59,14 +60,14 @@ def engine_of(point: Point) -> tuple[str, str | None, bool]:
 
 def served_of(point: Point) -> Served:
     """The deployment of a point. Raises InputError, NotSupportedError for one that cannot be priced."""
-    engine, version, _ = engine_of(point)
+    engine, version, older = engine_of(point)
     kv_dtype = KV_NAMES.get(point.kv_dtype or "", point.kv_dtype)
     if kv_dtype is not None and kv_dtype not in KV_DTYPES:
         raise InputError(f"kv_dtype {shown(kv_dtype)}: expected one of {', '.join(KV_DTYPES)}")
     for name, ranks in (("pp", point.pp), ("dp", point.dp), ("ep", point.ep)):
         if ranks > 1:
             raise NotSupportedError(f"{name} {ranks}: not priced yet")
-    return Served(point.model, point.gpu, point.tp, engine, version, point.precision, kv_dtype)
+    return Served(point.model, point.gpu, point.tp, engine, version, point.precision, kv_dtype, older)
 
 
 def deployment_of(served: Served) -> Deployment:
