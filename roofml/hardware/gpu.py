@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
+from roofml.hardware.gpu_names import name_key, nearest_names
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
 from roofml.util.names import is_name, shown
@@ -73,21 +75,42 @@ class Gpu:
 
 
 def load_gpu(gpu: str) -> Gpu:
-    """The GPU named `gpu` (a name or alias in `hardware/`, any case) or described by the YAML file at that path.
+    """The GPU named `gpu` (a name or alias in `hardware/`, as anyone writes it) or of the YAML file at that path.
 
-    Raises InputError for an unknown name (listing the known ones) and for a missing or impossible number.
+    Raises InputError for an unknown name (with the nearest ones) and for a missing or impossible number.
     """
     path = Path(gpu)
     if path.suffix in {".yaml", ".yml"}:
         return _gpu(read_mapping(path), path)
-    names: list[str] = []
+    sheets = _packaged()
+    written = [sheet for sheet in sheets if gpu.lower() in sheet.names]
+    key = name_key(gpu)
+    alike = [sheet for sheet in sheets if key and any(name_key(name) == key for name in sheet.names)]
+    if written or alike:
+        return (written or alike)[0].gpu
+    known = ", ".join(sheet.gpu.name for sheet in sheets)
+    near = nearest_names(gpu, (name for sheet in sheets for name in sheet.names))
+    raise InputError(f"gpu {shown(gpu)}: not in hardware/{near} (known: {known}) and not a YAML file")
+
+
+class Sheet(NamedTuple):
+    """One sheet of `hardware/`."""
+
+    gpu: Gpu
+    names: tuple[str, ...]
+    """Its name, its file's and its aliases, in lower case."""
+
+
+@cache
+def _packaged() -> tuple[Sheet, ...]:
+    """All sheets of `hardware/`, in the order of their files."""
+    sheets: list[Sheet] = []
     for entry in sorted(data_folder("hardware").glob("*.yaml")):
         sheet = read_mapping(entry)
-        candidate = _gpu(sheet, entry)
-        if gpu.lower() in {candidate.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)}:
-            return candidate
-        names.append(candidate.name)
-    raise InputError(f"gpu {shown(gpu)}: not in hardware/ (known: {', '.join(names)}) and not a YAML file")
+        gpu = _gpu(sheet, entry)
+        names = dict.fromkeys((gpu.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)))
+        sheets.append(Sheet(gpu, tuple(names)))
+    return tuple(sheets)
 
 
 def packaged_gpu(name: str) -> Gpu | None:
