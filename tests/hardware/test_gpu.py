@@ -198,6 +198,10 @@ def test_a_sheet_of_ones_own_works_by_path(tmp_path: Path) -> None:
         ("name: Mine", "name: Mine\naliases: H100", "aliases: expected a list of at most 50 names, found 'H100'"),
         ("name: Mine", "name: Mine\naliases: [[a]]", r"aliases.0: expected a name .*, found \['a'\]"),
         ("name: Mine", "name: Mine\nsource: 5", "source: expected one line of printable characters, found 5"),
+        ("name: Mine", "name: Mine\nkernels_of: 5", "kernels_of: expected the name of a GPU or typical, found 5"),
+        ("name: Mine", "name: Mine\nkernels_of: H100", "kernels_step: expected in kind or across beside a kernels_of"),
+        ("name: Mine", "name: Mine\nkernels_step: across", "kernels_step: expected in kind or across beside a"),
+        ("name: Mine", "name: Mine\nkernels_of: H100\nkernels_step: near", "kernels_step: .*, found 'near'"),
         ("name: Mine", "name: Mine\nname: Other", "key 'name' is there twice"),
     ],
 )
