@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,6 +32,10 @@ class Efficiency:
     allreduce_us: dict[int, Floats]
     """GPUs -> (sizes,) measured time, µs."""
     source: str
+    variances: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Why these are not the GPU's own measured kernels -> the variance that adds to the logarithm of every time."""
+    allreduce_sd: float = 0.0
+    """Relative standard deviation of all-reduces that were not measured."""
 
     def mixture(self, dtype: str, experts: int, top_k: int, hidden: float, inter: float) -> tuple[Floats, float]:
         """Ideal over measured time of a fused mixture of experts at each M of `moe_tokens`, and its relative sd."""

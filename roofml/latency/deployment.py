@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
+from roofml.hardware.load_kernels import load_efficiency, load_kernels
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
@@ -42,6 +42,8 @@ class Deployment:
     """For steps of up to `budget` new tokens."""
     table_sd: Mapping[str, float]
     """Component -> relative standard deviation for shapes that were not measured; what was not has none."""
+    variances: Mapping[str, float]
+    """Why its kernels are not measured ones of this GPU -> the variance of the logarithm of every one's time."""
     hf_repo: str
     """How the model was asked for: the Hub repository or local name that its server was started with."""
     kernels_sha256: str
@@ -60,6 +62,11 @@ class Deployment:
     def title(self) -> str:
         """For a heading."""
         return f"{self.model.name} on {self.gpu.name}, TP {self.tp}"
+
+    @property
+    def stand_ins(self) -> list[str]:
+        """One sentence for each reason why its kernels are not measured ones of this GPU."""
+        return [f"{reason}: ±{100 * variance**0.5:.0f} %" for reason, variance in self.variances.items()]
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
@@ -103,17 +110,20 @@ def deploy(
     spec, device = load_model(model), load_gpu(gpu)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
-    folder = tables_folder(device)
-    efficiency = read_efficiency(folder, device)
+    efficiency, kernels_sha256 = load_kernels(device)
+    table_sd = component_sd(spec, device, tp, efficiency)
+    if tp > 1 and efficiency.allreduce_sd:
+        table_sd["communication"] = efficiency.allreduce_sd
     return Deployment(
         model=spec,
         gpu=device,
         tp=tp,
         engine=Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype),
         tables=component_tables(spec, device, tp, budget, efficiency, graphs),
-        table_sd=component_sd(spec, device, tp, efficiency),
+        table_sd=table_sd,
+        variances=efficiency.variances,
         hf_repo=model,
-        kernels_sha256=tables_sha256(folder),
+        kernels_sha256=kernels_sha256,
         graphs=tuple(graphs),
     )
 

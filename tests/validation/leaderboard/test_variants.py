@@ -12,7 +12,7 @@ from roofml.calibration.calibration import Calibration
 from roofml.calibration.prior import PACKAGE
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.kernels import at_datasheet
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, component_tables, components
 from roofml.latency.deployment import deploy
