@@ -50,8 +50,7 @@ def physics(
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
     """The calibration of a deployment by priors alone, widened where kernels were not measured."""
     believed = read_other_models().prior(deployment) if prior is None else prior
-    believed = believed.widened(deployment.table_sd, sum(deployment.variances.values()))
-    return Calibration(deployment, posterior_of(believed))
+    return Calibration(deployment, posterior_of(believed.widened(deployment.table_sd)))
 
 
 def fit(
@@ -74,7 +73,7 @@ def fit(
     deployment = deployment_of(runs)
     learned = trainable(runs)
     prior = read_other_models().prior(deployment) if prior is None else prior
-    prior = prior.widened({}, sum(deployment.variances.values()))
+    prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
     tables, selections = deployment.tables, first(learned, until)
     if steps:
         requests = not steps_only

@@ -115,9 +115,8 @@ class Calibration(Shown):
 
     @property
     def doubts(self) -> list[str]:
-        """What every use has to say: of a fit that does not describe its runs, of kernels that were not measured."""
-        misfit = [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
-        return misfit if self.fitted else self.deployment.stand_ins
+        """What every use of this calibration has to say of a fit that does not describe its runs."""
+        return [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
 
     def warnings_for(self, run: Run) -> list[str]:
         """What is taken on trust when this run is predicted."""

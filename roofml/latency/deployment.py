@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.load_kernels import load_efficiency, load_kernels
+from roofml.hardware.kernels import Efficiency
+from roofml.hardware.load_kernels import load_kernels
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
@@ -42,10 +43,10 @@ class Deployment:
     """For steps of up to `budget` new tokens."""
     table_sd: Mapping[str, float]
     """Component -> relative standard deviation for shapes that were not measured; what was not has none."""
-    variances: Mapping[str, float]
-    """Why its kernels are not measured ones of this GPU -> the variance of the logarithm of every one's time."""
     hf_repo: str
     """How the model was asked for: the Hub repository or local name that its server was started with."""
+    kernels: Efficiency
+    """The measured kernels, or what stands for them."""
     kernels_sha256: str
     """Digest of the kernel tables."""
     graphs: tuple[int, ...] = GRAPHS
@@ -64,11 +65,6 @@ class Deployment:
         return f"{self.model.name} on {self.gpu.name}, TP {self.tp}"
 
     @property
-    def stand_ins(self) -> list[str]:
-        """One sentence for each reason why its kernels are not measured ones of this GPU."""
-        return [f"{reason}: ±{100 * variance**0.5:.0f} %" for reason, variance in self.variances.items()]
-
-    @property
     def identity(self) -> tuple[str, str, str, int]:
         """What it is whatever it is called: digests of config, datasheet and kernel tables, and the GPUs."""
         return self.model.config_sha256, self.gpu.sheet_sha256, self.kernels_sha256, self.tp
@@ -85,7 +81,7 @@ class Deployment:
         return self._with_tables(max(self.budget, server.max_num_batched_tokens), graphs)
 
     def _with_tables(self, budget: int, graphs: tuple[int, ...]) -> Deployment:
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), graphs)
+        tables = component_tables(self.model, self.gpu, self.tp, budget, self.kernels, graphs)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 
 
@@ -121,10 +117,11 @@ def deploy(
         engine=Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype),
         tables=component_tables(spec, device, tp, budget, efficiency, graphs),
         table_sd=table_sd,
-        variances=efficiency.variances,
         hf_repo=model,
+        kernels=efficiency,
         kernels_sha256=kernels_sha256,
         graphs=tuple(graphs),
+        doubts=tuple(Doubt("kernels", why, variance**0.5) for why, variance in efficiency.variances.items()),
     )
 
 
