@@ -40,10 +40,16 @@ SHARE_SD = 0.4
 """Relative standard deviation of those times: hosts differ, and so do releases."""
 OLDER_SD = 0.15
 """Relative standard deviation of a step's time besides."""
+PORTED_PACE, PORTED_SD = 1.8, 0.55
+"""The same for GPUs of other makers, whose kernels of that time were young: 1.3 to 2 times as slow on MI250, 1.2 to 8 on
+MI300X (products of more than 16 rows most of all), 3 to 10 on Max 1550, in the same collection."""
 
 
-def with_older_engine(prior: Prior, engine: str, tp: int) -> tuple[Prior, float, Doubt]:
-    """The prior for an older release of an engine, the pace of its steps, and the doubt that this brings."""
+def with_older_engine(prior: Prior, engine: str, tp: int, *, ported: bool) -> tuple[Prior, float, Doubt]:
+    """The prior for an older release of an engine, the pace of its steps, and the doubt that this brings.
+
+    `ported`: on a GPU that it was not first written for.
+    """
     older = OLDER[engine]
     mean, covariance = prior.mean.copy(), prior.covariance.copy()
     added = {
@@ -56,4 +62,7 @@ def with_older_engine(prior: Prior, engine: str, tp: int) -> tuple[Prior, float,
         covariance[place, place] += (SHARE_SD * extra) ** 2
     sentence = f"an old release of {engine}: what its CPU did between steps is taken from batches of Llama 2 on H100"
     shifted = Prior(mean, np.asarray(covariance, np.float64), f"{prior.source}, an older engine")
+    if ported:
+        sentence += ", and its kernels on this GPU were young"
+        return shifted, older.pace * PORTED_PACE, Doubt("older engine", sentence, PORTED_SD)
     return shifted, older.pace, Doubt("older engine", sentence, OLDER_SD)

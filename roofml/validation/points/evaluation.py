@@ -10,6 +10,7 @@ from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.older_engines import with_older_engine
 from roofml.calibration.other_models import OtherModels, read_other_models
+from roofml.hardware.gpu import TYPICAL
 from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
 from roofml.util.errors import InputError, NotSupportedError
@@ -74,7 +75,8 @@ def believed(
     """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace."""
     prior, doubts, pace = other_models.prior(deployment), deployment.doubts, 1.0
     if served.older:
-        prior, pace, doubt = with_older_engine(prior, served.engine, served.tp)
+        ported = deployment.gpu.kernels_of == TYPICAL
+        prior, pace, doubt = with_older_engine(prior, served.engine, served.tp, ported=ported)
         doubts = (*doubts, doubt)
     return uncalibrated(deployment, prior), doubts, pace
 
