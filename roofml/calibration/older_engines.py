@@ -41,8 +41,8 @@ SHARE_SD = 0.4
 OLDER_SD = 0.15
 """Relative standard deviation of a step's time besides."""
 PORTED_PACE, PORTED_SD = 1.8, 0.55
-"""The same for GPUs of other makers, whose kernels of that time were young: 1.3 to 2 times as slow on MI250, 1.2 to 8 on
-MI300X (products of more than 16 rows most of all), 3 to 10 on Max 1550, in the same collection."""
+"""The same for GPUs of other makers, whose kernels of that time were young: 1.3 to 2 times as slow on MI250, 1.2 to 8
+on MI300X (products of more than 16 rows most of all), 3 to 10 on Max 1550, in the same collection."""
 
 
 def with_older_engine(prior: Prior, engine: str, tp: int, *, ported: bool) -> tuple[Prior, float, Doubt]:
