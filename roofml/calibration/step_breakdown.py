@@ -103,7 +103,8 @@ def break_down(
 ) -> StepBreakdown:
     """The step that computes `batch`. `draws` (draws, parameters) of the parameters and doubts give it an interval."""
     deployment = deployment.reaching(batch.new_tokens)
-    sums, tables, step = batch.sums(), deployment.tables, parameters.step
+    tables, step = deployment.tables, parameters.step
+    sums = batch.sums(tables.reaches)
     drawn = [float(step_times(tables, sums, Parameters.of(values).step)[0]) for values in draws]
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)

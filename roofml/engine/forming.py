@@ -7,14 +7,47 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import RUNNING
+from roofml.latency.batch import NEAR, WHOLE_SUMS, add_near
 from roofml.traces.steps.table import LONG_CONTEXT
 
 NO_PROMPTS = (0, 0, 0.0, 0)
 """Prefill requests, their tokens, pairs and context, of a step with none in it (`StepSums`)."""
+
+
+@register_jitable
+def no_near(reaches: Any) -> Any:
+    """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
+    if reaches is None:  # decided when it is compiled, as in the functions below
+        return None
+    return np.zeros(len(NEAR) * len(reaches))
+
+
+@register_jitable
+def clear_near(near: Any) -> None:
+    """Make them those of an empty step again."""
+    if near is not None:
+        near[:] = 0.0
+
+
+@register_jitable
+def near_length(near: Any) -> int:
+    """How many there are."""
+    if near is None:
+        return 0
+    return len(near)
+
+
+@register_jitable
+def write_near(columns: Any, step: int, near: Any) -> None:
+    """Keep them in the last columns of a step."""
+    if near is not None:
+        for i in range(len(near)):
+            columns[step, WHOLE_SUMS + i] = near[i]
 
 
 @register_jitable
@@ -47,13 +80,15 @@ def with_prompt(prompts: Any, new: int, context: int) -> Any:
 
 
 @register_jitable
-def summed(books: Any, seats: Any, step: int) -> Any:
+def summed(books: Any, seats: Any, step: int, near: Any, reaches: Any) -> Any:
     """The sums of a step, from the books of those in it: prefill sums; decodes, their context, and that beyond."""
     prompts, decodes, decode_context, beyond = NO_PROMPTS, 0, 0, 0
+    clear_near(near)
     for i in range(seats.counts[RUNNING]):
         booked, noted = books.booked[seats.running[i]], books.noted[seats.running[i]]
         if noted.step == step:
             context = booked.computed - noted.new
+            add_near(near, reaches, noted.new, context, booked.prompt)
             if noted.new > 1 or context < booked.prompt:
                 prompts = with_prompt(prompts, noted.new, context)
             else:

@@ -28,7 +28,16 @@ from numpy.typing import NDArray
 
 from roofml.engine.cold_start import EVENTS, first_time, start_server
 from roofml.engine.deadlines import give_up, next_deadline_us
-from roofml.engine.forming import NO_PROMPTS, summed, with_prompt, withdraw
+from roofml.engine.forming import (
+    NO_PROMPTS,
+    clear_near,
+    near_length,
+    no_near,
+    summed,
+    with_prompt,
+    withdraw,
+    write_near,
+)
 from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
 from roofml.engine.seats import (
     RUNNING,
@@ -41,7 +50,7 @@ from roofml.engine.seats import (
     remember_blocks,
     victim_by_priority,
 )
-from roofml.engine.step_time import time_of_step
+from roofml.engine.step_time import reaches_of, time_of_step
 from roofml.engine.waiting import (
     ENTERED,
     LENGTH,
@@ -51,7 +60,7 @@ from roofml.engine.waiting import (
     nobody_waits,
     put_back,
 )
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
@@ -127,7 +136,7 @@ def compiled_in() -> NDArray[Any]:
         *(
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
-                *("latency/batch", "latency/components", "latency/formula"),
+                *("models/reach", "latency/batch", "latency/components", "latency/formula"),
                 *("engine/cold_start", "engine/deadlines", "engine/forming", "engine/kv_cache"),
                 *("engine/seats", "engine/step_time", "engine/waiting"),
             )
@@ -164,7 +173,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
-    columns = np.empty((1024, 7))
+    reaches: Any = reaches_of(source)
+    near: Any = no_near(reaches)
+    columns = np.empty((1024, WHOLE_SUMS + near_length(near)))
     start = np.empty(1024)
     duration = np.empty(1024)
     cold = np.empty((1024, 2))
@@ -211,6 +222,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         )
         unsure_from = 2 * (steps - 1) if in_flight > 0 else 2 * steps + 2
         prompts, decodes, decode_context, decode_beyond = NO_PROMPTS, 0, 0, 0
+        clear_near(near)
         this = steps % 2
         finishing_count[this] = 0
         preempting, withdrawn, prefills = False, False, False
@@ -275,6 +287,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
 
             budget -= new
             context = booked.computed
+            add_near(near, reaches, new, context, booked.prompt)
             for _ in range(need):
                 blocks[booked.slot, booked.held] = take_free(cache)
                 booked.held += 1
@@ -300,7 +313,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                     finishing[this, finishing_count[this]] = r
                     finishing_count[this] += 1
         if withdrawn:
-            prompts, decodes, decode_context, decode_beyond = summed(books, seats, steps)
+            prompts, decodes, decode_context, decode_beyond = summed(books, seats, steps, near, reaches)
         prefills_in_step, prefill_tokens, pairs, prefill_context = prompts
         in_step = decodes + prefills_in_step
         if spaced:
@@ -312,12 +325,14 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         if in_step > 0:
             if steps == len(start):
                 columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
+            columns[steps, 0], columns[steps, 1], columns[steps, 2] = prefill_tokens, decodes, in_step
+            columns[steps, 3], columns[steps, 4] = pairs, prefill_context
+            columns[steps, 5], columns[steps, 6] = decode_context, decode_beyond
+            write_near(columns, steps, near)
             step: Any = ONE_STEP(
                 float(prefill_tokens), float(decodes), float(in_step),
-                pairs, float(prefill_context), float(decode_context), float(decode_beyond),
+                pairs, float(prefill_context), float(decode_context), float(decode_beyond), near,
             )  # fmt: skip
-            for i in range(len(step)):
-                columns[steps, i] = step[i]
             cold[steps, 0], cold[steps, 1] = first_time(
                 met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
             )
