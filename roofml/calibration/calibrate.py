@@ -38,13 +38,17 @@ def physics(
     prior: Prior | None = None,
     engine: str = "vllm",
     kv_dtype: str | None = None,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
 ) -> Calibration:
     """A model on GPUs that no trace was taken of: kernel measurements, and what other models' fits say of it.
 
     Every prediction has an interval. `model` is a name in model_configs/, a Hub repository or a path, `gpu` a name in
     hardware/ or a YAML file; `prior` replaces what the package believes. Raises InputError for what is not there.
     """
-    return uncalibrated(deploy(model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype), prior)
+    deployment = deploy(model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype, pp=pp, dp=dp, ep=ep)
+    return uncalibrated(deployment, prior)
 
 
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:

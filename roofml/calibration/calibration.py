@@ -130,7 +130,7 @@ class Calibration(Shown):
     def unfit(self, run: Run) -> list[str]:
         """What the server of the run cannot do that it is set to. Raises InputError for one that cannot be at all."""
         ours = self.deployment
-        return check_run(ours.model, ours.gpu, ours.tp, run, allow_oversize=self.allow_oversize)
+        return check_run(ours.on_rank, ours.gpu, ours.tp, run, allow_oversize=self.allow_oversize)
 
     def _other_engine(self, run: Run) -> list[str]:
         """Whether the run was served by another engine, or version of it, than those this was fitted on."""
@@ -155,7 +155,7 @@ class Calibration(Shown):
         """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
         draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
         ours = self.deployment
-        unfit = check_step(ours.model, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
+        unfit = check_step(ours.on_rank, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
         outside = (*self.doubts, *unfit, *self.outside(batch.sums()))
         source = self.source if self.fitted else ""
         return break_down(self.deployment, batch, self.parameters, draws, source, outside, self.open_doubts)

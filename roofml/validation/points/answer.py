@@ -63,5 +63,7 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
     metrics: dict[str, Prediction] = {}
     for name, value in figures.items():
         drawn_values = value * slower[name.split("_")[0]]
+        if name == "output_tokens_per_s":  # of all engines
+            value, drawn_values = value * point.dp, drawn_values * point.dp
         metrics[name] = Prediction.of_draws(value, drawn_values).stretched(wider).doubted(doubts)
     return Answer(point, metrics, reasons=tuple(doubt.sentence for doubt in by_size(doubts)))

@@ -76,7 +76,7 @@ def believed(
     prior, doubts, pace = other_models.prior(deployment), deployment.doubts, 1.0
     if served.older:
         ported = deployment.gpu.kernels_of == TYPICAL
-        prior, pace, doubt = with_older_engine(prior, served.engine, served.tp, ported=ported)
+        prior, pace, doubt = with_older_engine(prior, served.engine, served.parallel.tp, ported=ported)
         doubts = (*doubts, doubt)
     return uncalibrated(deployment, prior), doubts, pace
 
