@@ -35,6 +35,7 @@ from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
+from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
 from roofml.models.spec import load_model
 from roofml.traces.run import Run
@@ -104,8 +105,7 @@ class Calibration(Shown):
     def pace_of(self, run: Run) -> float:
         """How much longer the run's server takes for a step than these parameters say: 1 of one not seen.
 
-        A server is known by what was measured of it. A file of 0.1.0 has names alone: they are taken where they are
-        unique, and `warnings_for` says so.
+        A server is known by what was measured of it. A file of 0.1.0 has names: they count where they are unique.
         """
         by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
         if by_identity:
@@ -189,13 +189,13 @@ class Calibration(Shown):
             if not run.saturated or any(seen.identity == run.identity for seen in self.runs):
                 return []
             paces = np.exp(OVERLOAD_SD * np.random.default_rng(0).standard_normal(count))
-        tables = self._tables_for(run)
 
-        def serve_draw(values: Floats, pace: float) -> Replay:
+        def serve_draw(values: Floats, pace: float, tables: Any) -> Replay:
             return serve(run, tables, Parameters.of(values).paced(pace))
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(serve_draw, self.draws(count), paces.tolist()))
+            tables = drawn_launches(self._tables_for(run), count)
+            return list(threads.map(serve_draw, self.draws(count), paces.tolist(), tables))
 
     def draws(self, count: int) -> Floats:
         """`count` sets of parameter values, (count, parameters), as uncertain as they are; the same every time."""
