@@ -118,8 +118,7 @@ class Calibration(Shown):
     def pace_of(self, run: Run) -> float:
         """How much longer the run's server takes for a step than these parameters say: 1 of one not seen.
 
-        A server is known by what was measured of it. A file of 0.1.0 has names alone: they are taken where they are
-        unique, and `warnings_for` says so.
+        A file of 0.1.0 knows servers by name alone: names are taken where they are unique, and `warnings_for` says so.
         """
         by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
         if by_identity:
