@@ -58,7 +58,7 @@ _HOMES: dict[str, str] = {
     "read_run": "roofml.traces.read",
     "Run": "roofml.traces.run",
     "Batch": "roofml.latency.batch",
-    "load_model": "roofml.models.spec",
+    "load_model": "roofml.models.load",
     "load_gpu": "roofml.hardware.gpu",
     "physics": "roofml.calibration.calibrate",
     "fit": "roofml.calibration.calibrate",

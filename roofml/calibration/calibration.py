@@ -35,7 +35,7 @@ from roofml.latency.deployment import Deployment
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.display import Shown, Table, digits, pct

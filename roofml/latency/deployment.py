@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.load_kernels import load_efficiency, load_kernels
+from roofml.latency.arithmetic import WEIGHT_ONLY, served_on
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
 from roofml.latency.server_defaults import graphs_of
-from roofml.models.spec import ModelSpec, load_model
+from roofml.models.load import load_model
+from roofml.models.spec import ModelSpec
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.errors import InputError
@@ -65,8 +67,9 @@ class Deployment:
 
     @property
     def stand_ins(self) -> list[str]:
-        """One sentence for each reason why its kernels are not measured ones of this GPU."""
-        return [f"{reason}: ±{100 * variance**0.5:.0f} %" for reason, variance in self.variances.items()]
+        """One sentence for each reason why its kernels are not this GPU's own, or not of the weights' type."""
+        kernels = [f"{reason}: ±{100 * variance**0.5:.0f} %" for reason, variance in self.variances.items()]
+        return [*kernels, *(text for text in self.model.assumptions if WEIGHT_ONLY in text)]
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
@@ -98,16 +101,18 @@ def deploy(
     engine: str = "vllm",
     engine_version: str | None = None,
     kv_dtype: str | None = None,
+    precision: str | None = None,
     graphs: Sequence[int] = GRAPHS,
 ) -> Deployment:
     """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
 
     `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file;
-    `kv_dtype` the type of the KV cache where it is not the model's own; `graphs` the sizes of the server's CUDA graphs,
-    by default those of 128 seats. Raises InputError for what is not there or
-    cannot be split over `tp` GPUs.
+    `kv_dtype` the type of the KV cache and `precision` the format of the weights where they are not the model's own;
+    `graphs` the sizes of the server's CUDA graphs, by default those of 128 seats. Raises InputError for what is not
+    there or cannot be split over `tp` GPUs.
     """
-    spec, device = load_model(model), load_gpu(gpu)
+    device = load_gpu(gpu)
+    spec = served_on(load_model(model, precision), device)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     efficiency, kernels_sha256 = load_kernels(device)

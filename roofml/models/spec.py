@@ -326,10 +326,10 @@ def _names(part: Projection, index: int, architecture: Architecture) -> tuple[st
     return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
 
 
-def load_model(model: str) -> ModelSpec:
-    """The ModelSpec of `model`: a name in `model_configs/`, a Hub repository whose config is there, or a path.
+def read_model(model: str) -> ModelSpec:
+    """The ModelSpec of `model` as its own config has it: a name in `model_configs/`, a Hub repository, or a path.
 
-    Raises InputError when there is no such config or it is not a model config.
+    Raises InputError when there is no such config or it is not a model config. `names.load_model` knows other names.
     """
     path = config_path(model)
     raw = read_bytes(path)
@@ -362,6 +362,15 @@ def config_path(model: str) -> Path:
     return folder / name / "config.json"
 
 
+def has_config(model: str) -> bool:
+    """Whether `model` is a path of a config, or its last part a folder of `model_configs/`."""
+    try:
+        config_path(model)
+    except InputError:
+        return False
+    return True
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     """The names most like one that is not known, of the many that are."""
     return ", ".join(f"{like}?" for like in get_close_matches(name[:100], list(known), 5))
@@ -375,6 +384,7 @@ __all__ = [
     "Layer",
     "ModelSpec",
     "config_path",
-    "load_model",
+    "has_config",
     "model_from_config",
+    "read_model",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.util.package_data import data_folder
 
 MODELS = sorted(path.name for path in data_folder("model_configs").iterdir() if path.is_dir())

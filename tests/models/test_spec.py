@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from roofml.models.load import load_model
 from roofml.models.operations import AttentionOp, StateOp
-from roofml.models.spec import ModelSpec, load_model, model_from_config
+from roofml.models.spec import ModelSpec, model_from_config
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.package_data import data_folder
 
