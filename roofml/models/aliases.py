@@ -37,9 +37,21 @@ def alias_of(model: str) -> Alias | None:
     publisher, _, name = asked.rpartition("/")
     for ending, precision in endings.get(publisher, {}).items():
         if name.endswith(ending):
-            return Alias(name.removesuffix(ending), precision)
+            base = name.removesuffix(ending)
+            return Alias(_unpublished(base, table) or base, precision)
+    return None if publisher else _alone(name, table)
+
+
+def _alone(name: str, table: Mapping[str, Alias]) -> Alias | None:
+    """What the repositories with this last part all stand for."""
     named = {alias for repo, alias in table.items() if repo.rpartition("/")[2] == name}
-    return named.pop() if not publisher and len(named) == 1 else None
+    return named.pop() if len(named) == 1 else None
+
+
+def _unpublished(name: str, table: Mapping[str, Alias]) -> str:
+    """The folder of an unquantized model known under this last part; empty without one."""
+    alias = _alone(name, table)
+    return alias.config if alias is not None and not alias.precision else ""
 
 
 def known_aliases() -> Mapping[str, Alias]:

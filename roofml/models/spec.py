@@ -235,7 +235,7 @@ def model_from_config(
         language = config
     elif not isinstance(language, dict):
         raise InputError(f"{name}: text_config: expected a mapping, found {language!r:.60}")
-    fields = Fields(cast("Mapping[str, Any]", language), name, config)
+    fields = Fields(architecture.renamed(cast("Mapping[str, Any]", language)), name, config)
     dtype = fields.dtype
     quantization = _quantization(fields, dtype, quant_config)
     stack = architecture.read(fields)
@@ -326,6 +326,10 @@ def _names(part: Projection, index: int, architecture: Architecture) -> tuple[st
     return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
 
 
+QUANT_FOLDER = "hf_quant_configs"
+"""Beside a folder of configs that are files of their own names: their `hf_quant_config.json`, under the same names."""
+
+
 def read_model(model: str) -> ModelSpec:
     """The ModelSpec of `model` as its own config has it: a name in `model_configs/`, a Hub repository, or a path.
 
@@ -335,8 +339,8 @@ def read_model(model: str) -> ModelSpec:
     raw = read_bytes(path)
     config, quant_config = as_object(parse_json(raw, path), path), None
     in_folder = path.name == "config.json"
-    quant_path = path.with_name("hf_quant_config.json")
-    if in_folder and is_there(quant_path):
+    quant_path = path.with_name("hf_quant_config.json") if in_folder else path.parent.parent / QUANT_FOLDER / path.name
+    if is_there(quant_path):
         quant_raw = read_bytes(quant_path)
         quant_config = as_object(parse_json(quant_raw, quant_path), quant_path)
         raw += quant_raw  # the same config.json may come in several quantizations
