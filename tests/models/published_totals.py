@@ -35,6 +35,8 @@ BILLIONS = {
     "glm-4.5": 352.8,
     "gpt-j-6b": 6.05,
     "gpt-neox-20b": 20.55,
+    "granite-4.0-h-small": 32.2,
+    "granite-4.0-h-tiny": 6.94,
     "internlm2-20b": 19.86,
     "internlm2-7b": 7.74,
     "kimi-k2-instruct": 1026.4,

@@ -89,6 +89,7 @@ def test_published_totals_of_models_people_benchmark(name: str, billions: float)
         ("qwen3.8-2.4t-a95b", 95, 2, 0.5),
         ("ernie-4.5-21b-a3b-pt", 3, 1, 0.2),
         ("dbrx-instruct", 36, 2, 0.6),
+        ("granite-4.0-h-small", 9, 2, 0.5),
         ("longcat-flash-chat", 27, 1, 0.5),
         ("phi-3.5-moe-instruct", 6.6, 2, 0.1),
         ("deepseek-v2", 21, 2, 0.5),
