@@ -24,7 +24,7 @@ from roofml.latency.batch import StepSums
 from roofml.latency.components import component_tables
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PRIOR_VALUES, Parameters
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 

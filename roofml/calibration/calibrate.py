@@ -38,6 +38,7 @@ def physics(
     prior: Prior | None = None,
     engine: str = "vllm",
     kv_dtype: str | None = None,
+    precision: str | None = None,
     pp: int = 1,
     dp: int = 1,
     ep: int = 1,
@@ -47,7 +48,9 @@ def physics(
     Every prediction has an interval. `model` is a name in model_configs/, a Hub repository or a path, `gpu` a name in
     hardware/ or a YAML file; `prior` replaces what the package believes. Raises InputError for what is not there.
     """
-    deployment = deploy(model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype, pp=pp, dp=dp, ep=ep)
+    deployment = deploy(
+        model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+    )
     return uncalibrated(deployment, prior)
 
 
@@ -131,17 +134,19 @@ def load(path: str | Path, *, model: str | None = None, gpu: str | None = None) 
     return calibration_of(read, path, deployment)
 
 
-def _deploy(read: Coefficients, model: str, gpu: str, tp: int) -> Deployment:
+def _deploy(read: Coefficients, model: str, gpu: str, tp: int, precision: str | None = None) -> Deployment:
     """A deployment served by the engine of a coefficients file."""
     engine = read.engine
     kv_dtype = engine.kv_dtype if engine.kv_dtype != engine.dtype else None
-    return deploy(model, gpu, tp, engine=engine.name, engine_version=engine.version, kv_dtype=kv_dtype)
+    return deploy(
+        model, gpu, tp, engine=engine.name, engine_version=engine.version, kv_dtype=kv_dtype, precision=precision
+    )
 
 
-def load_for(path: Path, model: str, gpu: str, tp: int) -> Calibration:
+def load_for(path: Path, model: str, gpu: str, tp: int, precision: str | None = None) -> Calibration:
     """The calibration in a coefficients file, for this deployment. Raises InputError where it is of another."""
     read = read_coefficients(path)
-    deployment = _deploy(read, model, gpu, tp)
+    deployment = _deploy(read, model, gpu, tp, precision)
     for what, ours, theirs in _differences(read, deployment):
         raise InputError(f"{path}: {what} is {theirs}, not {ours}")
     return calibration_of(read, path, deployment)

@@ -37,7 +37,7 @@ from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
 from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.display import Shown, Table, digits, pct
@@ -105,7 +105,7 @@ class Calibration(Shown):
     def pace_of(self, run: Run) -> float:
         """How much longer the run's server takes for a step than these parameters say: 1 of one not seen.
 
-        A server is known by what was measured of it. A file of 0.1.0 has names: they count where they are unique.
+        A file of 0.1.0 knows servers by name alone: names are taken where they are unique, and `warnings_for` says so.
         """
         by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
         if by_identity:
@@ -115,8 +115,9 @@ class Calibration(Shown):
 
     @property
     def doubts(self) -> list[str]:
-        """What every use of this calibration has to say of a fit that does not describe its runs."""
-        return [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+        """What every use has to say: of a fit that does not describe its runs, of arithmetic that the GPU lacks."""
+        misfit = [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+        return [*misfit, *self.deployment.weight_only]
 
     def warnings_for(self, run: Run) -> list[str]:
         """What is taken on trust when this run is predicted."""

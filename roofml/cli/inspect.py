@@ -24,18 +24,21 @@ def inspect(
     max_num_seqs: Annotated[int | None, typer.Option(help="Default: vLLM's for this GPU.")] = None,
     engine_version: Annotated[str | None, typer.Option(help="Version of vLLM whose defaults hold, 0.15.1.")] = None,
     kv_cache_dtype: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Format of the weights. Default: the checkpoint's.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the roofline to this file (.png, .svg, .pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
 ) -> None:
     """Show a model's parameters, bytes, KV blocks and ideal step times on a GPU, and what was assumed."""
     from roofml.hardware.gpu import load_gpu
+    from roofml.latency.arithmetic import served_on
     from roofml.latency.inspection import as_text, inspect_model, plot_roofline
-    from roofml.models.spec import load_model
+    from roofml.models.load import load_model
     from roofml.models.weights import KV_DTYPE_BYTES
     from roofml.util.outside_text import for_terminal
 
-    spec, sheet = load_model(model), load_gpu(gpu)
+    sheet = load_gpu(gpu)
+    spec = served_on(load_model(model, precision), sheet)
     if kv_cache_dtype is not None:
         if kv_cache_dtype not in KV_DTYPE_BYTES:
             raise InputError(f"--kv-cache-dtype {kv_cache_dtype!r}: expected one of {', '.join(KV_DTYPE_BYTES)}")

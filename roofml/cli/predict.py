@@ -34,6 +34,10 @@ def predict(
     kv_dtype: Annotated[
         str | None, typer.Option("--kv-dtype", help="Type of the KV cache, if not the model's.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Format of the weights, if not the config's: bf16, fp8, fp8_block, nvfp4 ..."),
+    ] = None,
     allow_oversize: o.AllowOversize = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -46,13 +50,14 @@ def predict(
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
     if coeffs is None:
-        calibration = physics(model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, pp=pp, dp=dp, ep=ep)
+        spread = {"pp": pp, "dp": dp, "ep": ep}
+        calibration = physics(model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, **spread)
         if engine != "vllm":
             warn(f"{engine}: its kernels were not measured, vLLM's stand for them: the interval is wider")
     elif (pp, dp, ep) != (1, 1, 1):
         raise InputError("--coeffs: a fit is of tensor parallelism alone: --pp, --dp and --ep have no place beside it")
     else:
-        calibration = load_for(coeffs, model, gpu, tp)
+        calibration = load_for(coeffs, model, gpu, tp, precision)
     step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
     for text in step.outside:
         warn(text)

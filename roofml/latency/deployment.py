@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.kernels import Efficiency
 from roofml.hardware.load_kernels import load_kernels
+from roofml.latency.arithmetic import WEIGHT_ONLY, served_on
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
 from roofml.latency.parallel import Parallel
 from roofml.latency.server_defaults import graphs_of
-from roofml.models.spec import ModelSpec, load_model
+from roofml.models.load import load_model
+from roofml.models.spec import ModelSpec
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.errors import InputError
@@ -73,6 +75,11 @@ class Deployment:
         return f"{self.model.name} on {self.gpu.name}, {self.parallel.said}"
 
     @property
+    def weight_only(self) -> list[str]:
+        """One sentence for each format of weights that the GPU has no arithmetic for."""
+        return [text for text in self.model.assumptions if WEIGHT_ONLY in text]
+
+    @property
     def identity(self) -> tuple[str, str, str, int]:
         """What it is whatever it is called: digests of config, datasheet and kernel tables, and the GPUs."""
         return self.model.config_sha256, self.gpu.sheet_sha256, self.kernels_sha256, self.tp
@@ -102,6 +109,7 @@ def deploy(
     engine: str = "vllm",
     engine_version: str | None = None,
     kv_dtype: str | None = None,
+    precision: str | None = None,
     graphs: Sequence[int] = GRAPHS,
     pp: int = 1,
     dp: int = 1,
@@ -110,11 +118,13 @@ def deploy(
     """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
 
     `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file;
-    `kv_dtype` the type of the KV cache where it is not the model's own; `graphs` the sizes of the server's CUDA graphs,
-    by default those of 128 seats; `pp`, `dp` and `ep` the pipeline stages, the data-parallel engines and the ranks that
-    experts are dealt to. Raises InputError for what is not there or cannot be spread over the GPUs so.
+    `kv_dtype` the type of the KV cache and `precision` the format of the weights where they are not the model's own;
+    `graphs` the sizes of the server's CUDA graphs, by default those of 128 seats; `pp`, `dp` and `ep` the pipeline
+    stages, the data-parallel engines and the ranks that experts are dealt to. Raises InputError for what is not there
+    or cannot be spread over the GPUs so.
     """
-    spec, device = load_model(model), load_gpu(gpu)
+    device = load_gpu(gpu)
+    spec = served_on(load_model(model, precision), device)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     efficiency, kernels_sha256 = load_kernels(device)

@@ -237,7 +237,7 @@ def model_from_config(
         language = config
     elif not isinstance(language, dict):
         raise InputError(f"{name}: text_config: expected a mapping, found {language!r:.60}")
-    fields = Fields(cast("Mapping[str, Any]", language), name, config)
+    fields = Fields(architecture.renamed(cast("Mapping[str, Any]", language)), name, config)
     dtype = fields.dtype
     quantization = _quantization(fields, dtype, quant_config)
     stack = architecture.read(fields)
@@ -328,17 +328,21 @@ def _names(part: Projection, index: int, architecture: Architecture) -> tuple[st
     return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
 
 
-def load_model(model: str) -> ModelSpec:
-    """The ModelSpec of `model`: a name in `model_configs/`, a Hub repository whose config is there, or a path.
+QUANT_FOLDER = "hf_quant_configs"
+"""Beside a folder of configs that are files of their own names: their `hf_quant_config.json`, under the same names."""
 
-    Raises InputError when there is no such config or it is not a model config.
+
+def read_model(model: str) -> ModelSpec:
+    """The ModelSpec of `model` as its own config has it: a name in `model_configs/`, a Hub repository, or a path.
+
+    Raises InputError when there is no such config or it is not a model config. `names.load_model` knows other names.
     """
     path = config_path(model)
     raw = read_bytes(path)
     config, quant_config = as_object(parse_json(raw, path), path), None
     in_folder = path.name == "config.json"
-    quant_path = path.with_name("hf_quant_config.json")
-    if in_folder and is_there(quant_path):
+    quant_path = path.with_name("hf_quant_config.json") if in_folder else path.parent.parent / QUANT_FOLDER / path.name
+    if is_there(quant_path):
         quant_raw = read_bytes(quant_path)
         quant_config = as_object(parse_json(quant_raw, quant_path), quant_path)
         raw += quant_raw  # the same config.json may come in several quantizations
@@ -364,6 +368,15 @@ def config_path(model: str) -> Path:
     return folder / name / "config.json"
 
 
+def has_config(model: str) -> bool:
+    """Whether `model` is a path of a config, or its last part a folder of `model_configs/`."""
+    try:
+        config_path(model)
+    except InputError:
+        return False
+    return True
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     """The names most like one that is not known, of the many that are."""
     return ", ".join(f"{like}?" for like in get_close_matches(name[:100], list(known), 5))
@@ -377,6 +390,7 @@ __all__ = [
     "Layer",
     "ModelSpec",
     "config_path",
-    "load_model",
+    "has_config",
     "model_from_config",
+    "read_model",
 ]

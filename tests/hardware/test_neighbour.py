@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,3 +167,10 @@ def test_a_relative_is_a_packaged_gpu_and_typical_needs_none() -> None:
             assert gpu.kernels_step in STEP_SD
         else:
             assert is_measured(gpu), gpu.name
+
+
+def test_every_gpu_stands_on_its_page() -> None:
+    """`python benchmarks/gpu_pages.py > docs/gpus.md` makes the page."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "gpus.md").read_text(encoding="utf-8")
+    for gpu in SHEETS:
+        assert f"| {gpu.name} | " in page

@@ -10,8 +10,8 @@ from synthetic import GPU, ROUND
 
 from roofml.hardware import stand_ins
 from roofml.hardware.formats import FORMATS, WEIGHTS_ALONE, stand_in
+from roofml.models.load import load_model
 from roofml.models.quantization import read_quantization
-from roofml.models.spec import load_model
 from roofml.models.weights import WeightFormat, plain
 from roofml.util.package_data import data_folder
 

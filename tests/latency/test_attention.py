@@ -17,7 +17,8 @@ from roofml.latency.batch import NEAR, StepSums
 from roofml.latency.components import ComponentTables, component_tables, components
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import StepParameters
-from roofml.models.spec import ModelSpec, load_model
+from roofml.models.load import load_model
+from roofml.models.spec import ModelSpec
 from roofml.util.errors import NotSupportedError
 
 batches = st.lists(st.one_of(prefills, decodes), min_size=1, max_size=9)

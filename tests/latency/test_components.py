@@ -29,7 +29,7 @@ from roofml.hardware.gpu import load_gpu
 from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, ComponentTables, component_tables, components, weights_us
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.util.errors import InputError
 
 ROUNDING = 1e-12

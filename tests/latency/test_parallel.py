@@ -15,7 +15,7 @@ from roofml.latency.deployment import deploy
 from roofml.latency.formula import step_times
 from roofml.latency.parallel import Parallel
 from roofml.latency.parameters import PRIOR_VALUES, Parameters
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.util.errors import InputError
 
 MIXTURE, DENSE = "qwen3-30b-a3b", "qwen3-8b"

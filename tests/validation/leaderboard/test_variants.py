@@ -17,7 +17,7 @@ from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, component_tables, components
 from roofml.latency.deployment import deploy
 from roofml.latency.parameters import NAMES, PRIOR_VALUES
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
 from roofml.validation.demo import GPU, MODEL, TP, synthetic_run
