@@ -50,8 +50,9 @@ def predict(
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
     if coeffs is None:
-        spread = {"pp": pp, "dp": dp, "ep": ep}
-        calibration = physics(model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, **spread)
+        calibration = physics(
+            model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+        )
         if engine != "vllm":
             warn(f"{engine}: its kernels were not measured, vLLM's stand for them: the interval is wider")
     elif (pp, dp, ep) != (1, 1, 1):

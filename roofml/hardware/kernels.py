@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from roofml.hardware.kernel_tables import SD_OF_OTHER_DTYPE, DecodeAttention, GemmTable, Rows
+from roofml.hardware.modules import Modules
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
@@ -36,6 +37,8 @@ class Efficiency:
     """Why these are not the GPU's own measured kernels -> the variance that adds to the logarithm of every time."""
     allreduce_sd: float = 0.0
     """Relative standard deviation of all-reduces that were not measured."""
+    modules: Modules = field(default_factory=Modules)
+    """Measured parts of a layer that only some architectures have."""
 
     def mixture(self, dtype: str, experts: int, top_k: int, hidden: float, inter: float) -> tuple[Floats, float]:
         """Ideal over measured time of a fused mixture of experts at each M of `moe_tokens`, and its relative sd."""
@@ -111,6 +114,7 @@ def at_datasheet(measured: Efficiency) -> Efficiency:
         latent_decode_rows=at_bandwidth(measured.latent_decode_rows),
         allreduce_us={gpus: times[-1] * sizes / sizes[-1] for gpus, times in measured.allreduce_us.items()},
         source="datasheet",
+        modules=Modules(),
     )
 
 

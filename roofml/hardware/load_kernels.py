@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from roofml.hardware.gpu import TYPICAL, Gpu, load_gpu
 from roofml.hardware.kernels import Efficiency
 from roofml.hardware.neighbour import carried_over
 from roofml.hardware.read_kernels import read_efficiency, tables_folder, tables_sha256
+from roofml.hardware.read_modules import read_modules
 from roofml.hardware.typical import typical_kernels
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
@@ -30,7 +32,8 @@ def load_kernels(gpu: Gpu) -> Kernels:
 
     Raises InputError if there are none and its sheet names no `kernels_of`, and if a number is impossible.
     """
-    return _kernels(gpu, LONGEST_CHAIN)
+    found = _kernels(gpu, LONGEST_CHAIN)
+    return found._replace(efficiency=replace(found.efficiency, modules=read_modules(tables_folder(gpu), gpu)))
 
 
 def load_efficiency(gpu: Gpu) -> Efficiency:

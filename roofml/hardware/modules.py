@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from roofml.hardware.gpu import Gpu
-from roofml.hardware.kernel_tables import Rows
+from roofml.hardware.kernel_tables import SD_OF_OTHER_DTYPE, Rows
 from roofml.util.arrays import Floats
 
 SD_OF_ANOTHER_GPU = 0.3
@@ -68,6 +68,8 @@ class Modules:
         if found is None:
             return None
         rows, sd, memory, compute = found
+        if kv_dtype not in rows.dtype:  # of one type of cache alone: the shares are as good a guess for the other
+            kv_dtype, sd = rows.dtype[0], math.hypot(sd, SD_OF_OTHER_DTYPE)
         (fixed, item, share, index, spread), reach = rows.nearest(kv_dtype, (heads,))
         scale = compute if prompts else memory
         return Block(float(fixed), float(item * scale), float(share), float(index), math.hypot(sd, reach, spread))

@@ -9,7 +9,7 @@ from pathlib import Path
 from roofml.hardware.gpu import Gpu, packaged_gpu
 from roofml.hardware.kernel_tables import Rows
 from roofml.hardware.modules import Modules
-from roofml.hardware.read_rows import read_rows
+from roofml.hardware.read_kernels import read_rows
 from roofml.util.package_data import data_folder
 from roofml.util.reading import is_there
 

@@ -8,30 +8,20 @@ Symbols: H and Hkv heads and KV heads, h head size.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from roofml.hardware.gpu import Gpu
-from roofml.hardware.kernel_tables import STANDS_IN, DecodeAttention
 from roofml.hardware.kernels import Efficiency
+from roofml.latency.attention_kernels import decode_kernel, prefill_kernel, scan_kernel
 from roofml.latency.batch import NEAR
+from roofml.models.attention import CompressedAttention
 from roofml.models.operations import AttentionOp, StateOp
 from roofml.models.reach import WHOLE, Reach
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats, Ints
-
-SD_OF_ANOTHER_KERNEL = 0.35
-"""Relative sd added in quadrature where a kind of attention has no table and another kernel's efficiency stands in.
-
-From H100, vLLM 0.25: full attention's efficiency for a window of 128 is off by a factor of up to 6 in long prompts, and
-by a third in decoding."""
-SHARED_ENTRY = ("latent_attention", "compressed_attention")
-"""Kinds whose query heads all read one cache entry a token."""
-INDEX_DTYPE = "fp8"
-"""Type that indexers compute scores in."""
 
 
 def attention_ops(model: ModelSpec, tp: int) -> tuple[AttentionOp, ...]:
@@ -49,34 +39,6 @@ def reaches_of(ops: Sequence[AttentionOp]) -> tuple[Reach, ...]:
     return tuple(dict.fromkeys(op.reach for op in ops if op.reach != WHOLE))
 
 
-def measured_prefill(op: AttentionOp, efficiency: Efficiency) -> tuple[float, float]:
-    """MFU of an operation's prefill, and its relative sd."""
-    if op.name in SHARED_ENTRY:
-        mfu, sd = efficiency.latent_prefill(op.flops_dtype, op.heads)
-    else:
-        mfu, sd = efficiency.prefill_attention(op.flops_dtype, op.heads, op.kv_heads, op.qk_dim)
-    return mfu, math.hypot(sd, _stand_in_sd(op))
-
-
-def measured_decode(op: AttentionOp, efficiency: Efficiency) -> DecodeAttention:
-    """An operation's decode kernel: that of its cache's data type, heads and KV heads."""
-    if op.name in SHARED_ENTRY:
-        kernel = efficiency.latent_decode("fp8" if op.kv_bytes <= op.qk_dim else STANDS_IN, op.heads)
-    else:
-        element = op.kv_bytes / (op.kv_heads * (op.qk_dim + op.value_dim))
-        kernel = efficiency.decode_attention("fp8" if element <= 1 else STANDS_IN, op.heads, op.kv_heads, op.qk_dim)
-    return replace(kernel, sd=math.hypot(kernel.sd, _stand_in_sd(op)))
-
-
-def _stand_in_sd(op: AttentionOp) -> float:
-    return SD_OF_ANOTHER_KERNEL if op.reach != WHOLE else 0.0
-
-
-def index_rate(op: AttentionOp, gpu: Gpu) -> float:
-    """FLOP/µs at which an indexer scores: FP8, or the type of the model where the GPU has no FP8."""
-    return gpu.flops_rate(INDEX_DTYPE if INDEX_DTYPE in gpu.flops_per_us else op.flops_dtype)
-
-
 def pair_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> tuple[float, float]:
     """Compute time of one query-key pair of the whole context over all layers, in prefill and in decode, µs.
 
@@ -85,15 +47,12 @@ def pair_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> tupl
     """
     prefill = decode = 0.0
     for op in attention_ops(model, tp):
-        mfu = measured_prefill(op, efficiency)[0]
+        kernel = prefill_kernel(op, gpu, efficiency)
         if op.reach == WHOLE:
-            rate = gpu.flops_rate(op.flops_dtype) * mfu
-            prefill += op.count * op.prefill_flops_per_pair / rate
-            decode += op.count * op.decode_flops_per_pair / rate
+            prefill += op.count * op.prefill_flops_per_pair / kernel.rate
+            decode += op.count * op.decode_flops_per_pair / decode_kernel(op, gpu, efficiency).rate
         if op.index_flops_per_pair:
-            scores = op.count * op.index_flops_per_pair / op.compression / (index_rate(op, gpu) * mfu)
-            prefill += scores
-            decode += scores
+            prefill += op.count * op.index_flops_per_pair / op.compression / kernel.index_rate
     return prefill, decode
 
 
@@ -104,11 +63,11 @@ def kv_token_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency, gro
     """
     time = 0.0
     for op in attention_ops(model, tp):
-        if op.kv_heads < op.heads or not grouped_only:
-            size = op.kv_bytes if op.reach == WHOLE else 0
-            if op.index_bytes and not grouped_only:
-                size += op.index_bytes / op.compression
-            time += op.count * size / (gpu.bandwidth_bytes_per_us * measured_decode(op, efficiency).mbu)
+        kernel = decode_kernel(op, gpu, efficiency)
+        if op.reach == WHOLE and (not grouped_only or (op.kv_heads < op.heads and not kernel.whole)):
+            time += op.count * op.kv_bytes / kernel.bandwidth
+        if op.index_bytes and not grouped_only:
+            time += op.count * op.index_bytes / op.compression / kernel.index_bandwidth
     return time
 
 
@@ -126,14 +85,13 @@ def near_tables(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> 
     for op in ops:
         if op.reach == WHOLE:
             continue
-        row = times[reaches.index(op.reach)]
-        rate = gpu.flops_rate(op.flops_dtype) * measured_prefill(op, efficiency)[0]
-        entry = op.count * op.kv_bytes / (gpu.bandwidth_bytes_per_us * measured_decode(op, efficiency).mbu)
-        row += (
-            op.count * op.prefill_flops_per_pair / rate,
-            op.count * op.decode_flops_per_pair / rate,
+        kernel = decode_kernel(op, gpu, efficiency)
+        entry = op.count * op.kv_bytes / kernel.bandwidth
+        times[reaches.index(op.reach)] += (
+            op.count * op.prefill_flops_per_pair / prefill_kernel(op, gpu, efficiency).rate,
+            op.count * op.decode_flops_per_pair / kernel.rate,
             entry,
-            entry if op.kv_heads < op.heads else 0.0,
+            entry if op.kv_heads < op.heads and not kernel.whole else 0.0,
         )
     return np.array(reaches, np.int64), times
 
@@ -142,26 +100,73 @@ def attention_items_us(model: ModelSpec, gpu: Gpu, tp: int, requests: Floats, ef
     """Time that R requests' attention takes besides moving keys and values; shape (R,) -> (R,), µs.
 
     Every layer's kernel is launched, and each pair of a request and a KV head beyond one for every multiprocessor
-    costs a little however short its context. Recurrent layers read and write each request's constant state.
+    costs a little however short its context; where whole blocks were measured, every request does.
     """
     time = np.zeros_like(requests)
     for op in attention_ops(model, tp):
-        kernel = measured_decode(op, efficiency)
-        heads = 1 if op.name in SHARED_ENTRY else op.kv_heads
-        beyond = np.maximum(0.0, requests * heads - gpu.sm_count)
+        kernel = decode_kernel(op, gpu, efficiency)
+        beyond = np.maximum(0.0, requests * kernel.items - kernel.free_items)
         time += op.count * np.where(requests > 0, kernel.fixed_us + kernel.item_us * beyond, 0.0)
     for op in state_ops(model, tp):
-        kernel = efficiency.decode_attention(STANDS_IN, op.heads, op.heads, 128)
-        time += requests * 2 * op.count * op.state_bytes / (gpu.bandwidth_bytes_per_us * kernel.mbu)
+        time += op.count * np.where(requests > 0, scan_kernel(op, gpu, efficiency).decode_us, 0.0)
     return time
+
+
+class PerStep(NamedTuple):
+    """What recurrent layers and whole blocks take besides pairs and entries, all layers, µs."""
+
+    state_request: float
+    """Reading and writing a request's recurrent states."""
+    prompt_token: float
+    """A prompt's token: scans, and what blocks take for each."""
+    prompt_launch: float
+    """Launching what computes prompts, in a step with any."""
+
+
+def per_step(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> PerStep:
+    """Of one rank. A scan goes token by token: many heads, not many prompts, fill the GPU.
+
+    So prompts of one step are priced as one after another, which is too long where they are many and short.
+    """
+    state = token = launch = 0.0
+    for op in state_ops(model, tp):
+        scan = scan_kernel(op, gpu, efficiency)
+        state += 2 * op.count * op.state_bytes / (gpu.bandwidth_bytes_per_us * scan.mbu)
+        token += op.count * scan.token_us
+        launch += op.count * scan.prompt_us
+    for op in attention_ops(model, tp):
+        kernel = prefill_kernel(op, gpu, efficiency)
+        token += op.count * kernel.token_us
+        launch += op.count * kernel.launch_us
+    return PerStep(state, token, launch)
+
+
+def mixing_us(model: ModelSpec, gpu: Gpu, tokens: Floats, efficiency: Efficiency) -> Floats | None:
+    """Time of the hyper-connections on M tokens, all layers, shape (M,) -> (M,), µs; None for a model without.
+
+    They mix the residual streams before and after attention and MLP. Every rank does all of it. Where nobody measured
+    them: reading and writing 4 streams and a layer's vector twice at each of the two places, 18·hidden elements.
+    """
+    layers = sum(count for layer, count in model.layers if layer.extra and isinstance(layer.mixer, CompressedAttention))
+    if not layers:
+        return None
+    once = efficiency.modules.mixing_us(model.hidden_size, tokens)
+    if once is None:
+        once = tokens * 2 * 18 * model.hidden_size * model.dtype_bytes / gpu.bandwidth_bytes_per_us
+    return np.where(tokens > 0, layers * once, 0.0)
 
 
 Add = Callable[[str, float, float, float], None]
 """Takes a component, a weight, a relative sd, and how much of it is the table's own."""
 
 
-def attention_sd(model: ModelSpec, tp: int, efficiency: Efficiency, add: Add) -> None:
-    """Tell `add` of every layer's attention."""
+def attention_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency, add: Add) -> None:
+    """Tell `add` of every layer's attention and state updates."""
     for op in attention_ops(model, tp):
-        add("prefill_attention", op.count, measured_prefill(op, efficiency)[1], efficiency.prefill_attention_rows.sd)
-        add("kv_cache", op.count, measured_decode(op, efficiency).sd, efficiency.decode_attention_rows.sd)
+        prefill, decode = prefill_kernel(op, gpu, efficiency), decode_kernel(op, gpu, efficiency)
+        add("prefill_attention", op.count, prefill.sd, prefill.table_sd)
+        add("kv_cache", op.count, decode.sd, decode.table_sd)
+    for op in state_ops(model, tp):
+        scan = scan_kernel(op, gpu, efficiency)
+        add("prefill_attention", op.count, scan.sd, 0.0)
+        add("kv_cache", op.count, scan.sd, 0.0)

@@ -22,11 +22,19 @@ from roofml.hardware.expert_routing import experts_hit
 from roofml.hardware.formats import WEIGHTS_ALONE
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernels import Efficiency
-from roofml.latency.attention import attention_items_us, attention_sd, kv_token_us, near_tables, pair_us
+from roofml.latency.attention import (
+    attention_items_us,
+    attention_sd,
+    kv_token_us,
+    mixing_us,
+    near_tables,
+    pair_us,
+    per_step,
+)
 from roofml.latency.batch import MOST_NEW_TOKENS, NEAR, StepSums
 from roofml.latency.launches import launches_us
 from roofml.latency.parallel import BUSIEST_A_DOUBLING, Parallel, gathered_us, in_stages
-from roofml.models.operations import Gemm, StateOp
+from roofml.models.operations import Gemm
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError, NotSupportedError
@@ -100,6 +108,14 @@ class ComponentTables(NamedTuple):
     """(reaches, 4) times of `attention.near_tables`."""
     launches_us: float = 0.0
     """CPU time to launch the kernels of a step of more new tokens than that."""
+    state_request: float = 0.0
+    """Time to read and write a request's recurrent states, all layers."""
+    prompt_token: float = 0.0
+    """Time of a prompt's token besides its pairs, all layers: scans of recurrent layers."""
+    prompt_launch: float = 0.0
+    """Time of launching what computes prompts alone, in a step with any."""
+    mixing: Floats | None = None
+    """(budget + 1,) time of hyper-connections on M tokens; None without."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -151,8 +167,8 @@ def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Eff
     """Compute time of all layers' GEMMs: Σ 2·M·n·k / (peak·efficiency); each token visits its experts' only.
 
     The efficiency is that of the most tokens measured: where fewer reach less, arithmetic hides behind the weights, and
-    one that rises with M would make a token cheaper in company than alone. State updates of recurrent layers, a fixed
-    amount of arithmetic a token, count here too; the LM head does not. `engines` share experts that are dealt to ranks.
+    one that rises with M would make a token cheaper in company than alone. The LM head does not count here. `engines`
+    share experts that are dealt to ranks.
     Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
     """
     per_token = 0.0
@@ -161,9 +177,6 @@ def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Eff
             _, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
             once = gemm.count * gemm.flops_per_row / gemm_rate(gemm, gpu) * slowdown[-1]
             per_token += once * busiest(gemm, engines)
-    for op in model.mixers(tp):
-        if isinstance(op, StateOp):
-            per_token += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
     return tokens * per_token
 
 
@@ -223,7 +236,7 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
         known = efficiency.moe.sd if gemm.experts and efficiency.moe else efficiency.gemm.sd
         add("expert_weights" if gemm.experts else "weights", gemm.resident_bytes, sd, known)
         add("decode_gemm", gemm.resident_bytes, sd, known)
-    attention_sd(model, tp, efficiency, add)
+    attention_sd(model, gpu, tp, efficiency, add)
     return {
         name: sum(weight * sd for weight, sd in parts) / sum(weight for weight, _ in parts)
         for name, parts in weighted.items()
@@ -272,8 +285,18 @@ def component_tables(
         reaches=reaches,
         near=near,
         launches_us=launches_us(model.num_layers, graphs),
+        **per_step(model, gpu, tp, efficiency)._asdict(),
+        mixing=mixing_us(model, gpu, run, efficiency),
     )
     return in_stages(tables, model, gpu, spread.pp)
+
+
+@register_jitable
+def mixed_us(mixing: Any, new_tokens: Any) -> Any:
+    """Time of hyper-connections, µs."""
+    if mixing is None:  # decided when it is compiled
+        return 0.0
+    return mixing[new_tokens]
 
 
 @register_jitable
@@ -308,15 +331,18 @@ def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, reque
     prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens)
     kv_tokens = sums.decode_context + sums.prefill_context + sums.prefill_tokens + sums.decode_tokens
     near = near_us(tables.near, sums.near)
+    prompts = tables.prompt_token * sums.prefill_tokens + tables.prompt_launch * (
+        0.5 * (sums.prefill_tokens + 1.0 - abs(sums.prefill_tokens - 1.0))  # the smaller of the tokens and 1
+    )
     return StepComponents(
         prefill_gemm,
         decode_gemm,
-        tables.prefill_pair * sums.prefill_pairs + near[0],
+        tables.prefill_pair * sums.prefill_pairs + prompts + near[0],
         tables.decode_pair * (sums.decode_context + sums.decode_tokens) + near[1],
         tables.weights[new_tokens],
         tables.expert_weights[new_tokens],
-        tables.kv_token * kv_tokens + near[2],
-        tables.attention_items[requests],
+        tables.kv_token * kv_tokens + tables.state_request * sums.requests + near[2],
+        tables.attention_items[requests] + mixed_us(tables.mixing, new_tokens),
         tables.grouped_kv_token * sums.decode_beyond + near[3],
         tables.communication[new_tokens],
     )

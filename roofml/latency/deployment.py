@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.kernels import Efficiency
 from roofml.hardware.load_kernels import load_kernels
+from roofml.hardware.read_kernels import tables_folder, tables_sha256
 from roofml.latency.arithmetic import WEIGHT_ONLY, served_on
+from roofml.latency.attention_kernels import uses_modules
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
@@ -18,6 +20,7 @@ from roofml.models.load import load_model
 from roofml.models.spec import ModelSpec
 from roofml.traces.run import Run
 from roofml.traces.server import Server
+from roofml.util.digest import digest
 from roofml.util.errors import InputError
 
 BUDGET = 2048
@@ -128,6 +131,8 @@ def deploy(
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     efficiency, kernels_sha256 = load_kernels(device)
+    if uses_modules(spec, tp):
+        kernels_sha256 = digest(kernels_sha256, tables_sha256(tables_folder(device) / "modules"))
     parallel = Parallel(tp, pp, dp, ep)
     parallel.check(spec)
     table_sd = component_sd(parallel.cut(spec), device, tp, efficiency)

@@ -119,6 +119,10 @@ class StateOp:
     state_bytes: int
     """Bytes of one request's recurrent and convolution state in one layer. Each of its steps reads and writes them."""
     flops_dtype: str
+    scan: str = "gdn"
+    """The kernels that update it: gdn (gated delta rule), kda (Kimi delta attention) or mamba2."""
+    state_elements: int = 0
+    """Elements of one request's recurrent state in one layer."""
 
 
 MixerOp = AttentionOp | StateOp

@@ -12,7 +12,7 @@ from dataclasses import replace
 from roofml.models.layer import Layer
 from roofml.models.quantization import MXFP4, fp8_format, nvfp4_format
 from roofml.models.spec import ModelSpec
-from roofml.models.weights import KV_DTYPE_BYTES, WeightFormat
+from roofml.models.weights import KV_DTYPE_BYTES, WeightFormat, plain
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
 from roofml.util.names import shown
@@ -33,17 +33,41 @@ OF_EXPERTS = frozenset({"nvfp4", "mxfp4", "int4"})
 DTYPE = "bfloat16"
 """Type of the activations where the precision is bf16."""
 
+KERNELS = {
+    "bf16": "bfloat16",
+    "fp8": "fp8",
+    "fp8_block": "fp8_block",
+    "nvfp4": "nvfp4",
+    "mxfp4": "mxfp4",
+    "int4": "int4",
+    "int8": "int8",
+}
+"""Precision -> the kind of kernel that serves it (`WeightFormat.kernel`)."""
+
+
+def _main_format(model: ModelSpec) -> str:
+    """The kind of kernel that multiplies most of the weights' elements."""
+    elements: Counter[str] = Counter()
+    for layer, count in model.layers:
+        formats = dict(layer.formats)
+        for part in layer.projections(model.hidden_size):
+            elements[formats.get(part.module, plain(model.dtype)).kernel] += count * part.parameters
+    return max(elements, key=lambda kernel: (elements[kernel], kernel))
+
 
 def with_precision(model: ModelSpec, precision: str, kv_dtype: str = "") -> ModelSpec:
     """The model with its weights in `precision`, and its KV cache in `kv_dtype` unless that is empty.
 
     Every matrix of its layers has that format, but routers and tiny gates; embeddings and LM head are in the model's
-    own type. In a mixture, formats of 4 bits hold for the routed experts. Raises InputError for an unknown name.
+    own type. In a mixture, formats of 4 bits hold for the routed experts. A model whose weights are in that format for
+    the most part stays as its config has it. Raises InputError for an unknown name.
     """
     if precision not in FORMATS:
         raise InputError(f"precision {shown(precision)}: expected one of {', '.join(FORMATS)}")
     if kv_dtype and kv_dtype not in KV_DTYPE_BYTES:
         raise InputError(f"KV cache type {shown(kv_dtype)}: expected one of {', '.join(KV_DTYPE_BYTES)}")
+    if _main_format(model) == KERNELS[precision]:
+        return replace(model, kv_dtype=kv_dtype) if kv_dtype else model
     dtype = DTYPE if precision == "bf16" else model.dtype
     format = FORMATS[precision](dtype)
     parts = [part for layer, _ in model.layers for part in layer.projections(model.hidden_size)]

@@ -92,7 +92,8 @@ class LinearAttention:
         matrix = heads * self.key_dim * self.value_dim
         conv_bytes = self.conv_channels // tp * (self.conv_kernel - 1) * DTYPE_BYTES[dtype]
         state_bytes = matrix * STATE_DTYPE_BYTES[self.state_dtype] + conv_bytes
-        return StateOp("linear_attention", count, heads, 7 * matrix, state_bytes, dtype)
+        scan = "kda" if self.gate_rank else "gdn"
+        return StateOp("linear_attention", count, heads, 7 * matrix, state_bytes, dtype, scan, matrix)
 
 
 @dataclass(frozen=True)
@@ -145,4 +146,4 @@ class Mamba:
         channels = heads * self.head_dim + 2 * groups * self.state_size
         conv_bytes = channels * (self.conv_kernel - 1) * DTYPE_BYTES[dtype]
         state_bytes = elements * STATE_DTYPE_BYTES[self.state_dtype] + conv_bytes
-        return StateOp("mamba", count, heads, 5 * elements, state_bytes, dtype)
+        return StateOp("mamba", count, heads, 5 * elements, state_bytes, dtype, "mamba2", elements)

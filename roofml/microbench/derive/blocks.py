@@ -17,7 +17,7 @@ from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernel_tables import GemmTable
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.microbench.derive.curves import robust_sd
 from roofml.microbench.derive.family import Derived, Family
 from roofml.models.attention import CompressedAttention, LatentAttention, SparseIndexer
@@ -43,7 +43,7 @@ class Block:
     model: str = ""
     """In the column `model`; empty = all rows."""
     floor_us: float = 0.0
-    """Prompts that take less are those of a CPU that launches one kernel after another, measured without a CUDA graph."""
+    """Prompts that take less were measured without a CUDA graph: theirs is the time of a CPU that launches kernels."""
 
     def on(self, heads: int) -> Mixer:
         """The mixer of a rank with so many heads."""

@@ -27,8 +27,9 @@ def hyper_connections(table: Any, gpu: Gpu) -> Derived:
         kept = at_sizes(whole, TOKENS)
         lines += [f"{hidden},{tokens},{time:.4g}" for tokens, time in zip(TOKENS, kept, strict=True)]
         inside = whole[whole.index <= TOKENS[-1]]
-        got = np.interp(np.log(inside.index.to_numpy(float)), np.log(TOKENS), np.log(kept))
-        errors += list(got - np.log(inside.to_numpy(float)))
+        sizes = np.asarray(inside.index, np.float64)
+        got = np.interp(np.log(sizes), np.log(np.array(TOKENS, np.float64)), np.log(kept))
+        errors += (got - np.log(np.asarray(inside, np.float64))).tolist()
     return Derived(["hidden,tokens,time_us", *lines], max(0.03, robust_sd(np.array(errors))))
 
 

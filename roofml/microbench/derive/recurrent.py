@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares  # pyright: ignore[reportUnknownVariableType]
+from scipy import optimize
 
 from roofml.hardware.gpu import Gpu
 from roofml.microbench.derive.curves import robust_sd, straight_line
@@ -26,7 +26,7 @@ SHORTEST = 128
 HEADER = "phase,heads,fixed_us,mbu,stream_us,head_us,norm,conv_us,sd"
 
 
-def _both_kernels(rows: Any) -> Any:
+def both_kernels(rows: Any) -> Any:
     """(batch, tokens of a sequence, heads) -> µs of the convolution and of the update, the median over models."""
     kernel = np.where(rows.kernel_source.str.startswith("causal_conv1d"), "conv", "scan")
     shape = ["num_v_heads", "batch_size", "seq_len"]
@@ -37,7 +37,7 @@ def _both_kernels(rows: Any) -> Any:
 def decode_line(rows: Any, gpu: Gpu) -> tuple[float, float, float]:
     """(fixed µs, MBU, relative sd) of decode steps of one number of heads.
 
-    States that fit the cache are left out (`straight_line`): in a step other layers' weights and states pass through it.
+    States that fit the cache are left out (`straight_line`): in a step, other layers' weights and states pass through.
     """
     states = rows.batch_size.to_numpy(float) * rows.num_v_heads.to_numpy(float) * STATE
     ideal = 2 * states / gpu.bandwidth_bytes_per_us
@@ -61,22 +61,27 @@ def scan_fit(rows: Any) -> tuple[float, float, float, float, float, float]:
     )
 
     def errors(x: Floats, norm: float) -> Floats:
-        return np.log(scan_us(*np.exp(x[:3]), norm, batch, tokens, heads) / scan)
+        fixed, stream, head = np.exp(x).tolist()
+        return np.log(scan_us(fixed, stream, head, norm, batch, tokens, heads) / scan)
 
     start = np.log([10.0, 0.05, 0.0005])
-    fits = [(norm, least_squares(errors, start, args=(norm,), loss="soft_l1", f_scale=0.05)) for norm in NORMS]
-    norm, best = min(fits, key=lambda fit: float(fit[1].cost))
-    fixed, stream, head = map(float, np.exp(best.x))
+    least_squares: Any = optimize.least_squares  # pyright: ignore[reportUnknownMemberType]
+    best, least, chosen = start, np.inf, NORMS[0]
+    for norm in NORMS:
+        fit: Any = least_squares(errors, start, args=(norm,), loss="soft_l1", f_scale=0.05)
+        if float(fit.cost) < least:
+            best, least, chosen = np.asarray(fit.x, np.float64), float(fit.cost), norm
+    fixed, stream, head = np.exp(best).tolist()
     work = batch * tokens * heads
     long = work >= np.quantile(work, 0.5)
     conv = float(np.median(rows.conv.to_numpy(float)[long] / work[long]))
-    return fixed, stream, head, norm, conv, robust_sd(errors(best.x, norm))
+    return fixed, stream, head, chosen, conv, robust_sd(errors(best, chosen))
 
 
 def recurrent(table: Any, gpu: Gpu) -> Derived:
     """Lines of a modules/*.csv: a row of decodes for every number of heads, and one of prompts for all."""
-    decodes = _both_kernels(table[table.phase == "generation"])
-    prompts = _both_kernels(table[table.phase == "context"])
+    decodes = both_kernels(table[table.phase == "generation"])
+    prompts = both_kernels(table[table.phase == "context"])
     lines: list[str] = []
     errors: list[float] = []
     for heads, rows in decodes.groupby("num_v_heads"):

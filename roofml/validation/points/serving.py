@@ -24,6 +24,8 @@ from roofml.workloads.load import Load, closed_load, poisson_load
 ENGINE_NAMES = {"trtllm": "tensorrt-llm", "tensorrt_llm": "tensorrt-llm", "trt-llm": "tensorrt-llm"}
 """How tables of points abbreviate engines."""
 KV_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
+MIXED = "+"
+"""In the precision of a point: several formats, as its own config has them."""
 ROOM = 256
 """Tokens by which a server's `max_model_len` exceeds the longest request of a benchmark."""
 FULL_MEMORY = 0.98
@@ -68,7 +70,8 @@ def served_of(point: Point) -> Served:
         raise InputError(f"kv_dtype {shown(kv_dtype)}: expected one of {', '.join(KV_DTYPES)}")
     ep = point.tp * point.dp if point.ep > 1 else 1
     parallel = Parallel(point.tp, point.pp, point.dp, ep)
-    return Served(point.model, point.gpu, parallel, engine, version, point.precision, kv_dtype, older)
+    precision = None if MIXED in (point.precision or "") else point.precision
+    return Served(point.model, point.gpu, parallel, engine, version, precision, kv_dtype, older)
 
 
 def deployment_of(served: Served) -> Deployment:
