@@ -107,18 +107,16 @@ class Sharpened:
     pace_sd: float
     """Relative."""
 
-    def at(self, values: Floats) -> Parameters:
-        """Parameter values (parameters,) at this pace."""
-        return Parameters.of(values).paced(self.pace)
 
+def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[Aggregate], source: str) -> Sharpened:
+    """The prior after seeing the aggregates, of steps that are believed to take `pace` times as long as physics says.
 
-def sharpened(prior: Prior, doubt_sd: float, aggregates: Sequence[Aggregate], source: str) -> Sharpened:
-    """The prior after seeing the aggregates; `doubt_sd` is that of the deployment's step times as a whole, relative.
+    `doubt_sd` is that of the pace, relative.
 
     E2E counts only where there is no TPOT: it is made of the others.
     """
     size = len(prior.mean)
-    state = np.append(prior.mean, 0.0)
+    state = np.append(prior.mean, np.log(pace))
     centre = state.copy()
     covariance = np.zeros((size + 1, size + 1))
     covariance[:size, :size] = prior.covariance

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from roofml.calibration.calibration import Calibration, FittedRun
+from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
+from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.judge import judge
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
@@ -38,20 +39,25 @@ def physics(
     engine: str = "vllm",
     kv_dtype: str | None = None,
     precision: str | None = None,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
 ) -> Calibration:
     """A model on GPUs that no trace was taken of: kernel measurements, and what other models' fits say of it.
 
     Every prediction has an interval. `model` is a name in model_configs/, a Hub repository or a path, `gpu` a name in
     hardware/ or a YAML file; `prior` replaces what the package believes. Raises InputError for what is not there.
     """
-    return uncalibrated(deploy(model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype, precision=precision), prior)
+    deployment = deploy(
+        model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+    )
+    return uncalibrated(deployment, prior)
 
 
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
     """The calibration of a deployment by priors alone, widened where kernels were not measured."""
     believed = read_other_models().prior(deployment) if prior is None else prior
-    believed = believed.widened(deployment.table_sd, sum(deployment.variances.values()))
-    return Calibration(deployment, posterior_of(believed))
+    return Calibration(deployment, posterior_of(believed.widened(deployment.table_sd)))
 
 
 def fit(
@@ -74,7 +80,7 @@ def fit(
     deployment = deployment_of(runs)
     learned = trainable(runs)
     prior = read_other_models().prior(deployment) if prior is None else prior
-    prior = prior.widened({}, sum(deployment.variances.values()))
+    prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
     tables, selections = deployment.tables, first(learned, until)
     if steps:
         requests = not steps_only

@@ -20,6 +20,9 @@ def predict(
     model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
     gpu: Annotated[str, typer.Option("--gpu", help="Name in hardware/ or path of a YAML file.")],
     tp: Annotated[int, typer.Option("--tp", help="Tensor parallel size (GPUs).")] = 1,
+    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
+    dp: Annotated[int, typer.Option("--dp", help="Data-parallel engines; the step is that of one of them.")] = 1,
+    ep: Annotated[int, typer.Option("--ep", help="Ranks that experts are dealt to: tp x dp, or 1.")] = 1,
     coeffs: o.Coeffs = None,
     prefill: Annotated[
         list[str] | None, typer.Option(metavar="NEW@CTX", help="A prompt's chunk: NEW tokens after CTX computed ones.")
@@ -47,13 +50,17 @@ def predict(
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
     if coeffs is None:
-        calibration = physics(model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision)
+        calibration = physics(
+            model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+        )
         if engine != "vllm":
             warn(f"{engine}: its kernels were not measured, vLLM's stand for them: the interval is wider")
+    elif (pp, dp, ep) != (1, 1, 1):
+        raise InputError("--coeffs: a fit is of tensor parallelism alone: --pp, --dp and --ep have no place beside it")
     else:
         calibration = load_for(coeffs, model, gpu, tp, precision)
     step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
-    for text in step.outside:
+    for text in (*calibration.deployment.weight_only, *step.outside):
         warn(text)
     if as_json:
         print_json(step.to_dict())

@@ -15,7 +15,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import WHOLE_SUMS, StepSums
 from roofml.latency.components import ComponentTables, step_components
 from roofml.latency.formula import step_time
 from roofml.latency.parameters import StepParameters
@@ -55,7 +55,7 @@ class Callback:
             return time
 
         double = ctypes.c_double
-        self.pointer = ctypes.CFUNCTYPE(double, *[double] * len(StepSums._fields))(time_of)
+        self.pointer = ctypes.CFUNCTYPE(double, *[double] * WHOLE_SUMS)(time_of)
         """What the compiled loop calls; it must not outlive this object."""
 
     def check(self) -> None:
@@ -78,7 +78,7 @@ def _by_formula(source: Any, sums: Any) -> Any:
 
 
 def _by_callback(source: Any, sums: Any) -> Any:
-    return source(*sums)
+    return source(*sums[:WHOLE_SUMS])
 
 
 def _constant(source: Any, sums: Any) -> Any:
@@ -90,3 +90,21 @@ def _choose(source: Any, sums: Any) -> Any:  # pyright: ignore[reportUnusedFunct
     if isinstance(source, types.Float):
         return _constant
     return _by_callback if isinstance(source, types.ExternalFunctionPointer) else _by_formula
+
+
+def reaches_of(source: Any) -> Any:
+    """What limits the layers that do not read their whole context, (reaches, 4), or None. For compiled code alone."""
+    raise NotImplementedError
+
+
+def _none(source: Any) -> Any:
+    return None
+
+
+def _of_tables(source: Any) -> Any:
+    return source.tables.reaches
+
+
+@overload(reaches_of)
+def _choose_reaches(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _none if isinstance(source, types.Float | types.ExternalFunctionPointer) else _of_tables

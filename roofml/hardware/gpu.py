@@ -74,6 +74,11 @@ class Gpu:
         }
         return digest(json.dumps(numbers, sort_keys=True))
 
+    def computes_in(self, dtype: str) -> str:
+        """The type in which a product of FP8 or FP4 weights is computed: the weights are unpacked to bfloat16 where
+        the GPU has no rate for theirs, as vLLM does (Marlin)."""
+        return "bfloat16" if dtype in {"fp8", "fp4"} and dtype not in self.flops_per_us else dtype
+
     def flops_rate(self, dtype: str) -> float:
         """Peak dense matrix rate in `dtype`, FLOP/µs. Raises InputError naming the number the sheet lacks."""
         if dtype not in self.flops_per_us:

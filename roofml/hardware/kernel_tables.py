@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class Rows:
     """(rows, sizes) in the order of the file's columns."""
     values: Floats
     """(rows, values) in the order of the file's columns."""
+    version_sd: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Data type -> relative sd of having been measured with another version of the engine (`kernel_drift`)."""
 
     @property
     def sd(self) -> float:
@@ -53,6 +55,7 @@ class Rows:
             comparable, sd = np.isin(dtypes, [STANDS_IN, ""]), math.hypot(sd, SD_OF_OTHER_DTYPE)
         distance = np.abs(np.log2(self.sizes[comparable] / np.asarray(sizes, np.float64))).sum(axis=1)
         row = int(np.argmin(distance))
+        sd = math.hypot(sd, self.version_sd.get(str(dtypes[comparable][row]), 0.0))
         return self.values[comparable][row], math.hypot(sd, SD_PER_DOUBLING * float(distance[row]))
 
 
@@ -68,6 +71,8 @@ class GemmTable:
     """Data type -> (n, k, knots) measured over ideal time."""
     sd: float
     source: str = ""
+    version_sd: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Data type -> relative sd of having been measured with another version of the engine (`kernel_drift`)."""
 
     def at(self, dtype: str, n: float, k: float) -> tuple[Floats, float]:
         """Measured over ideal time of a matrix at each M of `tokens`, shape (knots,), and its relative sd."""
@@ -79,6 +84,7 @@ class GemmTable:
         low = (1 - b) * grid[i, j] + b * grid[i, j + 1]
         high = (1 - b) * grid[i + 1, j] + b * grid[i + 1, j + 1]
         slowdown = np.exp((1 - a) * low + a * high) * small_n * small_k
+        sd = math.hypot(sd, self.version_sd.get(dtype, 0.0))
         return slowdown, math.hypot(sd, SD_PER_DOUBLING * (out_n + out_k))
 
 

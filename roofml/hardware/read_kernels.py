@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from roofml.hardware.formats import FORMATS
 from roofml.hardware.gpu import Gpu, packaged_gpu
 from roofml.hardware.kernel_tables import STANDS_IN, GemmTable, Rows
 from roofml.hardware.kernels import Efficiency
@@ -29,7 +30,7 @@ MOST_CELLS = 10_000
 """Pairs of n and k in the grid of products, which is full; the largest shipped one has 484."""
 MOST_SHARE = 10.0
 """Of a datasheet's rate; beyond 1.15 the datasheet is wrong."""
-ABOVE_0 = ("mbu", "time_us")
+ABOVE_0 = ("mbu", "mfu", "index_mbu", "index_mfu", "norm", "time_us")
 """Columns that something is divided by, or a time that nothing can take."""
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 MOST_SD = 10.0
@@ -155,13 +156,11 @@ def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
         for i, j in np.ndindex(len(n), len(k)):
             nearest = int(np.argmin(np.abs(logs - np.log2([n[i], k[j]])).sum(axis=1)))
             grid[i, j] = 1 / rows.values[of_dtype][nearest]
-        rate = gpu.flops_per_us.get(dtype, gpu.flops_per_us[STANDS_IN])
-        weight_bytes = 1.0 if dtype.startswith(("fp8", "int8")) else 2.0
-        ideal = (
-            n[:, None, None]
-            * k[None, :, None]
-            * np.maximum(2 * tokens / rate, weight_bytes / gpu.bandwidth_bytes_per_us)
-        )
+        if dtype not in FORMATS:
+            raise InputError(f"{path}: unknown kernel format {shown(dtype)}, expected {', '.join(FORMATS)}")
+        rate = gpu.flops_rate(gpu.computes_in(FORMATS[dtype].flops_dtype))
+        reading = FORMATS[dtype].weight_bytes / gpu.bandwidth_bytes_per_us
+        ideal = n[:, None, None] * k[None, :, None] * np.maximum(2 * tokens / rate, reading)
         time = ideal * grid
         for axis in range(3):
             time = np.maximum.accumulate(time, axis=axis)

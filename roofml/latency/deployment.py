@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.load_kernels import load_efficiency, load_kernels
-from roofml.latency.arithmetic import WEIGHT_ONLY, served_on
+from roofml.hardware.kernels import Efficiency
+from roofml.hardware.load_kernels import load_kernels
+from roofml.latency.arithmetic import weight_only
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run
+from roofml.latency.parallel import Parallel
 from roofml.latency.server_defaults import graphs_of
 from roofml.models.load import load_model
 from roofml.models.spec import ModelSpec
@@ -44,16 +46,23 @@ class Deployment:
     """For steps of up to `budget` new tokens."""
     table_sd: Mapping[str, float]
     """Component -> relative standard deviation for shapes that were not measured; what was not has none."""
-    variances: Mapping[str, float]
-    """Why its kernels are not measured ones of this GPU -> the variance of the logarithm of every one's time."""
     hf_repo: str
     """How the model was asked for: the Hub repository or local name that its server was started with."""
+    kernels: Efficiency
+    """The measured kernels, or what stands for them."""
     kernels_sha256: str
     """Digest of the kernel tables."""
     graphs: tuple[int, ...] = GRAPHS
     """Numbers of new tokens for which its server has CUDA graphs."""
+    parallel: Parallel = field(default_factory=Parallel)
+    """How the model is spread over GPUs; its `tp` is that above."""
     doubts: tuple[Doubt, ...] = ()
     """Why its step times are less sure than those of a deployment that was measured."""
+
+    @property
+    def on_rank(self) -> ModelSpec:
+        """The model as the fullest rank holds it, for what fits into memory."""
+        return self.parallel.stage(self.parallel.cut(self.model))
 
     @property
     def budget(self) -> int:
@@ -63,13 +72,12 @@ class Deployment:
     @property
     def title(self) -> str:
         """For a heading."""
-        return f"{self.model.name} on {self.gpu.name}, TP {self.tp}"
+        return f"{self.model.name} on {self.gpu.name}, {self.parallel.said}"
 
     @property
-    def stand_ins(self) -> list[str]:
-        """One sentence for each reason why its kernels are not this GPU's own, or not of the weights' type."""
-        kernels = [f"{reason}: ±{100 * variance**0.5:.0f} %" for reason, variance in self.variances.items()]
-        return [*kernels, *(text for text in self.model.assumptions if WEIGHT_ONLY in text)]
+    def weight_only(self) -> list[str]:
+        """One sentence for each format of weights that its GPU does not compute in."""
+        return weight_only(self.model, self.gpu)
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
@@ -88,7 +96,7 @@ class Deployment:
         return self._with_tables(max(self.budget, server.max_num_batched_tokens), graphs)
 
     def _with_tables(self, budget: int, graphs: tuple[int, ...]) -> Deployment:
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), graphs)
+        tables = component_tables(self.model, self.gpu, self.parallel, budget, self.kernels, graphs)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 
 
@@ -103,20 +111,25 @@ def deploy(
     kv_dtype: str | None = None,
     precision: str | None = None,
     graphs: Sequence[int] = GRAPHS,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
 ) -> Deployment:
     """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
 
     `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file;
     `kv_dtype` the type of the KV cache and `precision` the format of the weights where they are not the model's own;
-    `graphs` the sizes of the server's CUDA graphs, by default those of 128 seats. Raises InputError for what is not
-    there or cannot be split over `tp` GPUs.
+    `graphs` the sizes of the server's CUDA graphs, by default those of 128 seats; `pp`, `dp` and `ep` the pipeline
+    stages, the data-parallel engines and the ranks that experts are dealt to. Raises InputError for what is not there
+    or cannot be spread over the GPUs so.
     """
-    device = load_gpu(gpu)
-    spec = served_on(load_model(model, precision), device)
+    spec, device = load_model(model, precision), load_gpu(gpu)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     efficiency, kernels_sha256 = load_kernels(device)
-    table_sd = component_sd(spec, device, tp, efficiency)
+    parallel = Parallel(tp, pp, dp, ep)
+    parallel.check(spec)
+    table_sd = component_sd(parallel.cut(spec), device, tp, efficiency)
     if tp > 1 and efficiency.allreduce_sd:
         table_sd["communication"] = efficiency.allreduce_sd
     return Deployment(
@@ -124,12 +137,17 @@ def deploy(
         gpu=device,
         tp=tp,
         engine=Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype),
-        tables=component_tables(spec, device, tp, budget, efficiency, graphs),
+        tables=component_tables(spec, device, parallel, budget, efficiency, graphs),
         table_sd=table_sd,
-        variances=efficiency.variances,
         hf_repo=model,
+        kernels=efficiency,
         kernels_sha256=kernels_sha256,
         graphs=tuple(graphs),
+        parallel=parallel,
+        doubts=(
+            *(Doubt("kernels", why, variance**0.5) for why, variance in efficiency.variances.items()),
+            *parallel.doubts(device),
+        ),
     )
 
 
@@ -143,11 +161,11 @@ def deployment_of(runs: Sequence[Run], *, allow_oversize: bool = False) -> Deplo
     for run in runs:
         if run.server.gpu is None:
             raise InputError(f"{run.name}: the run does not say its GPU: give --gpu")
-        for field in ("model", "tensor_parallel", "gpu", "engine", "kv_dtype"):
-            ours, theirs = getattr(first, field), getattr(run.server, field)
+        for name in ("model", "tensor_parallel", "gpu", "engine", "kv_dtype"):
+            ours, theirs = getattr(first, name), getattr(run.server, name)
             if ours != theirs:
                 raise InputError(
-                    f"{run.name}: {field} {theirs!r} differs from {ours!r} of {runs[0].name}: one fit is of one model, "
+                    f"{run.name}: {name} {theirs!r} differs from {ours!r} of {runs[0].name}: one fit is of one model, "
                     "engine, GPU and tensor parallel size"
                 )
     budget = max(run.server.max_num_batched_tokens for run in runs)

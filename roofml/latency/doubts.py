@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,10 @@ class Doubt:
     def variance(self) -> float:
         """Of the step time's logarithm."""
         return self.sd**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {"name": self.name, "sentence": self.sentence, "sd_pct": 100 * self.sd}
 
 
 def total_sd(doubts: Iterable[Doubt]) -> float:

@@ -173,7 +173,7 @@ def plot_roofline(model: ModelSpec, gpu: Gpu, tp: int, path: Path) -> None:
     axes: Any = figure.add_subplot()
     intensities = [10 ** (power / 10) for power in range(-10, 45)]
     bandwidth = gpu.bandwidth_bytes_per_us
-    for dtype in sorted({gemm.flops_dtype for gemm in model.gemms(tp)}):
+    for dtype in sorted({gpu.computes_in(gemm.flops_dtype) for gemm in model.gemms(tp)}):
         rate = gpu.flops_rate(dtype)
         axes.plot(intensities, [min(rate, bandwidth * x) / 1e6 for x in intensities], label=f"{dtype} roof")
     steps: list[Step] = [("decode 1 x 2048", [(1, 2048)]), ("decode 32 x 2048", [(1, 2048)] * 32)]

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from roofml.hardware.expert_routing import experts_hit
 from roofml.hardware.gpu import Gpu
 from roofml.models.operations import AttentionOp, Gemm, StateOp
 from roofml.models.spec import ModelSpec
@@ -32,7 +35,7 @@ class Load:
 
     def ideal_us(self, gpu: Gpu) -> float:
         """max(FLOP/rate, bytes/bandwidth, link bytes/link bandwidth), µs. Raises InputError for a missing rate."""
-        compute = self.flops / gpu.flops_rate(self.flops_dtype) if self.flops else 0.0
+        compute = self.flops / gpu.flops_rate(gpu.computes_in(self.flops_dtype)) if self.flops else 0.0
         memory = self.bytes / gpu.bandwidth_bytes_per_us
         return max(compute, memory, self.link_bytes / gpu.interconnect_bytes_per_us)
 
@@ -56,10 +59,10 @@ def step_loads(model: ModelSpec, tp: int, requests: Sequence[Request]) -> tuple[
 def gemm_load(gemm: Gemm, rows: int, model: ModelSpec) -> Load:
     """2·rows·n·k FLOP; weights once (of experts those that are hit), rows in and out in the activation type.
 
-    Of E experts, M tokens that draw k each at random hit E·(1 - (1 - k/E)^M) on average.
+    Experts are hit as `hardware/expert_routing.py` says.
     """
     chosen = max(1, gemm.experts_per_token)
-    hit = gemm.experts * (1 - (1 - chosen / gemm.experts) ** rows) if gemm.experts else min(rows, 1)
+    hit = float(experts_hit(gemm.experts, chosen, np.array(float(rows)))) if gemm.experts else min(rows, 1)
     moved = rows * chosen * (gemm.n + gemm.k) * model.dtype_bytes
     name = gemm.name
     return Load(

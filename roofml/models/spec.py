@@ -113,9 +113,8 @@ class ModelSpec:
         gemms = [replace(gemm, count=count) for gemm, count in counts.items()]
         head = self.head_format or plain(self.dtype)
         n = self._vocabulary(tp)
-        gemms.append(
-            Gemm("lm_head", n, self.hidden_size, 1, "sampled", head.bytes(n, self.hidden_size), head.flops_dtype)
-        )
+        size = head.bytes(n, self.hidden_size)
+        gemms.append(Gemm("lm_head", n, self.hidden_size, 1, "sampled", size, head.flops_dtype, kernel=head.kernel))
         return tuple(gemms)
 
     def _layer_gemms(self, layer: Layer, tp: int) -> list[Gemm]:
@@ -132,7 +131,9 @@ class ModelSpec:
             if key in fused and fused[key].k == k:
                 fused[key] = replace(fused[key], n=fused[key].n + n, weight_bytes=fused[key].weight_bytes + size)
             else:
-                fused[key] = Gemm(part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen, ranks)
+                fused[key] = Gemm(
+                    part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen, ranks, weight.kernel
+                )
         return list(fused.values())
 
     def _shape(self, part: Projection, tp: int) -> tuple[int, int]:
@@ -204,9 +205,10 @@ class ModelSpec:
         self._vocabulary(tp)
         for layer, _ in self.layers:
             for part in layer.projections(self.hidden_size):
-                if part.experts % self.expert_parallel:
+                ranks = self.expert_parallel
+                if part.experts % ranks:
                     raise InputError(
-                        f"{self.name}: {part.experts} experts do not divide by expert parallel size {self.expert_parallel}"
+                        f"{self.name}: {part.experts} experts do not divide by expert parallel size {ranks}"
                     )
                 try:
                     self._shape(part, tp)

@@ -31,6 +31,21 @@ class WeightFormat:
     scale_bits: int = 0
     """Bits of the scale (and zero point) of one block."""
 
+    @property
+    def kernel(self) -> str:
+        """The kind of kernel that serves it, as kernel tables name it (`roofml/hardware/formats.py`)."""
+        if self.bits == 16:
+            return "bfloat16"
+        alone = self.flops_dtype in DTYPE_BYTES
+        if self.bits < 8 and self.name.startswith("int"):
+            return "int4"
+        if self.name == "mxfp4":
+            return {"fp8": "mxfp4_mxfp8", "fp4": "mxfp4_fp4"}.get(self.flops_dtype, "mxfp4")
+        if alone:
+            return f"{self.name}_only"
+        blocks = self.block[0] > 1 and self.block[1] > 1
+        return "fp8_block" if self.name == "fp8" and blocks else self.name
+
     def bytes(self, n: int, k: int) -> int:
         """Bytes of an n x k matrix with its scales: n·k·bits/8 + ceil(n/rows)·ceil(k/columns)·scale_bits/8."""
         rows, columns = self.block[0] or n, self.block[1] or k

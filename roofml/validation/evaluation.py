@@ -11,6 +11,7 @@ import numpy as np
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.step_level.fit import StepData
 from roofml.engine.replay import Replay
+from roofml.latency.doubts import by_size
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection
 from roofml.util.display import Shown, Table, digits, pct, us, us_range
@@ -174,9 +175,10 @@ def replay_run(calibration: Calibration, judged: Selection, progress: Any = None
     """Serve a run again, and judge the selected requests; with intervals where nothing was fitted."""
     run = judged.run
     predicted = calibration.replay(run, progress)
-    judged_run = report(judged, predicted, calibration.replays(run))
+    judged_run = report(judged, predicted, calibration.replays(run), calibration.open_doubts)
     outside = calibration.outside(predicted.schedule.steps)
-    return ReplayedRun(run, predicted, judged_run, calibration.warnings_for(run), outside)
+    trusted = [*calibration.warnings_for(run), *(doubt.sentence for doubt in by_size(calibration.open_doubts))]
+    return ReplayedRun(run, predicted, judged_run, trusted, outside)
 
 
 def evaluate(

@@ -13,7 +13,8 @@ from commandline import fails, ok, roofml
 
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.read_kernels import read_efficiency
-from roofml.microbench.derive import derive, never_falling, straight_line
+from roofml.microbench.derive import derive
+from roofml.microbench.derive.curves import never_falling, straight_line
 from roofml.microbench.importer import import_folder
 from roofml.util.package_data import data_folder
 

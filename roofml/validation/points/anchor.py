@@ -24,21 +24,18 @@ def anchor_of(points: Sequence[Point]) -> Point:
     return next(point for point in order if point.concurrency == middle)
 
 
-def anchored(calibration: Calibration, learned: Point) -> tuple[Calibration, tuple[Doubt, ...], float]:
-    """The calibration after one point, the doubt that is left of its step times, and their pace.
+def anchored(
+    calibration: Calibration, doubts: tuple[Doubt, ...], pace: float, learned: Point
+) -> tuple[Calibration, tuple[Doubt, ...], float]:
+    """Calibration, doubts and pace of a deployment after one of its points.
 
-    As it was where the point cannot be served.
+    As they were where the point cannot be served.
     """
-    doubts = calibration.deployment.doubts
+    prior, sd = calibration.posterior.prior, max(SERVER_SD, total_sd(doubts))
     try:
         aggregate = aggregate_of(learned, calibration)
-        after = sharpened(
-            calibration.posterior.prior,
-            max(SERVER_SD, total_sd(doubts)),
-            [aggregate],
-            f"{calibration.source}, and one measured point",
-        )
+        after = sharpened(prior, pace, sd, [aggregate], f"{calibration.source}, and one measured point")
     except (InputError, NotSupportedError):
-        return calibration, doubts, 1.0
+        return calibration, doubts, pace
     left = Doubt("anchor", "what one measured point leaves open of its deployment", after.pace_sd)
     return replace(calibration, posterior=posterior_of(after.prior)), (left,), after.pace

@@ -62,8 +62,8 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
     wider = wider_for(calibration.deployment.engine.name)
     metrics: dict[str, Prediction] = {}
     for name, value in figures.items():
-        prediction = Prediction.of_draws(value, value * slower[name.split("_")[0]]).stretched(wider)
-        for doubt in doubts:
-            prediction = prediction.wider(doubt.name, doubt.variance)
-        metrics[name] = prediction
+        drawn_values = value * slower[name.split("_")[0]]
+        if name == "output_tokens_per_s":  # of all engines
+            value, drawn_values = value * point.dp, drawn_values * point.dp
+        metrics[name] = Prediction.of_draws(value, drawn_values).stretched(wider).doubted(doubts)
     return Answer(point, metrics, reasons=tuple(doubt.sentence for doubt in by_size(doubts)))

@@ -8,7 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration
-from roofml.calibration.other_models import read_other_models
+from roofml.calibration.older_engines import with_older_engine
+from roofml.calibration.other_models import OtherModels, read_other_models
+from roofml.hardware.gpu import TYPICAL
+from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.outside_text import for_line
@@ -43,17 +46,16 @@ def evaluate_points(
         places = groups[served]
         try:
             deployment = deployment_of(served)
-            calibration = uncalibrated(deployment, other_models.prior(deployment))
+            calibration, doubts, pace = believed(served, deployment, other_models)
         except (InputError, NotSupportedError) as error:
             for place in places:
                 answers[place] = _refused(points[place], error)
                 on_point()
             return
-        doubts, pace = deployment.doubts, 1.0
         if anchor:
             learned = anchor_of([points[place] for place in places])
             places = [place for place in places if points[place] is not learned]
-            calibration, doubts, pace = anchored(calibration, learned)
+            calibration, doubts, pace = anchored(calibration, doubts, pace, learned)
             on_point()
         for place in places:
             answers[place] = _answered(points[place], calibration, doubts, pace)
@@ -65,6 +67,18 @@ def evaluate_points(
     return PointsEvaluation(
         [judged(answers[place]) for place in sorted(answers)], f"errors in %, by cell the mean of |error|; {how}"
     )
+
+
+def believed(
+    served: Served, deployment: Deployment, other_models: OtherModels
+) -> tuple[Calibration, tuple[Doubt, ...], float]:
+    """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace."""
+    prior, doubts, pace = other_models.prior(deployment), deployment.doubts, 1.0
+    if served.older:
+        ported = deployment.gpu.kernels_of == TYPICAL
+        prior, pace, doubt = with_older_engine(prior, served.engine, served.parallel.tp, ported=ported)
+        doubts = (*doubts, doubt)
+    return uncalibrated(deployment, prior), doubts, pace
 
 
 def _answered(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace: float) -> Answer:

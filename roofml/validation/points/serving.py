@@ -7,12 +7,14 @@ from typing import NamedTuple
 from roofml.hardware.gpu import Gpu
 from roofml.latency.deployment import Deployment, deploy
 from roofml.latency.kv_capacity import kv_capacity
+from roofml.latency.parallel import Parallel
 from roofml.latency.server_defaults import default_batch, default_memory_utilization
 from roofml.models.spec import ModelSpec
 from roofml.traces.engine_version import ENGINES, OLDEST, Release, parse_version, release_of
 from roofml.traces.engine_version import said as written
 from roofml.traces.release_dates import version_in
 from roofml.traces.server import KV_DTYPES, Server
+from roofml.util.arrays import Ints
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.names import shown
 from roofml.validation.points.point import Point
@@ -26,7 +28,6 @@ ROOM = 256
 """Tokens by which a server's `max_model_len` exceeds the longest request of a benchmark."""
 FULL_MEMORY = 0.98
 """Share of the memory that a server took which cannot have been started with the default share."""
-REPEATED_SEED = 7
 
 
 class Served(NamedTuple):
@@ -34,11 +35,13 @@ class Served(NamedTuple):
 
     model: str
     gpu: str
-    tp: int
+    parallel: Parallel
     engine: str
     engine_version: str | None
     precision: str | None
     kv_dtype: str | None
+    older: bool
+    """Whether its engine is older than any whose scheduler is imitated."""
 
 
 def engine_of(point: Point) -> tuple[str, str | None, bool]:
@@ -59,14 +62,13 @@ def engine_of(point: Point) -> tuple[str, str | None, bool]:
 
 def served_of(point: Point) -> Served:
     """The deployment of a point. Raises InputError, NotSupportedError for one that cannot be priced."""
-    engine, version, _ = engine_of(point)
+    engine, version, older = engine_of(point)
     kv_dtype = KV_NAMES.get(point.kv_dtype or "", point.kv_dtype)
     if kv_dtype is not None and kv_dtype not in KV_DTYPES:
         raise InputError(f"kv_dtype {shown(kv_dtype)}: expected one of {', '.join(KV_DTYPES)}")
-    for name, ranks in (("pp", point.pp), ("dp", point.dp), ("ep", point.ep)):
-        if ranks > 1:
-            raise NotSupportedError(f"{name} {ranks}: not priced yet")
-    return Served(point.model, point.gpu, point.tp, engine, version, point.precision, kv_dtype)
+    ep = point.tp * point.dp if point.ep > 1 else 1
+    parallel = Parallel(point.tp, point.pp, point.dp, ep)
+    return Served(point.model, point.gpu, parallel, engine, version, point.precision, kv_dtype, older)
 
 
 def deployment_of(served: Served) -> Deployment:
@@ -74,7 +76,10 @@ def deployment_of(served: Served) -> Deployment:
     return deploy(
         served.model,
         served.gpu,
-        served.tp,
+        served.parallel.tp,
+        pp=served.parallel.pp,
+        dp=served.parallel.dp,
+        ep=served.parallel.ep,
         engine=served.engine,
         engine_version=served.engine_version,
         kv_dtype=served.kv_dtype,
@@ -86,7 +91,7 @@ def server_of(point: Point, deployment: Deployment) -> Server:
 
     Raises InputError for a model that its GPUs cannot hold.
     """
-    model, gpu, tp = deployment.model, deployment.gpu, deployment.tp
+    model, gpu, tp = deployment.on_rank, deployment.gpu, deployment.tp
     release = release_of(deployment.engine.name, deployment.engine.version)
     tokens, seqs = default_batch(gpu, release)
     tokens = point.max_num_batched_tokens or tokens
@@ -129,16 +134,18 @@ def kv_blocks(model: ModelSpec, gpu: Gpu, tp: int, release: Release, tokens: int
 
 
 def load_of(point: Point) -> Load:
-    """The requests that a point was measured with: as many, as long, as concurrent; drawn with a fixed seed."""
-    prompts = _lengths(point.input_range, point.requests, 1)
-    outputs = _lengths(point.output_range, point.requests, 2)
+    """The requests that a point was measured with: as many, as long, as concurrent; drawn with a fixed seed.
+
+    Of several engines, those of one, which has its share of clients, of requests and of their rate.
+    """
+    requests = max(1, -(-point.requests // point.dp))
+    prompts = _lengths(point.input_range, requests, 1)
+    outputs = _lengths(point.output_range, requests, 2)
     if point.load_kind == "closed":
-        load = closed_load(f"point {point.id}", point.concurrency, prompts, outputs)
-    else:
-        load = poisson_load(f"point {point.id}", point.rate, prompts, outputs, 3)
-    return load
+        return closed_load(f"point {point.id}", -(-point.concurrency // point.dp), prompts, outputs)
+    return poisson_load(f"point {point.id}", point.rate / point.dp, prompts, outputs, 3)
 
 
-def _lengths(ends: tuple[int, int], requests: int, seed: int):
+def _lengths(ends: tuple[int, int], requests: int, seed: int) -> Ints:
     low, high = ends
     return constant(low, requests) if low == high else uniform(low, high, requests, seed)

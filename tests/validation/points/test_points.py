@@ -14,7 +14,7 @@ from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.other_models import read_other_models
 from roofml.engine.replay import replay
 from roofml.traces.release_dates import release_on, version_in
-from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.errors import InputError
 from roofml.validation.points.anchor import anchor_of
 from roofml.validation.points.answer import aggregate_of
 from roofml.validation.points.evaluation import evaluate_points
@@ -164,8 +164,3 @@ def test_what_a_slow_server_does_at_one_point_tells_the_others(point: Point) -> 
     assert len(after.points) == 3  # the one learned from is not judged
     assert figures_of(after.points).tpot < 3  # what part of a step is slow is not known from one point
     assert figures_of(after.points).ttft < 6
-
-
-def test_nothing_is_answered_that_is_not_priced(point: Point) -> None:
-    with pytest.raises(NotSupportedError, match="pp 2"):
-        served_of(replace(point, pp=2))

@@ -1,0 +1,45 @@
+"""Derive: measured kernel latencies -> the compact tables of `bench_data/<gpu>/`. Needs pandas.
+
+The tables hold ratios of ideal to measured time at a few sizes, and for decode attention the three numbers of a
+straight line; `roofml/hardware/read_kernels.py` reads them. The measurements are one table a kernel, with the columns
+of NVIDIA's aiconfigurator and times in ms. Every family of kernels is a module here with a tuple `FAMILIES`
+(`family.Family`): a new one is a module, a line in `MODULES` and its test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from roofml.hardware.gpu import Gpu
+from roofml.microbench.derive import allreduce, attention, blocks, gemm, hyper_connections, latent, moe, recurrent
+from roofml.microbench.derive.family import Family
+from roofml.util.outside_text import for_line
+
+MODULES = (gemm, moe, attention, latent, allreduce, recurrent, blocks, hyper_connections)
+FAMILIES: tuple[Family, ...] = tuple(family for module in MODULES for family in module.FAMILIES)
+COLUMNS: dict[str, tuple[str, ...]] = {family.kernel: family.columns for family in FAMILIES}
+"""Kernel -> the columns that its measurements need, latency in ms. Further columns are read where they are there: the
+sliding window (`window_size`), and of all-reduces whether they ran inside a CUDA graph (`backend`). Of several kernels
+for one shape the fastest counts, as an engine's own tuning would choose."""
+NEEDED = tuple(family.kernel for family in FAMILIES if family.needed)
+"""Kernels without which a GPU's tables do not serve every usual model."""
+
+
+def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> dict[str, str]:
+    """File name -> text of every table that `measured` (kernel -> pandas table with its `COLUMNS`) has data for.
+
+    `about` is provenance that every file gets: source, engine, licence, date.
+    """
+    texts: dict[str, str] = {}
+    for family in FAMILIES:
+        if family.kernel not in measured:
+            continue
+        derived = family.lines_of(measured[family.kernel], gpu)
+        if len(derived.lines) < 2:
+            continue
+        header = {"kernel": family.file, "gpu": gpu.name, **about, **derived.about, "sd": f"{derived.sd:.2g}"}
+        texts[f"{family.file}.csv"] = (
+            "".join(f"# {key}: {for_line(value)}\n" for key, value in header.items()) + "\n".join(derived.lines) + "\n"
+        )
+    return texts
