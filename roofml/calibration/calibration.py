@@ -35,6 +35,7 @@ from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
+from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
 from roofml.models.load import load_model
 from roofml.traces.run import Run
@@ -114,8 +115,9 @@ class Calibration(Shown):
 
     @property
     def doubts(self) -> list[str]:
-        """What every use of this calibration has to say of a fit that does not describe its runs."""
-        return [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+        """What every use has to say: of a fit that does not describe its runs, of arithmetic that the GPU lacks."""
+        misfit = [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+        return [*misfit, *self.deployment.weight_only]
 
     def warnings_for(self, run: Run) -> list[str]:
         """What is taken on trust when this run is predicted."""
@@ -188,13 +190,13 @@ class Calibration(Shown):
             if not run.saturated or any(seen.identity == run.identity for seen in self.runs):
                 return []
             paces = np.exp(OVERLOAD_SD * np.random.default_rng(0).standard_normal(count))
-        tables = self._tables_for(run)
 
-        def serve_draw(values: Floats, pace: float) -> Replay:
+        def serve_draw(values: Floats, pace: float, tables: Any) -> Replay:
             return serve(run, tables, Parameters.of(values).paced(pace))
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(serve_draw, self.draws(count), paces.tolist()))
+            tables = drawn_launches(self._tables_for(run), count)
+            return list(threads.map(serve_draw, self.draws(count), paces.tolist(), tables))
 
     def draws(self, count: int) -> Floats:
         """`count` sets of parameter values, (count, parameters), as uncertain as they are; the same every time."""

@@ -12,6 +12,7 @@ from roofml.latency.components import components
 from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt, by_size
 from roofml.latency.formula import corrected, overheads, step_times
+from roofml.latency.launches import drawn_launches, said_of_launches
 from roofml.latency.parameters import Parameters
 from roofml.traces.engine_version import wider_for
 from roofml.util.arrays import Floats
@@ -105,10 +106,14 @@ def break_down(
     deployment = deployment.reaching(batch.new_tokens)
     tables, step = deployment.tables, parameters.step
     sums = batch.sums(tables.reaches)
-    drawn = [float(step_times(tables, sums, Parameters.of(values).step)[0]) for values in draws]
+    drawn = [
+        float(step_times(of_draw, sums, Parameters.of(values).step)[0])
+        for values, of_draw in zip(draws, drawn_launches(tables, len(draws)), strict=True)
+    ]
+    total_us = step_times(tables, sums, step)
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)
-    total = Prediction.of_draws(float(step_times(tables, sums, step)[0]), drawn)
+    total = Prediction.of_draws(float(total_us[0]), drawn)
     return StepBreakdown(
         deployment=deployment,
         source=source,
@@ -121,6 +126,6 @@ def break_down(
             name: float(value[0])
             for name, value in overheads(sums.requests, sums.mixed, tables.layers, step)._asdict().items()
         },
-        outside=outside,
+        outside=(*outside, *said_of_launches(total_us, sums.new_tokens, tables)),
         doubts=doubts,
     )

@@ -17,9 +17,12 @@ def inspect(
     model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
     gpu: Annotated[str, typer.Option(help="Name in hardware/ or path of a YAML file.")],
     tp: Annotated[int, typer.Option(help="Tensor parallel size.")] = 1,
-    gpu_memory_utilization: Annotated[float, typer.Option(help="vLLM's share of the GPU's memory.")] = 0.9,
+    gpu_memory_utilization: Annotated[
+        float | None, typer.Option(help="vLLM's share of the GPU's memory. Default: vLLM's.")
+    ] = None,
     max_num_batched_tokens: Annotated[int | None, typer.Option(help="Default: vLLM's for this GPU.")] = None,
     max_num_seqs: Annotated[int | None, typer.Option(help="Default: vLLM's for this GPU.")] = None,
+    engine_version: Annotated[str | None, typer.Option(help="Version of vLLM whose defaults hold, 0.15.1.")] = None,
     kv_cache_dtype: Annotated[str | None, typer.Option(help="Default: the checkpoint's.")] = None,
     precision: Annotated[str | None, typer.Option(help="Format of the weights. Default: the checkpoint's.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the roofline to this file (.png, .svg, .pdf).")] = None,
@@ -47,6 +50,7 @@ def inspect(
         gpu_memory_utilization=gpu_memory_utilization,
         max_num_batched_tokens=max_num_batched_tokens,
         max_num_seqs=max_num_seqs,
+        engine_version=engine_version,
     )
     if plot is not None:
         plot_roofline(spec, sheet, tp, plot)

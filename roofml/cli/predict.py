@@ -60,7 +60,7 @@ def predict(
     else:
         calibration = load_for(coeffs, model, gpu, tp, precision)
     step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
-    for text in (*calibration.deployment.weight_only, *step.outside):
+    for text in step.outside:
         warn(text)
     if as_json:
         print_json(step.to_dict())

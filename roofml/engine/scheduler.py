@@ -136,7 +136,7 @@ def compiled_in() -> NDArray[Any]:
         *(
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
-                *("models/reach", "latency/batch", "latency/components", "latency/formula"),
+                *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
                 *("engine/cold_start", "engine/deadlines", "engine/forming", "engine/kv_cache"),
                 *("engine/seats", "engine/step_time", "engine/waiting"),
             )

@@ -18,6 +18,7 @@ from numba.extending import overload
 from roofml.latency.batch import WHOLE_SUMS, StepSums
 from roofml.latency.components import ComponentTables, step_components
 from roofml.latency.formula import step_time
+from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import StepParameters
 from roofml.util.arrays import Floats
 
@@ -74,7 +75,8 @@ def _by_formula(source: Any, sums: Any) -> Any:
     parts = step_components(source.tables, sums, int(new_tokens), int(sums.decode_tokens), int(sums.requests))
     mixed = 1.0 * (sums.prefill_tokens > 0)
     tables = source.tables
-    return step_time(parts, new_tokens, sums.requests, mixed, tables.layers, source.parameters, tables.norm)
+    time = step_time(parts, new_tokens, sums.requests, mixed, tables.layers, source.parameters, tables.norm)
+    return no_shorter_than_launches(time, new_tokens, tables)
 
 
 def _by_callback(source: Any, sums: Any) -> Any:

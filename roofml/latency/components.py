@@ -24,6 +24,7 @@ from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernels import Efficiency
 from roofml.latency.attention import attention_items_us, attention_sd, kv_token_us, near_tables, pair_us
 from roofml.latency.batch import MOST_NEW_TOKENS, NEAR, StepSums
+from roofml.latency.launches import launches_us
 from roofml.latency.parallel import BUSIEST_A_DOUBLING, Parallel, gathered_us, in_stages
 from roofml.models.operations import Gemm, StateOp
 from roofml.models.spec import ModelSpec
@@ -97,6 +98,8 @@ class ComponentTables(NamedTuple):
     """(reaches, 4) what limits the layers that do not read their whole context (`models.reach`); None: all do."""
     near: Floats | None = None
     """(reaches, 4) times of `attention.near_tables`."""
+    launches_us: float = 0.0
+    """CPU time to launch the kernels of a step of more new tokens than that."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -268,6 +271,7 @@ def component_tables(
         captured=max(graphs, default=0),
         reaches=reaches,
         near=near,
+        launches_us=launches_us(model.num_layers, graphs),
     )
     return in_stages(tables, model, gpu, spread.pp)
 

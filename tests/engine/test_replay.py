@@ -373,7 +373,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
 def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor: float) -> None:
     """All times by a power of two: all latencies by it, exactly, and the same schedule."""
     at = whole_numbers()
-    longer: list[Any] = [factor * value for value in at if value is not None]
+    longer: list[Any] = [None if value is None else factor * value for value in at]
     slow = ComponentTables(*longer)._replace(layers=at.layers)
     overheads = {name: factor * getattr(WHOLE, name) for name in ("per_step_us", "mixed_step_us", "per_request_us")}
     later = replace(run, arrival_us=factor * run.arrival_us)
@@ -409,7 +409,7 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
         if compiled_in().dtype != before:
             digested.add(name)
-    assert digested == compiled == {*("batch", "cold_start", "components", "formula"), *NEXT_TO_THE_LOOP}
+    assert digested == compiled == {*("batch", "cold_start", "components", "formula", "launches"), *NEXT_TO_THE_LOOP}
 
 
 def test_the_progress_counts_finished_requests() -> None:

@@ -83,6 +83,7 @@ def deployment_of(served: Served) -> Deployment:
         engine=served.engine,
         engine_version=served.engine_version,
         kv_dtype=served.kv_dtype,
+        precision=served.precision,
     )
 
 
