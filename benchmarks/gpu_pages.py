@@ -29,8 +29,9 @@ both. The uncertainty is common to all kernels of a deployment, widens every int
 **All-reduces** never cross fabrics: they are the relative's only within a kind, over links of the same speed that are
 not PCIe. Else they take a latency and a ring's bytes at 70 % of the links' bandwidth (PCIe: 50 %), ±40 %.
 
-**Types that a GPU lacks.** NVFP4 before Blackwell and FP8 on Ampere run weight-only on NVIDIA's GPUs (Marlin): the
-weights' bytes, and products in the model's own type. Elsewhere they are refused.
+**Types that a GPU lacks.** NVFP4 before Blackwell and FP8 on Ampere run weight-only, as vLLM serves them (Marlin): the
+weights' bytes, and products in bfloat16. `predict` and `inspect` say so in a line. The same is assumed of other makers'
+GPUs, whether their engine has such a kernel or not.
 
 | GPU | bf16, fp8, fp4 TFLOP/s | TB/s | GiB | link GB/s | kernels | sd |
 |---|---|---|---|---|---|---|"""

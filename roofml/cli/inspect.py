@@ -31,14 +31,14 @@ def inspect(
 ) -> None:
     """Show a model's parameters, bytes, KV blocks and ideal step times on a GPU, and what was assumed."""
     from roofml.hardware.gpu import load_gpu
-    from roofml.latency.arithmetic import served_on
+    from roofml.latency.arithmetic import weight_only
     from roofml.latency.inspection import as_text, inspect_model, plot_roofline
     from roofml.models.load import load_model
     from roofml.models.weights import KV_DTYPE_BYTES
     from roofml.util.outside_text import for_terminal
 
-    sheet = load_gpu(gpu)
-    spec = served_on(load_model(model, precision), sheet)
+    spec, sheet = load_model(model, precision), load_gpu(gpu)
+    spec = replace(spec, assumptions=(*spec.assumptions, *weight_only(spec, sheet)))
     if kv_cache_dtype is not None:
         if kv_cache_dtype not in KV_DTYPE_BYTES:
             raise InputError(f"--kv-cache-dtype {kv_cache_dtype!r}: expected one of {', '.join(KV_DTYPE_BYTES)}")

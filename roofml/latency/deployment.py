@@ -9,7 +9,7 @@ from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.kernels import Efficiency
 from roofml.hardware.load_kernels import load_kernels
 from roofml.hardware.read_kernels import tables_folder, tables_sha256
-from roofml.latency.arithmetic import WEIGHT_ONLY, served_on
+from roofml.latency.arithmetic import weight_only
 from roofml.latency.attention_kernels import uses_modules
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
@@ -79,8 +79,8 @@ class Deployment:
 
     @property
     def weight_only(self) -> list[str]:
-        """One sentence for each format of weights that the GPU has no arithmetic for."""
-        return [text for text in self.model.assumptions if WEIGHT_ONLY in text]
+        """One sentence for each format of weights that its GPU does not compute in."""
+        return weight_only(self.model, self.gpu)
 
     @property
     def identity(self) -> tuple[str, str, str, int]:
@@ -126,8 +126,7 @@ def deploy(
     stages, the data-parallel engines and the ranks that experts are dealt to. Raises InputError for what is not there
     or cannot be spread over the GPUs so.
     """
-    device = load_gpu(gpu)
-    spec = served_on(load_model(model, precision), device)
+    spec, device = load_model(model, precision), load_gpu(gpu)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     efficiency, kernels_sha256 = load_kernels(device)

@@ -19,7 +19,7 @@ def read(architecture: str, **fields: Any) -> ModelSpec:
 
 
 def test_opt_by_hand() -> None:
-    """Layer: 4·8² + 4·8 attention, 2·8·32 + 40 MLP, 2 norms of 16; positions 18·8, final norm 16, tied embedding 800."""
+    """Layer: 4·8² + 4·8 attention, 2·8·32 + 40 MLP, 2 norms of 16; positions 18·8, norm 16, tied embedding 800."""
     fields = {"hidden_size": 8, "ffn_dim": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     model = read("OPTForCausalLM", **fields, max_position_embeddings=16, tie_word_embeddings=True)
     assert model.parameters() == 3 * (256 + 32 + 512 + 40 + 32) + 18 * 8 + 16 + 800
@@ -36,7 +36,7 @@ def test_falcon_shares_keys_and_values_among_all_heads_or_groups() -> None:
 
 
 def test_fields_are_read_under_the_names_of_their_class() -> None:
-    """By hand: GPT-J has n_embd, n_layer and n_head; 28 layers of 4·4096² and 8·4096² weights, and biases of the MLP."""
+    """By hand: GPT-J has n_embd, n_layer, n_head; 28 layers of 4·4096² and 8·4096² weights, and the MLP's biases."""
     model = load_model("gpt-j-6b")
     assert (model.hidden_size, model.num_layers, model.max_position_embeddings) == (4096, 28, 2048)
     layer = 12 * 4096**2 + 5 * 4096 + 2 * 4096
