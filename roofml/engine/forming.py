@@ -51,15 +51,12 @@ def write_near(columns: Any, step: int, near: Any) -> None:
 
 
 @register_jitable
-def near_again(near: Any, reaches: Any, books: Any, seats: Any, step: int) -> None:
-    """Sum them again, from the books of those that are in the step."""
-    if near is not None:
-        near[:] = 0.0
-        for i in range(seats.counts[RUNNING]):
-            booked, noted = books.booked[seats.running[i]], books.noted[seats.running[i]]
-            if noted.step == step:
-                context = booked.computed - noted.new
-                add_near(near, reaches, noted.new, context, max(booked.prompt, context + (noted.new > 1)))
+def write_sums(columns: Any, step: int, sums: Any) -> None:
+    """Keep the `StepSums` of a step."""
+    columns[step, 0], columns[step, 1], columns[step, 2] = sums.prefill_tokens, sums.decode_tokens, sums.requests
+    columns[step, 3], columns[step, 4] = sums.prefill_pairs, sums.prefill_context
+    columns[step, 5], columns[step, 6] = sums.decode_context, sums.decode_beyond
+    write_near(columns, step, sums.near)
 
 
 @register_jitable
@@ -92,13 +89,15 @@ def with_prompt(prompts: Any, new: int, context: int) -> Any:
 
 
 @register_jitable
-def summed(books: Any, seats: Any, step: int) -> Any:
+def summed(books: Any, seats: Any, step: int, near: Any, reaches: Any) -> Any:
     """The sums of a step, from the books of those in it: prefill sums; decodes, their context, and that beyond."""
     prompts, decodes, decode_context, beyond = NO_PROMPTS, 0, 0, 0
+    clear_near(near)
     for i in range(seats.counts[RUNNING]):
         booked, noted = books.booked[seats.running[i]], books.noted[seats.running[i]]
         if noted.step == step:
             context = booked.computed - noted.new
+            add_near(near, reaches, noted.new, context, max(booked.prompt, context + (noted.new > 1)))
             if noted.new > 1 or context < booked.prompt:
                 prompts = with_prompt(prompts, noted.new, context)
             else:

@@ -40,6 +40,8 @@ class Schedule:
     is in each unless it was preempted or the budget ran out before it."""
     last_step: Ints
     """(requests,) the step that made the last output token, or -1 for a request that did not complete."""
+    arrival_us: Floats
+    """(requests,) when it was sent: as the run says, or in a closed loop when one before it was answered."""
     queued_us: Floats
     """(requests,) when it entered the scheduler's queue."""
     running_at_arrival: Ints
@@ -75,9 +77,20 @@ def _requests(run: Run) -> Requests:
     shared = np.where(run.prefix_group >= 0, np.minimum(run.prefix_tokens, run.prompt_tokens) // block_size, 0)
     keys = block_keys(run.prefix_group, shared, _full_blocks(run))
     priority = run.priority if len(run.priority) else np.zeros(len(run), np.int64)
-    given_up_us = run.arrival_us + run.deadline_us
+    arrival = np.where(np.arange(len(run)) < (run.clients or len(run)), run.arrival_us, np.inf)
+    given_up_us = arrival + run.deadline_us
     order = np.argsort(given_up_us, kind="stable")
-    return Requests(run.arrival_us, run.prompt_tokens, run.output_tokens, keys, priority, given_up_us, order)
+    return Requests(
+        arrival,
+        run.prompt_tokens,
+        run.output_tokens,
+        keys,
+        priority,
+        given_up_us,
+        order,
+        min(run.clients, len(run)),
+        run.deadline_us,
+    )
 
 
 LIMITED = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks", "max_model_len")
@@ -203,8 +216,9 @@ def _serve(
         server.fresh,
         *experts,
     )
+    requests = _requests(run)
     columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
-        _requests(run),
+        requests,
         limits,
         rules,
         source,
@@ -213,11 +227,21 @@ def _serve(
         compiled_in(),
     )
     end = start + duration
-    completed = last >= 0
+    completed, arrival = last >= 0, requests.arrival_us
     return Replay(
-        ttft_us=np.where(completed, end[first] - run.arrival_us + request.pipeline_delay_us, np.nan),
-        e2e_us=np.where(completed, end[last] - run.arrival_us + request.pipeline_delay_us, np.nan),
+        ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
+        e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
-            StepSums.from_columns(columns), start, duration, first, last, queued, running, cached, preemptions, cold
+            StepSums.from_columns(columns),
+            start,
+            duration,
+            first,
+            last,
+            arrival,
+            queued,
+            running,
+            cached,
+            preemptions,
+            cold,
         ),
     )

@@ -31,14 +31,13 @@ from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.forming import (
     NO_PROMPTS,
     clear_near,
-    near_again,
     near_length,
     no_near,
     summed,
     tokens_made,
     with_prompt,
     withdraw,
-    write_near,
+    write_sums,
 )
 from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
 from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
@@ -82,6 +81,11 @@ class Requests(NamedTuple):
     """When the client goes away if its answer is not there; infinite where it never does."""
     giving_up: Ints
     """The requests in order of `given_up_us`."""
+    clients: int
+    """Of a closed loop, each of which sends the next request when its last is answered; 0: arrivals are given. Times
+    of requests that are not sent yet are infinite, and filled in when they are."""
+    deadline_us: float
+    """After how long a client gives up."""
 
 
 ONE_STEP: Any = StepSums
@@ -157,8 +161,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     reaches: Any = reaches_of(source)
     shares: Any = shares_of(source)
     near: Any = no_near(reaches)
-    longest_request = np.max(requests.prompt + requests.output)
-    most_more = most_more_blocks(shares, longest_request, limits.budget, block_size)
+    most_more = most_more_blocks(shares, np.max(requests.prompt + requests.output), limits.budget, block_size)
     seats: Any = no_seats(limits.max_num_seqs, most_blocks, shares, most_more)
     waiting: Any = nobody_waits(limits.max_num_seqs, requests.priority, rules.by_priority)
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
@@ -174,6 +177,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
     finishing_count = np.zeros(2, np.int64)
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
+    sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
     columns = np.empty((1024, WHOLE_SUMS + near_length(near)))
@@ -185,6 +189,11 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     now, next_deadline = arrival[0], next_deadline_us(requests, 0)
 
     while ended < n:
+        while sent < n and sent < ended + requests.clients:
+            arrival[sent] = now + q.pipeline_delay_us
+            requests.given_up_us[sent] = arrival[sent] + requests.deadline_us
+            next_deadline = next_deadline_us(requests, given_up)
+            sent += 1
         while arrived < n and arrival[arrived] <= now:
             r: Any = arrived
             running_at_arrival[r] = counts[RUNNING]
@@ -315,8 +324,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                     finishing[this, finishing_count[this]] = r
                     finishing_count[this] += 1
         if withdrawn:
-            prompts, decodes, decode_context, decode_beyond = summed(books, seats, steps)
-            near_again(near, reaches, books, seats, steps)
+            prompts, decodes, decode_context, decode_beyond = summed(books, seats, steps, near, reaches)
         prefills_in_step, prefill_tokens, pairs, prefill_context = prompts
         in_step = decodes + prefills_in_step
         if spaced:
@@ -329,14 +337,11 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
             if steps == len(start):
                 columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
             decode_tokens = min(decodes * (1 + drafts), limits.budget - prefill_tokens)
-            sums: Any = (
+            step: Any = ONE_STEP(
                 float(prefill_tokens), float(decode_tokens), float(in_step),
-                pairs, float(prefill_context), float(decode_context), float(decode_beyond),
+                pairs, float(prefill_context), float(decode_context), float(decode_beyond), near,
             )  # fmt: skip
-            for i in range(WHOLE_SUMS):
-                columns[steps, i] = sums[i]
-            write_near(columns, steps, near)
-            step: Any = ONE_STEP(*(sums + (near,)))  # noqa: RUF005  # numba unpacks no tuple in a tuple
+            write_sums(columns, steps, step)
             cold[steps, 0], cold[steps, 1] = first_time(
                 met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
             )
@@ -350,7 +355,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
             if in_flight <= limits.steps_ahead:
                 continue
         elif in_flight == 0:
-            if not preempting:  # else the blocks that are free now serve somebody at once
+            waits_for_client = sent < n and sent < ended + requests.clients
+            if not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
                 # Nothing to do until the next request arrives or reaches the queue.
                 entered = waiting.counts[ENTERED]
                 now = max(now, queued[entered]) if entered < arrived else arrival[arrived]

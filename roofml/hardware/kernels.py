@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +33,10 @@ class Efficiency:
     allreduce_us: dict[int, Floats]
     """GPUs -> (sizes,) measured time, µs."""
     source: str
+    variances: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Why these are not the GPU's own measured kernels -> the variance that adds to the logarithm of every time."""
+    allreduce_sd: float = 0.0
+    """Relative standard deviation of all-reduces that were not measured."""
     modules: Modules = field(default_factory=Modules)
     """Measured parts of a layer that only some architectures have."""
 

@@ -232,11 +232,6 @@ def tables_folder(gpu: Gpu) -> Path:
     return data_folder("bench_data") / for_file_name(gpu.name)
 
 
-def load_efficiency(gpu: Gpu) -> Efficiency:
-    """The measured kernels of `gpu`. Raises InputError if none are shipped or a number is impossible."""
-    return read_efficiency(tables_folder(gpu), gpu)
-
-
 def tables_sha256(folder: Path) -> str:
     """Digest of the kernel tables in `folder`: names and content, independent of line ends."""
     parts: list[str] = []

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from roofml.hardware.gpu import Gpu, packaged_gpu
 from roofml.hardware.kernel_tables import Rows
-from roofml.hardware.kernels import Efficiency
 from roofml.hardware.modules import Modules
-from roofml.hardware.read_kernels import read_efficiency, read_rows, tables_folder
+from roofml.hardware.read_kernels import read_rows
 from roofml.util.package_data import data_folder
 from roofml.util.reading import is_there
 
@@ -61,9 +59,3 @@ def _most_alike(name: str, gpu: Gpu) -> tuple[Path, Gpu] | None:
             rate = there.flops_rate("bfloat16") / gpu.flops_rate("bfloat16")
             found.append((abs(math.log(bandwidth)) + abs(math.log(rate)), there.name, path, there))
     return min(found)[2:] if found else None
-
-
-def load_kernels(gpu: Gpu) -> Efficiency:
-    """All measured kernels of `gpu`, those of single architectures too. Raises InputError as `load_efficiency`."""
-    folder = tables_folder(gpu)
-    return replace(read_efficiency(folder, gpu), modules=read_modules(folder, gpu))

@@ -10,6 +10,7 @@ Symbols: M new tokens, d hidden size, H and Hkv heads and KV heads, h head size,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from roofml.latency.attention import (
 from roofml.latency.batch import MOST_NEW_TOKENS, NEAR, StepSums
 from roofml.latency.kv_capacity import further_groups
 from roofml.latency.launches import launches_us
+from roofml.latency.parallel import BUSIEST_A_DOUBLING, Parallel, gathered_us, in_stages
 from roofml.models.operations import Gemm
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats, Ints
@@ -105,6 +107,8 @@ class ComponentTables(NamedTuple):
     """(reaches, 4) what limits the layers that do not read their whole context (`models.reach`); None: all do."""
     near: Floats | None = None
     """(reaches, 4) times of `attention.near_tables`."""
+    launches_us: float = 0.0
+    """CPU time to launch the kernels of a step of more new tokens than that."""
     state_request: float = 0.0
     """Time to read and write a request's recurrent states, all layers."""
     prompt_token: float = 0.0
@@ -113,8 +117,6 @@ class ComponentTables(NamedTuple):
     """Time of launching what computes prompts alone, in a step with any."""
     mixing: Floats | None = None
     """(budget + 1,) time of hyper-connections on M tokens; None without."""
-    launches_us: float = 0.0
-    """CPU time to launch the kernels of a step of more new tokens than that."""
     shares: Ints | None = None
     """(kinds, 3) how the blocks of further layer groups go (`kv_capacity.FurtherGroups`); None: there is one group."""
     block_ratio: int = 1
@@ -156,7 +158,7 @@ def matrices_read(gemm: Gemm, tokens: Floats) -> Floats:
     """How many weight matrices M tokens touch: the one, or those of the experts that they hit."""
     if not gemm.experts:
         return np.where(tokens > 0, 1.0, 0.0)
-    return experts_hit(gemm.experts, gemm.experts_per_token, tokens)
+    return experts_hit(gemm.experts, gemm.experts_per_token, tokens) / gemm.ranks
 
 
 def gemm_rate(gemm: Gemm, gpu: Gpu) -> float:
@@ -164,22 +166,34 @@ def gemm_rate(gemm: Gemm, gpu: Gpu) -> float:
     return gpu.flops_rate(gpu.computes_in(gemm.flops_dtype))
 
 
-def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
+def busiest(gemm: Gemm, engines: int) -> float:
+    """Tokens that the busiest rank computes for one of its own: those of all engines, where experts are dealt to them.
+
+    It is chosen more often than others.
+    """
+    return engines * (1 + BUSIEST_A_DOUBLING * math.log2(gemm.ranks)) if gemm.ranks > 1 else 1.0
+
+
+def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, engines: int = 1) -> Floats:
     """Compute time of all layers' GEMMs: Σ 2·M·n·k / (peak·efficiency); each token visits its experts' only.
 
     The efficiency is that of the most tokens measured: where fewer reach less, arithmetic hides behind the weights, and
-    one that rises with M would make a token cheaper in company than alone. The LM head does not count here.
+    one that rises with M would make a token cheaper in company than alone. The LM head does not count here. `engines`
+    share experts that are dealt to ranks.
     Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
     """
     per_token = 0.0
     for gemm in model.gemms(tp):
         if gemm.rows == "tokens":
             _, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
-            per_token += gemm.count * gemm.flops_per_row / gemm_rate(gemm, gpu) * slowdown[-1]
+            once = gemm.count * gemm.flops_per_row / gemm_rate(gemm, gpu) * slowdown[-1]
+            per_token += once * busiest(gemm, engines)
     return tokens * per_token
 
 
-def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, experts: bool) -> Floats:
+def weights_us(
+    model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, experts: bool, engines: int = 1
+) -> Floats:
     """Time of a step's GEMMs while they are bound by reading weights: each weight touched once, at the measured speed.
 
     Those of routed `experts`, or all others.
@@ -194,24 +208,27 @@ def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: 
             continue
         once = gemm.count * gemm.weight_bytes / gpu.bandwidth_bytes_per_us
         m, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
+        seen = tokens * (engines if gemm.ranks > 1 else 1)
         compute = gemm.count * gemm.flops_per_row * m / gemm_rate(gemm, gpu)
         reading = max(1, int(np.count_nonzero(once * matrices_read(gemm, m) >= compute)))
         if gemm.rows == "sampled":
             reading = 1
-        factor = np.interp(tokens, m[:reading], slowdown[:reading])
-        time += once * matrices_read(gemm, tokens) * factor
+        factor = np.interp(seen, m[:reading], slowdown[:reading])
+        time += once * matrices_read(gemm, seen) * factor
     return np.maximum.accumulate(time)
 
 
-def communication_us(model: ModelSpec, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
+def communication_us(model: ModelSpec, parallel: Parallel, tokens: Floats, efficiency: Efficiency) -> Floats:
     """An all-reduce of M·d·a bytes after every mixer and MLP and after the embedding, at its measured time.
 
-    Nothing at tp = 1 or for an empty step. Shape (M,) -> (M,), µs.
+    Where experts are dealt to the ranks of several engines, their tokens are gathered instead. Nothing on one GPU or
+    for an empty step. Shape (M,) -> (M,), µs.
     """
-    if tp == 1:
-        return np.zeros_like(tokens)
-    once = efficiency.allreduce_us_at(tp, tokens * model.hidden_size * model.dtype_bytes)
-    return np.where(tokens > 0, model.allreduces * once, 0.0)
+    gathered = gathered_us(model, parallel, tokens, efficiency)
+    if parallel.tp == 1:
+        return gathered
+    once = efficiency.allreduce_us_at(parallel.tp, tokens * model.hidden_size * model.dtype_bytes)
+    return np.where(tokens > 0, model.allreduces * once, 0.0) + gathered
 
 
 def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> dict[str, float]:
@@ -238,24 +255,34 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
 
 
 def component_tables(
-    model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency, graphs: Sequence[int] = GRAPHS
+    model: ModelSpec,
+    gpu: Gpu,
+    parallel: Parallel | int,
+    budget: int,
+    efficiency: Efficiency,
+    graphs: Sequence[int] = GRAPHS,
 ) -> ComponentTables:
     """The tables for steps of up to `budget` new tokens, on a server with CUDA graphs of these sizes.
 
-    Raises InputError where the model does not divide by `tp`, and for a budget that no engine has.
+    `parallel` is how the model is spread over GPUs; a number is a tensor parallel size. With several engines a step is
+    that of one of them. Raises InputError where the model does not divide by `tp`, and for a budget that no engine has.
     """
     if not 1 <= budget <= MOST_NEW_TOKENS:
         raise InputError(f"max_num_batched_tokens {shown(budget)}: expected between 1 and {MOST_NEW_TOKENS}")
+    spread = Parallel(tp=parallel) if isinstance(parallel, int) else parallel
+    spread.check(model)
+    model, tp, engines = spread.cut(model), spread.tp, spread.dp
     model.check_tensor_parallel(tp)
     tokens = np.arange(budget + 1, dtype=np.float64)
     head = next(gemm for gemm in model.gemms(tp) if gemm.rows == "sampled")
     prefill_pair, decode_pair = pair_us(model, gpu, tp, efficiency)
     reaches, near = near_tables(model, gpu, tp, efficiency)
-    return ComponentTables(
-        gemm=gemm_us(model, gpu, tp, tokens, efficiency),
-        weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=False),
-        expert_weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=True),
-        communication=communication_us(model, tp, padded(tokens, graphs), efficiency),
+    run = padded(tokens, graphs)
+    tables = ComponentTables(
+        gemm=gemm_us(model, gpu, tp, tokens, efficiency, engines),
+        weights=weights_us(model, gpu, tp, run, efficiency, experts=False),
+        expert_weights=weights_us(model, gpu, tp, run, efficiency, experts=True, engines=engines),
+        communication=communication_us(model, spread, run, efficiency),
         attention_items=attention_items_us(model, gpu, tp, tokens, efficiency),
         logits_per_request=head.flops_per_row / gemm_rate(head, gpu),
         prefill_pair=prefill_pair,
@@ -268,11 +295,12 @@ def component_tables(
         captured=max(graphs, default=0),
         reaches=reaches,
         near=near,
+        launches_us=launches_us(model.num_layers, graphs),
         **further_groups(model, tp)._asdict(),
         **per_step(model, gpu, tp, efficiency)._asdict(),
-        mixing=mixing_us(model, gpu, padded(tokens, graphs), efficiency),
-        launches_us=launches_us(model.num_layers, graphs),
+        mixing=mixing_us(model, gpu, run, efficiency),
     )
+    return in_stages(tables, model, gpu, spread.pp)
 
 
 @register_jitable

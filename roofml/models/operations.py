@@ -16,7 +16,7 @@ from roofml.models.reach import Reach, entries, keys, pairs_up_to
 class Gemm:
     """One matrix product, (rows x k) times (k x n), in `count` layers.
 
-    A row is a new token of the step or, for the LM head, a sampled token. With `experts` > 0 this rank holds `experts`
+    A row is a new token of the step or, for the LM head, a sampled token. With `experts` > 0 there are `experts`
     weight matrices and every token goes through `experts_per_token` of them: on average M tokens touch
     experts·(1 - (1 - experts_per_token/experts)^M) matrices, and they compute M·experts_per_token rows.
     """
@@ -33,18 +33,21 @@ class Gemm:
     """The type the product is computed in: key of `Gpu.flops_per_us`."""
     experts: int = 0
     experts_per_token: int = 0
+    ranks: int = 1
+    """Ranks that whole experts are dealt to (expert parallelism): this one holds experts/ranks of them, and a token of
+    the group visits experts_per_token/ranks of those on average. 1: this rank has a slice of every expert, or all."""
     kernel: str = "bfloat16"
     """The kind of kernel that multiplies: `WeightFormat.kernel`."""
 
     @property
-    def flops_per_row(self) -> int:
-        """2·n·k FLOP for a row, times the experts it visits; one layer."""
-        return 2 * self.n * self.k * max(1, self.experts_per_token)
+    def flops_per_row(self) -> float:
+        """2·n·k FLOP for a row, times the experts of this rank that it visits on average; one layer."""
+        return 2 * self.n * self.k * max(1, self.experts_per_token) / self.ranks
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes that the weights of this product take in memory: all layers, all experts."""
-        return self.count * self.weight_bytes * max(1, self.experts)
+        """Bytes that the weights of this product take in memory: all layers, all experts of this rank."""
+        return self.count * self.weight_bytes * max(1, self.experts // self.ranks)
 
 
 @dataclass(frozen=True)

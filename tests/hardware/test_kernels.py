@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from synthetic import GPU, ROUND
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.read_kernels import load_efficiency, read_efficiency, read_rows, tables_folder
+from roofml.hardware.load_kernels import load_efficiency
+from roofml.hardware.read_kernels import read_efficiency, read_rows, tables_folder
 from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
 

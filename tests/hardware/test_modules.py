@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofml.hardware.gpu import load_gpu
+from roofml.hardware.load_kernels import load_kernels
 from roofml.hardware.modules import Modules
-from roofml.hardware.read_modules import COLUMNS, load_kernels
+from roofml.hardware.read_modules import COLUMNS
 from roofml.util.package_data import data_folder
 
 MEASURED = sorted({path.parents[1].name for path in data_folder("bench_data").glob("*/modules/*.csv")})
@@ -18,7 +19,7 @@ GPUS = ("H100", "B200", "L40S", "A100-SXM")
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_a_shipped_table_is_of_a_known_kind_and_reaches_no_more_than_the_datasheet(name: str) -> None:
-    modules = load_kernels(load_gpu(name)).modules
+    modules = load_kernels(load_gpu(name)).efficiency.modules
     files = {path.stem for path in (data_folder("bench_data") / name / "modules").iterdir()}
     assert files == set(modules.own)
     for kind, rows in modules.own.items():
@@ -31,7 +32,7 @@ def test_a_shipped_table_is_of_a_known_kind_and_reaches_no_more_than_the_datashe
 @pytest.mark.parametrize("name", GPUS)
 @given(heads=st.integers(1, 128))
 def test_more_heads_never_scan_faster(kind: str, name: str, heads: int) -> None:
-    modules = load_kernels(load_gpu(name)).modules
+    modules = load_kernels(load_gpu(name)).efficiency.modules
     few, many = modules.scan(kind, heads), modules.scan(kind, heads + 8)
     assert few is not None
     assert many is not None
@@ -40,7 +41,7 @@ def test_more_heads_never_scan_faster(kind: str, name: str, heads: int) -> None:
 
 def test_a_prompt_of_a_gated_delta_rule_takes_what_was_measured() -> None:
     """H100, 32 value heads: 0.047 µs a token in the scan and 0.015 in the convolution (vLLM 0.25)."""
-    scan = load_kernels(load_gpu("H100")).modules.scan("gdn", 32)
+    scan = load_kernels(load_gpu("H100")).efficiency.modules.scan("gdn", 32)
     assert scan is not None
     assert scan.token_us == pytest.approx(0.062, rel=0.1)
 
@@ -48,8 +49,8 @@ def test_a_prompt_of_a_gated_delta_rule_takes_what_was_measured() -> None:
 @pytest.mark.parametrize("kind", ["mla", "dsa", "csa", "hca"])
 @pytest.mark.parametrize("prompts", [False, True])
 def test_another_gpus_table_is_less_certain_and_keeps_the_launch(kind: str, prompts: bool) -> None:
-    there = load_kernels(load_gpu("H100")).modules.block(kind, prompts, "fp8", 16)
-    here = load_kernels(load_gpu("L40S")).modules.block(kind, prompts, "fp8", 16)
+    there = load_kernels(load_gpu("H100")).efficiency.modules.block(kind, prompts, "fp8", 16)
+    here = load_kernels(load_gpu("L40S")).efficiency.modules.block(kind, prompts, "fp8", 16)
     assert there is not None
     assert here is not None
     assert here.sd > there.sd
@@ -58,7 +59,7 @@ def test_another_gpus_table_is_less_certain_and_keeps_the_launch(kind: str, prom
 
 
 def test_a_type_of_cache_that_was_not_measured_is_less_certain() -> None:
-    modules = load_kernels(load_gpu("H100")).modules
+    modules = load_kernels(load_gpu("H100")).efficiency.modules
     fp8, other = (modules.block("csa", False, dtype, 16) for dtype in ("fp8", "bfloat16"))
     assert fp8 is not None
     assert other is not None
@@ -67,7 +68,7 @@ def test_a_type_of_cache_that_was_not_measured_is_less_certain() -> None:
 
 def test_hyper_connections_take_more_for_more_tokens_and_in_proportion_beyond_the_table() -> None:
     tokens = np.array([1.0, 100.0, 1000.0, 16384.0, 32768.0])
-    time = load_kernels(load_gpu("H100")).modules.mixing_us(4096, tokens)
+    time = load_kernels(load_gpu("H100")).efficiency.modules.mixing_us(4096, tokens)
     assert time is not None
     assert np.all(np.diff(time) > 0)
     assert time[4] == pytest.approx(2 * time[3], rel=1e-12)

@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from synthetic import BUDGET, GPU, LLAMA, ROUND, Request, decodes, model, prefills
 
 from roofml.hardware.gpu import load_gpu
+from roofml.hardware.load_kernels import load_kernels
+from roofml.latency.attention import attention_ops, reaches_of
 from roofml.latency.batch import NEAR, StepSums
-from roofml.latency.components import ComponentTables, component_tables, components
+from roofml.latency.components import ComponentTables, component_sd, component_tables, components
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import StepParameters
-from roofml.models.spec import ModelSpec, load_model
+from roofml.models.load import load_model
+from roofml.models.operations import StateOp
+from roofml.models.spec import ModelSpec
 from roofml.util.errors import NotSupportedError
 
 batches = st.lists(st.one_of(prefills, decodes), min_size=1, max_size=9)
@@ -123,3 +127,26 @@ def test_layers_that_read_everything_have_no_sums_of_their_own() -> None:
     tables = _one(model())
     assert tables.reaches is None
     assert tables.near is None
+
+
+KINDS = (*LIMITED, "gemma-2-9b-it", "gemma-3-27b-it", "mistral-7b-v0.1", "mimo-v2-flash", "qwen3-next-80b-a3b-instruct")
+
+
+@pytest.mark.parametrize("name", [*KINDS, "kimi-linear-48b-a3b-instruct", "nvidia-nemotron-3-nano-30b-a3b-bf16"])
+@pytest.mark.parametrize("gpu", ["H100", "L40S"])
+def test_every_kind_of_layer_has_a_time_on_every_gpu(name: str, gpu: str) -> None:
+    """With the shipped tables; where they are another GPU's, less surely."""
+    here, there = load_gpu(gpu), load_gpu("H100")
+    spec, tp = load_model(name), 4
+    sums = StepSums.from_requests([[(1, 3000, 0)] * 8, [(500, 2000, 9000)]], near_of(spec, tp))
+    times = step_times(component_tables(spec, here, tp, 2048, load_kernels(here)), sums, CHANGING_NOTHING)
+    assert np.all(np.isfinite(times))
+    assert np.all(times > 0)
+    sd, known = (component_sd(spec, one, tp, load_kernels(one)) for one in (here, there))
+    if any(isinstance(op, StateOp) for op in spec.mixers(tp)) or name.startswith("deepseek"):
+        assert sd["kv_cache"] >= known["kv_cache"]
+
+
+def near_of(spec: ModelSpec, tp: int) -> Any:
+    reaches = reaches_of(attention_ops(spec, tp))
+    return np.array(reaches, np.int64) if reaches else None

@@ -26,10 +26,10 @@ from synthetic import (
 )
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, ComponentTables, component_tables, components, weights_us
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.util.errors import InputError
 
 ROUNDING = 1e-12

@@ -9,8 +9,8 @@ import pytest
 
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.kv_capacity import KvCapacity, further_groups, kv_capacity, kv_groups
+from roofml.models.load import load_model
 from roofml.models.operations import AttentionOp
-from roofml.models.spec import load_model
 from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
 from roofml.util.yaml_io import read_mapping

@@ -17,7 +17,7 @@ from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernel_tables import GemmTable
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.microbench.derive.curves import robust_sd
 from roofml.microbench.derive.family import Derived, Family
 from roofml.models.attention import CompressedAttention, LatentAttention, SparseIndexer
