@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from roofml.hardware.gpu import Gpu, load_gpu
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.microbench.derive import blocks, recurrent
 from roofml.microbench.importer import read_table
 from roofml.util.arrays import Floats

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic import BUDGET, GPU, LLAMA, ROUND, Request, decodes, model, prefills
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.load_kernels import load_kernels
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.attention import attention_ops, reaches_of
 from roofml.latency.batch import NEAR, StepSums
 from roofml.latency.components import ComponentTables, component_sd, component_tables, components
@@ -139,10 +139,10 @@ def test_every_kind_of_layer_has_a_time_on_every_gpu(name: str, gpu: str) -> Non
     here, there = load_gpu(gpu), load_gpu("H100")
     spec, tp = load_model(name), 4
     sums = StepSums.from_requests([[(1, 3000, 0)] * 8, [(500, 2000, 9000)]], near_of(spec, tp))
-    times = step_times(component_tables(spec, here, tp, 2048, load_kernels(here)), sums, CHANGING_NOTHING)
+    times = step_times(component_tables(spec, here, tp, 2048, load_efficiency(here)), sums, CHANGING_NOTHING)
     assert np.all(np.isfinite(times))
     assert np.all(times > 0)
-    sd, known = (component_sd(spec, one, tp, load_kernels(one)) for one in (here, there))
+    sd, known = (component_sd(spec, one, tp, load_efficiency(one)) for one in (here, there))
     if any(isinstance(op, StateOp) for op in spec.mixers(tp)) or name.startswith("deepseek"):
         assert sd["kv_cache"] >= known["kv_cache"]
 

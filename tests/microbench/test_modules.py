@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.microbench.derive import blocks, recurrent
 
 pd = pytest.importorskip("pandas")
