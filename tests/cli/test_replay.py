@@ -42,7 +42,9 @@ def test_chunks_of_several_tokens_have_their_latency(folder: Path, coeffs: Path)
     shown = ok(*command, "--server-arg", "stream_interval=4").out
     assert "itl_mean" in shown
     assert "itl_p99" in shown
-    guessed = ok("replay", folder, "--gpu", "H100", "--server-arg", "stream_interval=4", "--json").document["streaming"]["itl_mean"]
+    guessed = ok("replay", folder, "--gpu", "H100", "--server-arg", "stream_interval=4", "--json").document[
+        "streaming"
+    ]["itl_mean"]
     low, high = guessed["interval_90_us"]
     assert low < guessed["predicted_us"] < high
 
