@@ -138,11 +138,11 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
     budget = run.server.max_num_batched_tokens
     if len(tables.gemm) <= budget:
         raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {budget}")
-    experts = (int(tables.experts), int(tables.experts_per_token), int(tables.captured))
+    kernels = (int(tables.experts), int(tables.experts_per_token), int(tables.captured), float(tables.launches_us))
     step = StepParameters(*map(float, parameters.step))
     if not np.isfinite(step).all():
         raise InputError(f"{run.name}: step parameters: expected finite numbers, found {step}")
-    return _serve(run, Formula(tables, step), parameters.request, progress, experts)
+    return _serve(run, Formula(tables, step), parameters.request, progress, kernels)
 
 
 def replay_at(run: Run, step_us: float, progress: Ints | None = None) -> Replay:
@@ -164,8 +164,9 @@ def replay_with(run: Run, times: StepTimes, request: RequestParameters, progress
 
 
 def _serve(
-    run: Run, source: Any, request: RequestParameters, progress: Ints | None, experts: tuple[int, int, int] = (0, 0, 0)
-) -> Replay:
+    run: Run, source: Any, request: RequestParameters, progress: Ints | None,
+    kernels: tuple[int, int, int, float] = (0, 0, 0, 0.0),
+) -> Replay:  # fmt: skip
     _check_fits(run)
     if not np.isfinite(request).all():
         raise InputError(f"{run.name}: request parameters: expected finite numbers, found {request}")
@@ -181,7 +182,7 @@ def _serve(
         server.prefix_caching,
         1 if server.async_scheduling else 0,
         server.fresh,
-        *experts,
+        *kernels,
     )
     columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
         _requests(run),

@@ -52,6 +52,7 @@ from roofml.engine.waiting import (
     put_back,
 )
 from roofml.latency.batch import StepSums
+from roofml.latency.launches import no_shorter_than_launches
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
@@ -311,6 +312,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
             )
             duration[steps] = time_of_step(source, step)
+            if prefill_tokens + decodes > limits.captured:
+                duration[steps] = no_shorter_than_launches(duration[steps], prefill_tokens + decodes, limits)
             duration[steps] += q.cold_step_us * cold[steps, 0] + q.cold_kernel_us * cold[steps, 1]
             start[steps] = now
             if steps > 0:
