@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from roofml.calibration.measured_load import at_measured_load
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.solver import SETTLED, Block, Problem, solve
-from roofml.engine.replay import Schedule, replay
+from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
-from roofml.latency.parameters import LOWER, UPPER, Parameters, from_coordinates, to_coordinates
+from roofml.latency.parameters import LOWER, UPPER, from_coordinates, to_coordinates
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
@@ -32,31 +33,6 @@ More = Callable[[Sequence[Schedule], Floats], Sequence[Block]]
 """A round's schedules, one a run, and parameter values -> what besides requests was measured."""
 OnRound = Callable[[int, int], None]
 """Called with the number of a round and how many there are at most, before it."""
-
-
-def at_measured_load(selection: Selection, tables: ComponentTables, values: Floats) -> Schedule:
-    """The schedule of a replay whose step times are scaled until mean decode time is the measured one."""
-    run, parameters = selection.run, Parameters.of(values)
-    decode_us = run.e2e_us - run.ttft_us
-    with np.errstate(invalid="ignore"):  # an answer that came in one piece has no decode time
-        decodes = selection.requests & (run.output_tokens > 1) & (decode_us > 0)
-    if not decodes.any():
-        return replay(run, tables, parameters).schedule
-    target = float(np.log(np.mean(decode_us[decodes])))
-    low, high, scale, last = np.log(0.05), np.log(20.0), 0.0, (0.0, 0.0)
-    for attempt in range(16):
-        result = replay(run, tables, parameters.paced(float(np.exp(scale))))
-        if not result.completed[decodes].any():
-            break
-        miss = float(np.log(np.nanmean((result.e2e_us - result.ttft_us)[decodes]))) - target
-        if abs(miss) < 1e-3:
-            break
-        low, high = (low, scale) if miss > 0 else (scale, high)
-        slope = (miss - last[1]) / (scale - last[0]) if attempt else 2.0
-        last = (scale, miss)
-        guess = scale - miss / max(slope, 1.0)
-        scale = guess if low < guess < high else 0.5 * (low + high)
-    return result.schedule  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def fit_parameters(

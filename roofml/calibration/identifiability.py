@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from scipy.optimize import brentq, lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.calibration.fit import at_measured_load
+from roofml.calibration.measured_load import at_measured_load
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
 from roofml.calibration.solver import Problem, solve

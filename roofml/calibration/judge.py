@@ -21,10 +21,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from roofml.calibration.measured_load import decode_ratio
 from roofml.calibration.posterior import Posterior
 from roofml.engine.latency_model import Kind, judged_us, paired_us
-from roofml.engine.replay import Replay, replay
-from roofml.latency.components import ComponentTables
+from roofml.engine.replay import Replay
 from roofml.latency.deployment import Deployment, deploy
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import NAMES, Parameters, from_coordinates, to_coordinates
@@ -52,7 +52,6 @@ LARGEST_MOVE = 15.0
 SLOWEST_PACE = 1.35
 """Of one server among several of a kind, either way."""
 DRAWS, STEPS = 40, 2000
-ROUNDS = 12
 UNITS = {1e3: "ns", 1e-3: "ms", 1e-6: "s"}
 """Measured over predicted -> the unit the times are in, if µs were expected."""
 TPS = (1, 2, 4, 8)
@@ -103,37 +102,6 @@ def judge(
         if said:
             sentences.append(f"{run.judged.run.name}: {said}")
     return (*sentences, *_outlying_paces(posterior, runs), *([] if sentences else _absurd_parameters(posterior)))
-
-
-def decode_ratio(selection: Selection, tables: ComponentTables, values: Floats) -> float:
-    """Mean measured decode time over the predicted one, at the measured load: how much longer steps must have been.
-
-    NaN where no decode time was measured. With a queue the two loads differ by more than the steps, so steps are
-    scaled until decode times agree; where they never do, the first guess stands if it is the milder.
-    """
-    run, parameters = selection.run, Parameters.of(values)
-    measured = run.e2e_us - run.ttft_us
-    with np.errstate(invalid="ignore"):
-        decodes = selection.requests & (run.output_tokens > 1) & (measured > 0)
-    if not decodes.any():
-        return float("nan")
-    target = float(np.log(np.mean(measured[decodes])))
-    scale, first, last = 0.0, 0.0, (0.0, 0.0)
-    for attempt in range(ROUNDS):
-        result = replay(run, tables, parameters.paced(float(np.exp(scale))))
-        if not result.completed[decodes].any():
-            break
-        miss = target - float(np.log(np.nanmean((result.e2e_us - result.ttft_us)[decodes])))
-        if not attempt:
-            first = miss
-        if abs(miss) < 0.01:
-            return float(np.exp(scale))
-        slope = (last[1] - miss) / (scale - last[0]) if attempt else 1.0
-        last = (scale, miss)
-        scale = float(np.clip(scale + miss / max(slope, 0.5), -20.0, 20.0))
-        if scale == last[0]:
-            break
-    return float(np.exp(min(scale, first, key=abs)))
 
 
 def _beyond_physics(deployment: Deployment, posterior: Posterior, run: _Evidence) -> str:

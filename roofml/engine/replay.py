@@ -158,7 +158,7 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
     budget = run.server.max_num_batched_tokens
     if len(tables.gemm) <= budget:
         raise ValueError(f"tables of {len(tables.gemm) - 1} tokens for a budget of {budget}")
-    experts = (int(tables.experts), int(tables.experts_per_token), int(tables.captured))
+    kernels = (int(tables.experts), int(tables.experts_per_token), int(tables.captured), float(tables.launches_us))
     step = StepParameters(*map(float, parameters.step))
     if not np.isfinite(step).all():
         raise InputError(f"{run.name}: step parameters: expected finite numbers, found {step}")
@@ -166,7 +166,7 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         server = replace(run.server, block_size=run.server.block_size * int(tables.block_ratio))
         run = replace(run, server=server)
     return _serve(
-        run, Formula(tables, step), parameters.request, progress, experts, tables.shares, int(tables.verified) - 1
+        run, Formula(tables, step), parameters.request, progress, kernels, tables.shares, int(tables.verified) - 1
     )
 
 
@@ -193,7 +193,7 @@ def _serve(
     source: Any,
     request: RequestParameters,
     progress: Ints | None,
-    experts: tuple[int, int, int] = (0, 0, 0),
+    kernels: tuple[int, int, int, float] = (0, 0, 0, 0.0),
     shares: Ints | None = None,
     drafts: int = 0,
 ) -> Replay:
@@ -214,7 +214,7 @@ def _serve(
         server.prefix_caching,
         1 if server.async_scheduling else 0,
         server.fresh,
-        *experts,
+        *kernels,
     )
     requests = _requests(run)
     columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(

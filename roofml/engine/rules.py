@@ -19,6 +19,8 @@ class Limits(NamedTuple):
     experts_per_token: int
     captured: int
     """New tokens of the largest CUDA graph."""
+    launches_us: float
+    """Least time of a step of more (`latency.launches`)."""
 
 
 class Rules(NamedTuple):

@@ -63,6 +63,7 @@ from roofml.engine.waiting import (
     put_back,
 )
 from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
+from roofml.latency.launches import no_shorter_than_launches
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
@@ -346,10 +347,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
             )
             duration[steps] = time_of_step(source, step)
+            if prefill_tokens + decodes > limits.captured:
+                duration[steps] = no_shorter_than_launches(duration[steps], prefill_tokens + decodes, limits)
             duration[steps] += q.cold_step_us * cold[steps, 0] + q.cold_kernel_us * cold[steps, 1]
-            start[steps] = now
-            if steps > 0:
-                start[steps] = max(now, start[steps - 1] + duration[steps - 1])
+            start[steps] = max(now, start[steps - 1] + duration[steps - 1]) if steps > 0 else now
             steps += 1
             in_flight += 1
             if in_flight <= limits.steps_ahead:

@@ -18,7 +18,6 @@ from numba.extending import overload
 from roofml.latency.batch import WHOLE_SUMS, StepSums
 from roofml.latency.components import ComponentTables, step_components
 from roofml.latency.formula import step_time
-from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import StepParameters
 from roofml.util.arrays import Floats
 
@@ -66,7 +65,7 @@ class Callback:
 
 
 def time_of_step(source: Any, sums: Any) -> float:
-    """Time of one step, µs, from its `StepSums`. For compiled code alone."""
+    """Time of one step, µs, from its `StepSums`, but for launches. For compiled code alone."""
     raise NotImplementedError
 
 
@@ -75,8 +74,7 @@ def _by_formula(source: Any, sums: Any) -> Any:
     parts = step_components(source.tables, sums, int(new_tokens), int(sums.decode_tokens), int(sums.requests))
     mixed = 1.0 * (sums.prefill_tokens > 0)
     tables = source.tables
-    time = step_time(parts, new_tokens, sums.requests, mixed, tables.layers, source.parameters, tables.norm)
-    return no_shorter_than_launches(time, new_tokens, tables)
+    return step_time(parts, new_tokens, sums.requests, mixed, tables.layers, source.parameters, tables.norm)
 
 
 def _by_callback(source: Any, sums: Any) -> Any:

@@ -61,7 +61,8 @@ def said_of_launches(times: Floats, new_tokens: Floats, tables: Any) -> list[str
 def no_shorter_than_launches(time: Any, new_tokens: Any, tables: Any) -> Any:
     """The time of a step of M new tokens, µs, and at least that of its launches where no CUDA graph holds M tokens.
 
-    Plain arithmetic on numbers or arrays. A longer time, or one of no tokens, is the same to the bit.
+    `tables` say `launches_us` and `captured`: those of components, or the limits of the compiled loop. Plain arithmetic
+    on numbers or arrays. A longer time, or one of no tokens, is the same to the bit.
     """
     short = tables.launches_us * (new_tokens > tables.captured) - time
     return time + 0.5 * (abs(short) + short)

@@ -13,7 +13,7 @@ from served import served
 
 from roofml.calibration.calibrate import calibrated, fit, load
 from roofml.calibration.calibration import Calibration
-from roofml.calibration.judge import decode_ratio
+from roofml.calibration.measured_load import decode_ratio
 from roofml.calibration.posterior import posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.latency.batch import Batch

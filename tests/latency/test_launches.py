@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from synthetic import PLENTY, run_of
 
 from roofml.calibration.calibrate import physics
 from roofml.calibration.objective import step_columns, times_and_gradients
+from roofml.engine.replay import replay
 from roofml.latency.batch import Batch, StepSums
 from roofml.latency.deployment import deploy
 from roofml.latency.formula import step_times
@@ -73,6 +75,17 @@ def test_the_fit_sees_the_same_times_and_no_slope_where_launches_decide() -> Non
     assert times[:2] == pytest.approx(step_times(tables, steps, STEP), rel=1e-12)
     assert np.any(gradients[:, 0] != 0)
     assert not np.any(gradients[:, 1])
+
+
+@pytest.mark.parametrize("graphs", [(), (1, 2, 4), (1, 2, 4, 8, 16)])
+def test_a_replay_serves_by_the_same_times(graphs: tuple[int, ...]) -> None:
+    tables = deploy(SMALL, "H100", 1, graphs=graphs).tables
+    run = run_of([(1000.0 * i, 20, 5 + i) for i in range(12)], replace(PLENTY, fresh=False))
+    schedule = replay(run, tables, Parameters.of(PRIOR_VALUES)).schedule
+    launched = schedule.step_time_us == tables.launches_us
+    assert launched.any()
+    assert launched.all() == (not graphs)
+    assert schedule.step_time_us == pytest.approx(step_times(tables, schedule.steps, STEP), rel=1e-12)
 
 
 def test_drawn_launches_are_the_same_every_time_and_around_the_published_ones() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from roofml.calibration.fit import at_measured_load
+from roofml.calibration.measured_load import at_measured_load
 from roofml.calibration.prior import PACKAGE
 from roofml.engine.replay import Schedule
 from roofml.latency.deployment import Deployment, deployment_of
