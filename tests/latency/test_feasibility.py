@@ -58,9 +58,11 @@ def test_a_step_that_cannot_be_is_refused_with_what_would_do(
         check_step(load_model(model), load_gpu(gpu), tp, batch)
 
 
-def test_a_model_whose_blocks_are_not_known_is_asked_for_its_weights_and_positions_alone() -> None:
+def test_merged_entries_take_room_and_little_of_it() -> None:
     model = load_model("deepseek-v4-flash")
-    assert check_step(model, load_gpu("B200"), 8, Batch(decode=[(1000, 10_000)])) == []
+    assert check_step(model, load_gpu("B200"), 8, Batch(decode=[(1000, 1000)])) == []
+    with pytest.raises(InputError, match="its KV cache takes"):
+        check_step(model, load_gpu("B200"), 8, Batch(decode=[(1000, 10_000)]))
     with pytest.raises(InputError, match="does not fit on H100"):
         check_step(model, H100, 1, Batch(decode=[(1000, 1)]))
 
