@@ -66,9 +66,9 @@ def with_precision(model: ModelSpec, precision: str, kv_dtype: str = "") -> Mode
         raise InputError(f"precision {shown(precision)}: expected one of {', '.join(FORMATS)}")
     if kv_dtype and kv_dtype not in KV_DTYPE_BYTES:
         raise InputError(f"KV cache type {shown(kv_dtype)}: expected one of {', '.join(KV_DTYPE_BYTES)}")
-    if _main_format(model) == KERNELS[precision]:
-        return replace(model, kv_dtype=kv_dtype) if kv_dtype else model
     dtype = DTYPE if precision == "bf16" else model.dtype
+    if _main_format(model) == KERNELS[precision] and dtype == model.dtype:
+        return replace(model, kv_dtype=kv_dtype) if kv_dtype else model
     format = FORMATS[precision](dtype)
     parts = [part for layer, _ in model.layers for part in layer.projections(model.hidden_size)]
     experts_alone = precision in OF_EXPERTS and any(part.experts for part in parts)
