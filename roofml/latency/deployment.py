@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
+from roofml.hardware.kernel_drift import at_version
 from roofml.hardware.read_kernels import load_efficiency, read_efficiency, tables_folder, tables_sha256
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.feasibility import check_run
 from roofml.latency.server_defaults import graphs_of
 from roofml.models.spec import ModelSpec, load_model
+from roofml.traces.engine_version import Release, release_of
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.errors import InputError
@@ -27,6 +29,12 @@ class Engine:
     version: str | None
     dtype: str
     kv_dtype: str
+
+    @property
+    def release(self) -> Release:
+        """The release of vLLM whose kernels stand for its own; of several versions the first's."""
+        first = None if self.version is None else self.version.split(",")[0].strip()
+        return release_of(self.name, first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +83,15 @@ class Deployment:
         return self._with_tables(max(self.budget, server.max_num_batched_tokens), graphs)
 
     def _with_tables(self, budget: int, graphs: tuple[int, ...]) -> Deployment:
-        tables = component_tables(self.model, self.gpu, self.tp, budget, load_efficiency(self.gpu), graphs)
+        efficiency = at_version(load_efficiency(self.gpu), self.engine.release)
+        tables = component_tables(self.model, self.gpu, self.tp, budget, efficiency, graphs)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
+
+    def fitted_on(self, name: str, version: str | None) -> Deployment:
+        """The same with the kernels of the engine that coefficients were fitted on, which they correct."""
+        engine = replace(self.engine, name=name, version=version)
+        changed = replace(self, engine=engine)
+        return changed if engine.release == self.engine.release else changed._with_tables(self.budget, self.graphs)
 
 
 def deploy(
@@ -101,12 +116,13 @@ def deploy(
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
     folder = tables_folder(device)
-    efficiency = read_efficiency(folder, device)
+    served = Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype)
+    efficiency = at_version(read_efficiency(folder, device), served.release)
     return Deployment(
         model=spec,
         gpu=device,
         tp=tp,
-        engine=Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype),
+        engine=served,
         tables=component_tables(spec, device, tp, budget, efficiency, graphs),
         table_sd=component_sd(spec, device, tp, efficiency),
         hf_repo=model,

@@ -26,6 +26,14 @@ NEEDED = tuple(family.kernel for family in FAMILIES if family.needed)
 """Kernels without which a GPU's tables do not serve every usual model."""
 
 
+def engine_of(table: Any) -> dict[str, str]:
+    """The line of a table's head that names the engine, where the measurements do: `vllm 0.25.0`."""
+    if not {"framework", "version"} <= set(table):
+        return {}
+    pairs = table[["framework", "version"]].drop_duplicates().itertuples(index=False)
+    return {"engine": " and ".join(sorted(f"{framework} {version}".lower() for framework, version in pairs))}
+
+
 def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> dict[str, str]:
     """File name -> text of every table that `measured` (kernel -> pandas table with its `COLUMNS`) has data for.
 
@@ -38,7 +46,10 @@ def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> d
         derived = family.lines_of(measured[family.kernel], gpu)
         if len(derived.lines) < 2:
             continue
-        header = {"kernel": family.file, "gpu": gpu.name, **about, **derived.about, "sd": f"{derived.sd:.2g}"}
+        engine = engine_of(measured[family.kernel])
+        header = {
+            "kernel": family.file, "gpu": gpu.name, **about, **engine, **derived.about, "sd": f"{derived.sd:.2g}",
+        }  # fmt: skip
         texts[f"{family.file}.csv"] = (
             "".join(f"# {key}: {for_line(value)}\n" for key, value in header.items()) + "\n".join(derived.lines) + "\n"
         )
