@@ -5,11 +5,10 @@ python benchmarks/config_coverage.py ../shared/hf_configs > docs/configs.md
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from roofml.models.spec import model_from_config
+from roofml.models.spec import read_model
 from roofml.util.errors import InputError
 
 
@@ -19,9 +18,8 @@ def main() -> None:
     read = 0
     paths = sorted(Path(sys.argv[1]).glob("*.json"))
     for path in paths:
-        config = json.loads(path.read_text("utf-8"))
         try:
-            model = model_from_config(config, path.stem)
+            model = read_model(str(path))
         except InputError as error:
             reason = str(error).removeprefix(f"{path.stem}: ").split(" (supported:")[0]
             rows.append(f"| {path.stem} | refused | {reason} | |")

@@ -19,12 +19,12 @@ from made_up import BUDGET, GPU, MODEL, TP, made_up_run
 
 from roofml.engine.replay import replay
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.batch import StepSums
 from roofml.latency.components import component_tables
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import PRIOR_VALUES, Parameters
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from roofml.calibration.calibration import Calibration as Calibration
     from roofml.hardware.gpu import load_gpu as load_gpu
     from roofml.latency.batch import Batch as Batch
-    from roofml.models.spec import load_model as load_model
+    from roofml.models.load import load_model as load_model
     from roofml.traces.read import read_run as read_run
     from roofml.traces.run import Run as Run
     from roofml.traces.selection import Selection as Selection
@@ -58,7 +58,7 @@ _HOMES: dict[str, str] = {
     "read_run": "roofml.traces.read",
     "Run": "roofml.traces.run",
     "Batch": "roofml.latency.batch",
-    "load_model": "roofml.models.spec",
+    "load_model": "roofml.models.load",
     "load_gpu": "roofml.hardware.gpu",
     "physics": "roofml.calibration.calibrate",
     "fit": "roofml.calibration.calibrate",

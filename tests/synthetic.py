@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.kernel_tables import GemmTable, Rows
 from roofml.hardware.kernels import Efficiency
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.components import ComponentTables, component_tables
 from roofml.latency.parameters import PARAMETERS, RequestParameters, StepParameters
-from roofml.models.spec import ModelSpec, load_model, model_from_config
+from roofml.models.load import load_model
+from roofml.models.spec import ModelSpec, model_from_config
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 

@@ -18,7 +18,7 @@ NAMES = {
     "Run": "roofml.traces.run",
     "Selection": "roofml.traces.selection",
     "Batch": "roofml.latency.batch",
-    "load_model": "roofml.models.spec",
+    "load_model": "roofml.models.load",
     "load_gpu": "roofml.hardware.gpu",
     "physics": "roofml.calibration.calibrate",
     "fit": "roofml.calibration.calibrate",

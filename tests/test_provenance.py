@@ -33,7 +33,8 @@ def test_a_kernel_table_says_its_source_and_the_page_and_the_notice_name_it(tabl
     said = about(table)
     for key in ("source", "engine", "licence", "date"):
         assert said.get(key), f"{table}: no '# {key}:' in its head"
-    row = rf"\| `bench_data/{table.parent.name}/` \| [^|]*\b{table.stem}\b[^|]* \| {re.escape(said['source'])} \|"
+    folder = table.parent.relative_to(ROOT).as_posix()
+    row = rf"\| `{folder}/` \| [^|]*\b{table.stem}\b[^|]* \| {re.escape(said['source'])} \|"
     row += rf" {re.escape(said['engine'])} \| {re.escape(said['licence'])} \| {said['date']} \|"
     assert re.search(row, PAGE), f"docs/provenance.md has no row for {table.parent.name}/{table.name}: {said}"
     assert said["source"] in NOTICE

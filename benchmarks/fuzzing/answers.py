@@ -19,7 +19,7 @@ from roofml.calibration.coefficients import read_coefficients
 from roofml.cli.main import run
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.roofline import step_loads
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.util.errors import InputError
 
 from .making import rendered, work_folder

@@ -19,8 +19,9 @@ from roofml.hardware import gpu as gpus
 from roofml.hardware.read_kernels import read_rows
 from roofml.latency.kv_capacity import kv_capacity
 from roofml.models import hub, hub_http
+from roofml.models.load import load_model
 from roofml.models.operations import AttentionOp
-from roofml.models.spec import ModelSpec, load_model, model_from_config
+from roofml.models.spec import ModelSpec, model_from_config
 from roofml.util.errors import InputError
 from roofml.util.reading import parse_json
 from roofml.util.yaml_io import parse_mapping, read_mapping

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from roofml.calibration.calibration import Calibration, FittedRun
+from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
+from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.judge import judge
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
@@ -37,19 +38,26 @@ def physics(
     prior: Prior | None = None,
     engine: str = "vllm",
     kv_dtype: str | None = None,
+    precision: str | None = None,
+    pp: int = 1,
+    dp: int = 1,
+    ep: int = 1,
 ) -> Calibration:
     """A model on GPUs that no trace was taken of: kernel measurements, and what other models' fits say of it.
 
     Every prediction has an interval. `model` is a name in model_configs/, a Hub repository or a path, `gpu` a name in
     hardware/ or a YAML file; `prior` replaces what the package believes. Raises InputError for what is not there.
     """
-    return uncalibrated(deploy(model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype), prior)
+    deployment = deploy(
+        model, gpu, tp, budget, engine=engine, kv_dtype=kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+    )
+    return uncalibrated(deployment, prior)
 
 
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
     """The calibration of a deployment by priors alone, widened where kernels were not measured."""
-    believed = (read_other_models().prior(deployment) if prior is None else prior).widened(deployment.table_sd)
-    return Calibration(deployment, posterior_of(believed))
+    believed = read_other_models().prior(deployment) if prior is None else prior
+    return Calibration(deployment, posterior_of(believed.widened(deployment.table_sd)))
 
 
 def fit(
@@ -72,6 +80,7 @@ def fit(
     deployment = deployment_of(runs)
     learned = trainable(runs)
     prior = read_other_models().prior(deployment) if prior is None else prior
+    prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
     tables, selections = deployment.tables, first(learned, until)
     if steps:
         requests = not steps_only
@@ -125,17 +134,19 @@ def load(path: str | Path, *, model: str | None = None, gpu: str | None = None) 
     return calibration_of(read, path, deployment)
 
 
-def _deploy(read: Coefficients, model: str, gpu: str, tp: int) -> Deployment:
+def _deploy(read: Coefficients, model: str, gpu: str, tp: int, precision: str | None = None) -> Deployment:
     """A deployment served by the engine of a coefficients file."""
     engine = read.engine
     kv_dtype = engine.kv_dtype if engine.kv_dtype != engine.dtype else None
-    return deploy(model, gpu, tp, engine=engine.name, engine_version=engine.version, kv_dtype=kv_dtype)
+    return deploy(
+        model, gpu, tp, engine=engine.name, engine_version=engine.version, kv_dtype=kv_dtype, precision=precision
+    )
 
 
-def load_for(path: Path, model: str, gpu: str, tp: int) -> Calibration:
+def load_for(path: Path, model: str, gpu: str, tp: int, precision: str | None = None) -> Calibration:
     """The calibration in a coefficients file, for this deployment. Raises InputError where it is of another."""
     read = read_coefficients(path)
-    deployment = _deploy(read, model, gpu, tp)
+    deployment = _deploy(read, model, gpu, tp, precision)
     for what, ours, theirs in _differences(read, deployment):
         raise InputError(f"{path}: {what} is {theirs}, not {ours}")
     return calibration_of(read, path, deployment)

@@ -6,9 +6,8 @@ It is the one thing that replay, evaluate, predict and export take, whether a tr
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from roofml.calibration.coefficients import (
     rounded,
     write_coefficients,
 )
+from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
@@ -32,10 +32,12 @@ from roofml.engine.step_time import StepTimes
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import Batch, StepSums
 from roofml.latency.deployment import Deployment
+from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
+from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.display import Shown, Table, digits, pct
@@ -51,21 +53,6 @@ STEP_DRAWS = 1000
 RARELY_PCT = 0.1
 """A prediction may leave the fitted range in so many of its steps before it warns: the fit's own run does, replayed."""
 FITTED_METRICS = ("e2e_mean", "ttft_mean", "tpot_mean")
-
-
-@dataclass(frozen=True)
-class FittedRun:
-    """A run that was learned from."""
-
-    name: str
-    identity: str
-    """Digest of what was measured; empty in a file of 0.1.0."""
-    pace: float | None
-    """Its server's step times over those of the parameters; None where none was found."""
-    error_pct: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Signed errors of the means on the requests fitted, %; empty where they were not."""
-    requests: int = 0
-    """Requests behind the errors."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,8 +105,7 @@ class Calibration(Shown):
     def pace_of(self, run: Run) -> float:
         """How much longer the run's server takes for a step than these parameters say: 1 of one not seen.
 
-        A server is known by what was measured of it. A file of 0.1.0 has names alone: they are taken where they are
-        unique, and `warnings_for` says so.
+        A file of 0.1.0 knows servers by name alone: names are taken where they are unique, and `warnings_for` says so.
         """
         by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
         if by_identity:
@@ -129,8 +115,9 @@ class Calibration(Shown):
 
     @property
     def doubts(self) -> list[str]:
-        """What every use of this calibration has to say of a fit that does not describe its runs."""
-        return [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+        """What every use has to say: of a fit that does not describe its runs, of arithmetic that the GPU lacks."""
+        misfit = [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
+        return [*misfit, *self.deployment.weight_only]
 
     def warnings_for(self, run: Run) -> list[str]:
         """What is taken on trust when this run is predicted."""
@@ -144,7 +131,7 @@ class Calibration(Shown):
     def unfit(self, run: Run) -> list[str]:
         """What the server of the run cannot do that it is set to. Raises InputError for one that cannot be at all."""
         ours = self.deployment
-        return check_run(ours.model, ours.gpu, ours.tp, run, allow_oversize=self.allow_oversize)
+        return check_run(ours.on_rank, ours.gpu, ours.tp, run, allow_oversize=self.allow_oversize)
 
     def _other_engine(self, run: Run) -> list[str]:
         """Whether the run was served by another engine, or version of it, than those this was fitted on."""
@@ -169,9 +156,15 @@ class Calibration(Shown):
         """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
         draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
         ours = self.deployment
-        unfit = check_step(ours.model, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
-        outside = (*self.doubts, *unfit, *self.outside(batch.sums()))
-        return break_down(self.deployment, batch, self.parameters, draws, self.source if self.fitted else "", outside)
+        unfit = check_step(ours.on_rank, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
+        outside = (*self.doubts, *unfit, *self.outside(batch.sums(verified=int(ours.tables.verified))))
+        source = self.source if self.fitted else ""
+        return break_down(self.deployment, batch, self.parameters, draws, source, outside, self.open_doubts)
+
+    @property
+    def open_doubts(self) -> tuple[Doubt, ...]:
+        """Why step times are less sure than those of a measured deployment: nothing where they were fitted."""
+        return () if self.fitted else self.deployment.doubts
 
     def step_times(self, run: Run) -> StepTimes:
         """How long steps take on the server of `run`."""
@@ -197,13 +190,13 @@ class Calibration(Shown):
             if not run.saturated or any(seen.identity == run.identity for seen in self.runs):
                 return []
             paces = np.exp(OVERLOAD_SD * np.random.default_rng(0).standard_normal(count))
-        tables = self._tables_for(run)
 
-        def serve_draw(values: Floats, pace: float) -> Replay:
+        def serve_draw(values: Floats, pace: float, tables: Any) -> Replay:
             return serve(run, tables, Parameters.of(values).paced(pace))
 
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            return list(threads.map(serve_draw, self.draws(count), paces.tolist()))
+            tables = drawn_launches(self._tables_for(run), count)
+            return list(threads.map(serve_draw, self.draws(count), paces.tolist(), tables))
 
     def draws(self, count: int) -> Floats:
         """`count` sets of parameter values, (count, parameters), as uncertain as they are; the same every time."""

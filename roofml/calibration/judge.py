@@ -24,7 +24,6 @@ import numpy as np
 from roofml.calibration.posterior import Posterior
 from roofml.engine.latency_model import Kind, judged_us, paired_us
 from roofml.engine.replay import Replay, replay
-from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.deployment import Deployment, deploy
 from roofml.latency.formula import step_times
@@ -158,7 +157,7 @@ def _prediction_sd(deployment: Deployment, posterior: Posterior, run: _Evidence)
     """Relative standard deviation of the prior's prediction of mean step time."""
     steps = run.served.schedule.steps
     places = np.linspace(0, steps.length - 1, min(STEPS, steps.length)).astype(np.int64)
-    some = StepSums(*(column[places] for column in steps))
+    some = steps.at(places)
     draws = posterior.prior.draws(DRAWS)
     sums = [step_times(deployment.tables, some, Parameters.of(values).step).sum() for values in draws]
     return float(np.std(np.log(sums)))

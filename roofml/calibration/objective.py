@@ -21,6 +21,7 @@ from roofml.engine.replay import Schedule
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
 from roofml.latency.formula import step_time
+from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import STEP_COUNT, StepParameters
 from roofml.util.arrays import Bools, Floats, Ints
 
@@ -138,7 +139,9 @@ def times_and_gradients(values: Floats, columns: Sequence[Floats], tables: Compo
 
     with jax.enable_x64(True), jax.default_device(_cpu()):
         pairs = _compiled(tables.norm)(tuple(map(float, values)), tuple(columns), tables.layers)
-        return np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
+        times, gradients = np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
+    at_least = no_shorter_than_launches(times, columns[-3], tables)
+    return at_least, np.where(at_least > times, 0.0, gradients)
 
 
 def latencies_and_gradients(values: Floats, frozen: Frozen) -> tuple[Floats, Floats, Floats, Floats]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from roofml.latency.doubts import Doubt
 from roofml.util.arrays import Floats
 
 LOW, HIGH = 0.05, 0.95
@@ -45,6 +46,11 @@ class Prediction:
     def wider(self, source: str, variance: float) -> Prediction:
         """With one more source of uncertainty: a variance of the logarithm."""
         return Prediction(self.value, {**self.variances, source: variance}, self.drawn)
+
+    def doubted(self, doubts: Iterable[Doubt]) -> Prediction:
+        """With every doubt's variance, under its name."""
+        added = {doubt.name: doubt.variance for doubt in doubts if doubt.variance > 0}
+        return Prediction(self.value, {**self.variances, **added}, self.drawn) if added else self
 
     def stretched(self, factor: float) -> Prediction:
         """With an interval `factor` times as wide, in logarithms, to both sides."""

@@ -16,6 +16,7 @@ from roofml.latency.parameters import (
     BETWEEN_SD,
     LOWER,
     NAMES,
+    PARAMETERS,
     PRIOR_SD,
     PRIOR_VALUES,
     UPPER,
@@ -24,6 +25,8 @@ from roofml.latency.parameters import (
 )
 from roofml.util.arrays import Floats
 
+OF_KERNELS = np.array([float(parameter.group == "corrections") for parameter in PARAMETERS])
+"""(parameters,) 1 for the corrections of kernels' times."""
 MODELS_IMAGINED = 4.0
 """Weight of `between_sd`, in models, against the scatter of the models that were fitted."""
 
@@ -53,10 +56,14 @@ class Prior:
         """W (parameters, parameters) with W·(x - mean) of unit covariance."""
         return np.asarray(np.linalg.inv(np.linalg.cholesky(self.covariance)), np.float64)
 
-    def widened(self, sd: Mapping[str, float]) -> Prior:
-        """With the uncertainty of kernel tables added: component -> relative sd of shapes that were not measured."""
+    def widened(self, sd: Mapping[str, float], common: float = 0.0) -> Prior:
+        """With the uncertainty of kernel tables added: component -> relative sd of shapes that were not measured.
+
+        `common` is a variance that the logarithms of all components share: of kernels that stand for a GPU's own.
+        """
         extra = np.array([sd.get(name, 0.0) for name in NAMES])
-        return replace(self, covariance=self.covariance + np.diag(extra**2))
+        shared = common * np.outer(OF_KERNELS, OF_KERNELS)
+        return replace(self, covariance=self.covariance + np.diag(extra**2) + shared)
 
     def draws(self, count: int, seed: int = 0) -> Floats:
         """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,9 @@ from roofml.calibration.prediction import Prediction
 from roofml.latency.batch import Batch
 from roofml.latency.components import components
 from roofml.latency.deployment import Deployment
+from roofml.latency.doubts import Doubt, by_size
 from roofml.latency.formula import corrected, overheads, step_times
+from roofml.latency.launches import drawn_launches, said_of_launches
 from roofml.latency.parameters import Parameters
 from roofml.traces.engine_version import wider_for
 from roofml.util.arrays import Floats
@@ -40,6 +42,8 @@ class StepBreakdown(Shown):
     overheads_us: Mapping[str, float]
     outside: tuple[str, ...] = ()
     """Ways in which the step leaves what the fit has seen."""
+    doubts: tuple[Doubt, ...] = ()
+    """Why it is less sure than a step of a measured deployment; nothing where it was fitted."""
 
     @property
     def total_us(self) -> float:
@@ -60,6 +64,8 @@ class StepBreakdown(Shown):
             rows.append(["90 % interval", *map(us, self.interval_us)])
         how = f"with {self.source}" if self.source else "not calibrated to any trace of this model"
         caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
+        if self.doubts:
+            caption += f"\n{why_unsure(self.total, self.doubts)}"
         return [Table(self.deployment.title, ["component", "physics", "corrected"], rows, caption)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,24 +82,43 @@ class StepBreakdown(Shown):
                 for name, part in self.components.items()
             },
             "overheads_us": dict(self.overheads_us),
+            **({"reasons": [doubt.to_dict() for doubt in by_size(self.doubts)]} if self.doubts else {}),
         }
 
 
+def why_unsure(total: Prediction, doubts: Sequence[Doubt]) -> str:
+    """One line on what the interval is made of, the largest part first, and why."""
+    parts = sorted(total.variances.items(), key=lambda item: -item[1])
+    sizes = ", ".join(f"{name} {100 * variance**0.5:.0f} %" for name, variance in parts)
+    return f"The interval is made of: {sizes}. {'; '.join(doubt.sentence for doubt in by_size(doubts))}."
+
+
 def break_down(
-    deployment: Deployment, batch: Batch, parameters: Parameters, draws: Floats, source: str, outside: tuple[str, ...]
+    deployment: Deployment,
+    batch: Batch,
+    parameters: Parameters,
+    draws: Floats,
+    source: str,
+    outside: tuple[str, ...],
+    doubts: tuple[Doubt, ...] = (),
 ) -> StepBreakdown:
-    """The step that computes `batch`; `draws` (draws, parameters) of the parameters give it an interval."""
-    deployment = deployment.reaching(batch.new_tokens)
-    sums, tables, step = batch.sums(), deployment.tables, parameters.step
-    drawn = [float(step_times(tables, sums, Parameters.of(values).step)[0]) for values in draws]
+    """The step that computes `batch`. `draws` (draws, parameters) of the parameters and doubts give it an interval."""
+    verified = int(deployment.tables.verified)
+    deployment = deployment.reaching(batch.new_tokens + (verified - 1) * sum(count for _, count in batch.decode))
+    tables, step = deployment.tables, parameters.step
+    sums = batch.sums(tables.reaches, verified)
+    drawn = [
+        float(step_times(of_draw, sums, Parameters.of(values).step)[0])
+        for values, of_draw in zip(draws, drawn_launches(tables, len(draws)), strict=True)
+    ]
+    total_us = step_times(tables, sums, step)
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)
+    total = Prediction.of_draws(float(total_us[0]), drawn)
     return StepBreakdown(
         deployment=deployment,
         source=source,
-        total=Prediction.of_draws(float(step_times(tables, sums, step)[0]), drawn).stretched(
-            wider_for(deployment.engine.name)
-        ),
+        total=total.stretched(wider_for(deployment.engine.name)).doubted(doubts),
         components={
             name: ComponentTime(float(physics[0]), float(fitted[0]))
             for name, physics, fitted in zip(ideal._fields, ideal, real, strict=True)
@@ -102,5 +127,6 @@ def break_down(
             name: float(value[0])
             for name, value in overheads(sums.requests, sums.mixed, tables.layers, step)._asdict().items()
         },
-        outside=outside,
+        outside=(*outside, *said_of_launches(total_us, sums.new_tokens, tables)),
+        doubts=doubts,
     )

@@ -128,7 +128,7 @@ def measure(
     """Time the shapes a model needs on this machine's GPU, and derive its tables. Needs torch."""
     from roofml.hardware.gpu import load_gpu
     from roofml.microbench.campaign import run_campaign
-    from roofml.models.spec import load_model
+    from roofml.models.load import load_model
     from roofml.util.reading import is_folder
     from roofml.util.writing import check_writable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +12,14 @@ from roofml.cli import options as o
 from roofml.cli.console import note, print_json, progress, show, warn, warn_of, working
 from roofml.cli.fit import Target
 from roofml.cli.steps import step_data
-from roofml.traces.server import ServerOverrides
+from roofml.traces.server import FLAGS, ServerOverrides
 from roofml.util.errors import InputError
 
 
 @o.server_options
 def evaluate(
-    runs: o.Runs,
     overrides: ServerOverrides,
+    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders, or trace files.", metavar="RUN...")] = None,
     coeffs: o.Coeffs = None,
     protocol: Annotated[
         str | None,
@@ -34,10 +35,30 @@ def evaluate(
         list[Path] | None, typer.Option(help="Sampled steps of a run, to judge cycle times as well (no lomo, lowo).")
     ] = None,
     target: Annotated[Target, typer.Option(help="blis: BLIS's coefficients in BLIS's way of running.")] = Target.native,
+    points: Annotated[
+        Path | None,
+        typer.Option(help="A CSV file of measured operating points, a row each, instead of runs.", metavar="FILE"),
+    ] = None,
+    anchor: Annotated[
+        bool, typer.Option("--anchor", help="Learn from one point of each deployment, judge the others.")
+    ] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Judge predictions on held-out requests: fit the first part of each run, or take --coeffs as they are."""
+    """Judge predictions on held-out requests: fit the first part of each run, or take --coeffs as they are.
+
+    With --points: on operating points that others measured, without any trace.
+    """
+    if points is not None:
+        given = {"RUN": runs, "--coeffs": coeffs, "--protocol": protocol, "--train-fraction": train_fraction}
+        given |= {"--steps": steps, "--target blis": target is Target.blis}
+        _check_alone(given, overrides)
+        _judge_points(points, anchor, as_json, quiet)
+        return
+    if anchor:
+        raise InputError("--anchor: there are points to learn from with --points FILE alone")
+    if not runs:
+        raise InputError("nothing to judge: give RUN..., or --points FILE")
     from roofml.traces.read import read_runs
     from roofml.validation.protocol import planned
 
@@ -64,3 +85,26 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         show(evaluation)
+
+
+def _check_alone(given: Mapping[str, object], overrides: ServerOverrides) -> None:
+    """Raise InputError for what has no place beside --points, whose rows say it all."""
+    beside = [name for name, value in given.items() if value]
+    beside += [FLAGS[name] for name, value in vars(overrides).items() if value is not None]
+    if beside:
+        raise InputError(f"--points: each row says what was served and measured: {beside[0]} has no place beside it")
+
+
+def _judge_points(path: Path, anchor: bool, as_json: bool, quiet: bool) -> None:
+    """Answer and judge the points of a file."""
+    from roofml.validation.points.evaluation import evaluate_points
+    from roofml.validation.points.point import read_points
+
+    points = read_points(path)
+    with progress(quiet or as_json) as shown:
+        task = shown.add_task("answering", total=len(points))
+        judged = evaluate_points(points, anchor=anchor, on_point=lambda: shown.update(task, advance=1))
+    if as_json:
+        print_json(judged.to_dict())
+    else:
+        show(judged)

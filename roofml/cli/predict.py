@@ -20,6 +20,9 @@ def predict(
     model: Annotated[str, typer.Argument(help="Name in model_configs/, Hub repository or path of a config.")],
     gpu: Annotated[str, typer.Option("--gpu", help="Name in hardware/ or path of a YAML file.")],
     tp: Annotated[int, typer.Option("--tp", help="Tensor parallel size (GPUs).")] = 1,
+    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
+    dp: Annotated[int, typer.Option("--dp", help="Data-parallel engines; the step is that of one of them.")] = 1,
+    ep: Annotated[int, typer.Option("--ep", help="Ranks that experts are dealt to: tp x dp, or 1.")] = 1,
     coeffs: o.Coeffs = None,
     prefill: Annotated[
         list[str] | None, typer.Option(metavar="NEW@CTX", help="A prompt's chunk: NEW tokens after CTX computed ones.")
@@ -31,6 +34,16 @@ def predict(
     kv_dtype: Annotated[
         str | None, typer.Option("--kv-dtype", help="Type of the KV cache, if not the model's.")
     ] = None,
+    drafts: Annotated[
+        int | None, typer.Option("--num-speculative-tokens", help="Drafts of a request that a step verifies.")
+    ] = None,
+    acceptance: Annotated[
+        float | None, typer.Option("--acceptance-length", help="Tokens that a request keeps of a step, on average.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="Format of the weights, if not the config's: bf16, fp8, fp8_block, nvfp4 ..."),
+    ] = None,
     allow_oversize: o.AllowOversize = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -39,15 +52,23 @@ def predict(
     batch = _batch(prefill or [], decode or [])
 
     from roofml.calibration.calibrate import load_for, physics
+    from roofml.latency.speculation import speculation
     from roofml.traces.server import ServerOverrides
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
     if coeffs is None:
-        calibration = physics(model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype)
+        calibration = physics(
+            model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+        )
         if engine != "vllm":
             warn(f"{engine}: its kernels were not measured, vLLM's stand for them: the interval is wider")
+    elif (pp, dp, ep) != (1, 1, 1):
+        raise InputError("--coeffs: a fit is of tensor parallelism alone: --pp, --dp and --ep have no place beside it")
     else:
-        calibration = load_for(coeffs, model, gpu, tp)
+        calibration = load_for(coeffs, model, gpu, tp, precision)
+    if drafts is not None or acceptance is not None:
+        drafting = calibration.deployment.speculating(speculation(drafts, acceptance, "speculative decoding"))
+        calibration = replace(calibration, deployment=drafting)
     step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
     for text in step.outside:
         warn(text)

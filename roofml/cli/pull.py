@@ -19,7 +19,7 @@ def pull(
 ) -> None:
     """Bring the config of a Hub model to model_configs/, pinned to a commit. What is there is not asked for again."""
     from roofml.models.hub import pull as pull_config
-    from roofml.models.spec import load_model
+    from roofml.models.load import load_model
 
     pulled = pull_config(repo, revision)
     problem = None

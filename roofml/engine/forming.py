@@ -7,26 +7,67 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import RUNNING
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import NEAR, WHOLE_SUMS, add_near
 from roofml.traces.steps.table import LONG_CONTEXT
 
-EMPTY = (0.0,) * len(StepSums._fields)
-"""Those of a step with no request in it."""
+NO_PROMPTS = (0, 0, 0.0, 0)
+"""Prefill requests, their tokens, pairs and context, of a step with none in it (`StepSums`)."""
 
 
 @register_jitable
-def withdraw(booked: Any, r: int, output: int, first_step: Any, last_step: Any, ending: Any) -> Any:
-    """Take back that request r computes in the step that is being formed; `ending` are those that end with it.
+def no_near(reaches: Any) -> Any:
+    """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
+    if reaches is None:  # decided when it is compiled, as in the functions below
+        return None
+    return np.zeros(len(NEAR) * len(reaches))
+
+
+@register_jitable
+def clear_near(near: Any) -> None:
+    """Make them those of an empty step again."""
+    if near is not None:
+        near[:] = 0.0
+
+
+@register_jitable
+def near_length(near: Any) -> int:
+    """How many there are."""
+    if near is None:
+        return 0
+    return len(near)
+
+
+@register_jitable
+def write_near(columns: Any, step: int, near: Any) -> None:
+    """Keep them in the last columns of a step."""
+    if near is not None:
+        for i in range(len(near)):
+            columns[step, WHOLE_SUMS + i] = near[i]
+
+
+@register_jitable
+def write_sums(columns: Any, step: int, sums: Any) -> None:
+    """Keep the `StepSums` of a step."""
+    columns[step, 0], columns[step, 1], columns[step, 2] = sums.prefill_tokens, sums.decode_tokens, sums.requests
+    columns[step, 3], columns[step, 4] = sums.prefill_pairs, sums.prefill_context
+    columns[step, 5], columns[step, 6] = sums.decode_context, sums.decode_beyond
+    write_near(columns, step, sums.near)
+
+
+@register_jitable
+def withdraw(booked: Any, step: int, r: int, first_step: Any, last_step: Any, ending: Any) -> Any:
+    """Take back that request r computes in `step`, which is being formed; `ending` are those that end with it.
 
     Returns how many do now.
     """
     count = len(ending)
-    if booked.sampled // 2 == booked.step:
-        if booked.generated == output:
+    if booked.sampled // 2 == step:
+        if booked.generated == booked.output:
             last_step[r] = NOTHING
             kept = 0
             for i in range(len(ending)):
@@ -41,26 +82,38 @@ def withdraw(booked: Any, r: int, output: int, first_step: Any, last_step: Any, 
 
 
 @register_jitable
-def with_request(sums: Any, new: int, context: int, prompt: int) -> Any:
-    """The sums of a step (`StepSums`) and a request that computes `new` tokens after `context` in it."""
-    prefill_tokens, decode_tokens, in_step, pairs, prefill_context, decode_context, beyond = sums
-    if new > 1 or context < prompt:
-        prefill_tokens += new
-        pairs += new * (context + 0.5 * (new + 1))
-        prefill_context += context
-    else:
-        decode_tokens += 1
-        decode_context += context
-        beyond += max(0, context - LONG_CONTEXT)
-    return prefill_tokens, decode_tokens, in_step + 1, pairs, prefill_context, decode_context, beyond
+def with_prompt(prompts: Any, new: int, context: int) -> Any:
+    """The prefill sums of a step and a request that computes `new` tokens of its prompt after `context` in it."""
+    requests, tokens, pairs, prefill_context = prompts
+    return requests + 1, tokens + new, pairs + new * (context + 0.5 * (new + 1)), prefill_context + context
 
 
 @register_jitable
-def summed(books: Any, seats: Any, prompt: Any, step: int) -> Any:
-    """The sums of a step, from the books of those that are in it."""
-    sums = EMPTY
+def summed(books: Any, seats: Any, step: int, near: Any, reaches: Any) -> Any:
+    """The sums of a step, from the books of those in it: prefill sums; decodes, their context, and that beyond."""
+    prompts, decodes, decode_context, beyond = NO_PROMPTS, 0, 0, 0
+    clear_near(near)
     for i in range(seats.counts[RUNNING]):
-        booked = books[seats.running[i]]
-        if booked.step == step:
-            sums = with_request(sums, booked.new, booked.computed - booked.new, prompt[seats.running[i]])
-    return sums
+        booked, noted = books.booked[seats.running[i]], books.noted[seats.running[i]]
+        if noted.step == step:
+            context = booked.computed - noted.new
+            add_near(near, reaches, noted.new, context, max(booked.prompt, context + (noted.new > 1)))
+            if noted.new > 1 or context < booked.prompt:
+                prompts = with_prompt(prompts, noted.new, context)
+            else:
+                decodes += 1
+                decode_context += context
+                beyond += max(0, context - LONG_CONTEXT)
+    return prompts, decodes, decode_context, beyond
+
+
+@register_jitable
+def tokens_made(acceptance: Any, generated: int, output: int) -> int:
+    """Output tokens that a step adds to a request that has `generated` of `output`: one, or `acceptance` on average.
+
+    After j steps with drafts there are 1 + floor(j·acceptance) of them, so that equal requests are served alike.
+    """
+    if acceptance is None or generated == 0:
+        return 1
+    steps = int(np.ceil((generated - 1) / acceptance - 1e-9))
+    return min(output - generated, max(1, 1 + int(np.floor((steps + 1) * acceptance + 1e-9)) - generated))

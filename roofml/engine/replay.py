@@ -5,12 +5,13 @@ A run and parameters -> latencies, and the schedule they come from (`scheduler` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from roofml.engine.kv_cache import block_keys
+from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
 from roofml.engine.scheduler import Requests, compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
@@ -39,6 +40,8 @@ class Schedule:
     is in each unless it was preempted or the budget ran out before it."""
     last_step: Ints
     """(requests,) the step that made the last output token, or -1 for a request that did not complete."""
+    arrival_us: Floats
+    """(requests,) when it was sent: as the run says, or in a closed loop when one before it was answered."""
     queued_us: Floats
     """(requests,) when it entered the scheduler's queue."""
     running_at_arrival: Ints
@@ -74,9 +77,20 @@ def _requests(run: Run) -> Requests:
     shared = np.where(run.prefix_group >= 0, np.minimum(run.prefix_tokens, run.prompt_tokens) // block_size, 0)
     keys = block_keys(run.prefix_group, shared, _full_blocks(run))
     priority = run.priority if len(run.priority) else np.zeros(len(run), np.int64)
-    given_up_us = run.arrival_us + run.deadline_us
+    arrival = np.where(np.arange(len(run)) < (run.clients or len(run)), run.arrival_us, np.inf)
+    given_up_us = arrival + run.deadline_us
     order = np.argsort(given_up_us, kind="stable")
-    return Requests(run.arrival_us, run.prompt_tokens, run.output_tokens, keys, priority, given_up_us, order)
+    return Requests(
+        arrival,
+        run.prompt_tokens,
+        run.output_tokens,
+        keys,
+        priority,
+        given_up_us,
+        order,
+        min(run.clients, len(run)),
+        run.deadline_us,
+    )
 
 
 LIMITED = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks", "max_model_len")
@@ -87,7 +101,7 @@ MOST_BLOCKS = 2**27
 """Of all requests of a run: the cache keeps a number for each."""
 
 
-def _check_fits(run: Run) -> None:
+def _check_fits(run: Run, shares: Ints | None, drafts: int) -> None:
     """Raise InputError for requests that can never run, and for a server or run that the machine's memory cannot."""
     server = run.server
     tokens = run.prompt_tokens + run.output_tokens
@@ -112,7 +126,7 @@ def _check_fits(run: Run) -> None:
         raise InputError(
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens, expected at most {MOST_TOKENS}"
         )
-    if -(-int(tokens[worst]) // server.block_size) > server.num_gpu_blocks - 1:
+    if -(-(int(tokens[worst]) + drafts) // server.block_size) + _most_more(run, shares) > server.num_gpu_blocks - 1:
         raise InputError(
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
             f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
@@ -122,6 +136,12 @@ def _check_fits(run: Run) -> None:
         raise InputError(
             f"{run.name}: its requests take more than {MOST_BLOCKS} KV blocks of {server.block_size} tokens"
         )
+
+
+def _most_more(run: Run, shares: Ints | None) -> int:
+    """The most blocks of further layer groups that a request of the run ever holds."""
+    longest = int((run.prompt_tokens + run.output_tokens).max())
+    return int(most_more_blocks(shares, longest, run.server.max_num_batched_tokens, run.server.block_size))
 
 
 def _full_blocks(run: Run) -> Ints:
@@ -142,7 +162,12 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
     step = StepParameters(*map(float, parameters.step))
     if not np.isfinite(step).all():
         raise InputError(f"{run.name}: step parameters: expected finite numbers, found {step}")
-    return _serve(run, Formula(tables, step), parameters.request, progress, experts)
+    if tables.block_ratio > 1:
+        server = replace(run.server, block_size=run.server.block_size * int(tables.block_ratio))
+        run = replace(run, server=server)
+    return _serve(
+        run, Formula(tables, step), parameters.request, progress, experts, tables.shares, int(tables.verified) - 1
+    )
 
 
 def replay_at(run: Run, step_us: float, progress: Ints | None = None) -> Replay:
@@ -164,14 +189,22 @@ def replay_with(run: Run, times: StepTimes, request: RequestParameters, progress
 
 
 def _serve(
-    run: Run, source: Any, request: RequestParameters, progress: Ints | None, experts: tuple[int, int, int] = (0, 0, 0)
+    run: Run,
+    source: Any,
+    request: RequestParameters,
+    progress: Ints | None,
+    experts: tuple[int, int, int] = (0, 0, 0),
+    shares: Ints | None = None,
+    drafts: int = 0,
 ) -> Replay:
-    _check_fits(run)
+    _check_fits(run, shares, drafts)
     if not np.isfinite(request).all():
         raise InputError(f"{run.name}: request parameters: expected finite numbers, found {request}")
     server, rules = run.server, rules_of(run.server)
     # More places than requests, and more blocks than all of them fill, change nothing: they stay empty.
-    blocks = min(server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2)
+    blocks = min(
+        server.num_gpu_blocks, int(_full_blocks(run).sum()) + 2 + len(run) * (_most_more(run, shares) + drafts)
+    )
     rules = rules._replace(watermark_blocks=max(0, rules.watermark_blocks - (server.num_gpu_blocks - blocks)))
     limits = Limits(
         min(server.max_num_seqs, len(run)),
@@ -183,8 +216,9 @@ def _serve(
         server.fresh,
         *experts,
     )
+    requests = _requests(run)
     columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
-        _requests(run),
+        requests,
         limits,
         rules,
         source,
@@ -193,11 +227,21 @@ def _serve(
         compiled_in(),
     )
     end = start + duration
-    completed = last >= 0
+    completed, arrival = last >= 0, requests.arrival_us
     return Replay(
-        ttft_us=np.where(completed, end[first] - run.arrival_us + request.pipeline_delay_us, np.nan),
-        e2e_us=np.where(completed, end[last] - run.arrival_us + request.pipeline_delay_us, np.nan),
+        ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
+        e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
-            StepSums.from_columns(columns), start, duration, first, last, queued, running, cached, preemptions, cold
+            StepSums.from_columns(columns),
+            start,
+            duration,
+            first,
+            last,
+            arrival,
+            queued,
+            running,
+            cached,
+            preemptions,
+            cold,
         ),
     )

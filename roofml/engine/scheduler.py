@@ -27,8 +27,20 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.cold_start import EVENTS, first_time, start_server
-from roofml.engine.forming import EMPTY, summed, with_request, withdraw
+from roofml.engine.deadlines import give_up, next_deadline_us
+from roofml.engine.forming import (
+    NO_PROMPTS,
+    clear_near,
+    near_length,
+    no_near,
+    summed,
+    tokens_made,
+    with_prompt,
+    withdraw,
+    write_sums,
+)
 from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
+from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
 from roofml.engine.seats import (
     RUNNING,
     admit,
@@ -40,18 +52,18 @@ from roofml.engine.seats import (
     remember_blocks,
     victim_by_priority,
 )
-from roofml.engine.step_time import time_of_step
+from roofml.engine.step_time import acceptance_of, drafts_of, reaches_of, shares_of, time_of_step
 from roofml.engine.waiting import (
     ENTERED,
     LENGTH,
     enter,
     first_waiting,
-    give_up_waiting,
     leave_queue,
     nobody_waits,
     put_back,
 )
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
+from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
 
@@ -69,6 +81,11 @@ class Requests(NamedTuple):
     """When the client goes away if its answer is not there; infinite where it never does."""
     giving_up: Ints
     """The requests in order of `given_up_us`."""
+    clients: int
+    """Of a closed loop, each of which sends the next request when its last is answered; 0: arrivals are given. Times
+    of requests that are not sent yet are infinite, and filled in when they are."""
+    deadline_us: float
+    """After how long a client gives up."""
 
 
 ONE_STEP: Any = StepSums
@@ -84,48 +101,18 @@ def _preempt(
     seats.counts[RUNNING] -= 1
     for i in range(place, seats.counts[RUNNING]):
         seats.running[i] = seats.running[i + 1]
-    booked = books[victim]
+    booked = books.booked[victim]
     free_seat(booked, seats, cache, requests.keys, victim, limits, rules.empty_first, oldest)
-    booked.preemptions += 1
-    if booked.generated < requests.output[victim]:  # else it ends with the step in flight
+    books.noted[victim].preemptions += 1
+    if booked.generated < booked.output:  # else it ends with the step in flight
         put_back(waiting, victim, rules.by_priority)
-
-
-@register_jitable
-def _give_up(
-    now: float, given_up: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any,
-    oldest: int, last_step: Any,
-) -> Any:  # fmt: skip
-    """Requests whose client has gone by now leave their seats, or the queue.
-
-    The first `given_up` have already, in the order of `giving_up`. Returns how many have now, how many did not have
-    their answer, and the prompt tokens of those without a token.
-    """
-    left, tokens = 0, 0
-    while given_up < len(requests.giving_up) and requests.given_up_us[requests.giving_up[given_up]] <= now:
-        r = requests.giving_up[given_up]
-        booked = books[r]
-        given_up += 1
-        if booked.gone:
-            continue
-        booked.gone = 1
-        left += 1
-        last_step[r] = NOTHING
-        if booked.generated == 0:
-            tokens += requests.prompt[r]
-        if booked.slot != NOTHING:
-            free_seat(booked, seats, cache, requests.keys, r, limits, rules.empty_first, oldest)
-            close_ranks(books, seats)
-        elif booked.generated < requests.output[r]:  # else it was preempted during its last step
-            give_up_waiting(waiting, r, rules.by_priority)
-    return given_up, left, tokens
 
 
 @register_jitable
 def _decodes(books: Any, seats: Any) -> bool:
     """Whether a running request is past its prompt."""
     for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
-        if books[seats.running[i]].sampled != NOTHING:
+        if books.booked[seats.running[i]].sampled != NOTHING:
             return True
     return False
 
@@ -151,9 +138,9 @@ def compiled_in() -> NDArray[Any]:
         *(
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
-                *("latency/batch", "latency/components", "latency/formula"),
-                *("engine/cold_start", "engine/forming", "engine/kv_cache", "engine/seats"),
-                *("engine/step_time", "engine/waiting"),
+                *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
+                *("engine/cold_start", "engine/deadlines", "engine/forming", "engine/kv_cache"),
+                *("engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
             )
         )
     )
@@ -168,14 +155,20 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     n = len(requests.prompt)
     block_size = limits.block_size
     cache = empty_cache(limits.num_gpu_blocks, requests.keys.total)
-    most_blocks = (np.max(requests.prompt + requests.output) + block_size - 1) // block_size + 1
-    books: Any = no_books(n)
-    seats: Any = no_seats(limits.max_num_seqs, most_blocks)
+    drafts, acceptance = drafts_of(source), acceptance_of(source)
+    most_blocks = (np.max(requests.prompt + requests.output) + drafts + block_size - 1) // block_size + 1
+    books: Any = no_books(requests.prompt, requests.output)
+    reaches: Any = reaches_of(source)
+    shares: Any = shares_of(source)
+    near: Any = no_near(reaches)
+    most_more = most_more_blocks(shares, np.max(requests.prompt + requests.output), limits.budget, block_size)
+    seats: Any = no_seats(limits.max_num_seqs, most_blocks, shares, most_more)
     waiting: Any = nobody_waits(limits.max_num_seqs, requests.priority, rules.by_priority)
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
     running: Any = seats.running
     blocks, counts, free = seats.blocks, seats.counts, cache.free
-    keys, prompt, output, arrival = requests.keys, requests.prompt, requests.output, requests.arrival_us
+    all_booked, all_noted = books.booked, books.noted
+    keys, arrival = requests.keys, requests.arrival_us
 
     first_step = np.full(n, NOTHING, np.int64)
     last_step = np.full(n, NOTHING, np.int64)
@@ -184,31 +177,37 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
     finishing_count = np.zeros(2, np.int64)
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
+    sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
-    columns = np.empty((1024, 7))
+    columns = np.empty((1024, WHOLE_SUMS + near_length(near)))
     start = np.empty(1024)
     duration = np.empty(1024)
     cold = np.empty((1024, 2))
     met = np.zeros(EVENTS, np.bool_)
     start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token, limits.captured)
-    now = requests.arrival_us[0]
+    now, next_deadline = arrival[0], next_deadline_us(requests, 0)
 
     while ended < n:
+        while sent < n and sent < ended + requests.clients:
+            arrival[sent] = now + q.pipeline_delay_us
+            requests.given_up_us[sent] = arrival[sent] + requests.deadline_us
+            next_deadline = next_deadline_us(requests, given_up)
+            sent += 1
         while arrived < n and arrival[arrived] <= now:
             r: Any = arrived
             running_at_arrival[r] = counts[RUNNING]
             queued[r] = arrival[r] + q.queueing_us + q.queueing_per_running_us * counts[RUNNING]
             arrived += 1
             if arrived - ended > rules.most_requests or queued_tokens >= rules.most_queued_tokens:
-                books[r].gone = 1
+                all_noted[r].gone = 1
                 ended += 1
             else:
-                queued_tokens += prompt[r]
+                queued_tokens += all_booked[r].prompt
         while waiting.counts[ENTERED] < arrived and queued[waiting.counts[ENTERED]] <= now:
-            enter(waiting, rules.by_priority, books[waiting.counts[ENTERED]].gone > 0)
-        if requests.given_up_us[requests.giving_up[min(given_up, n - 1)]] <= now:
-            given_up, left, tokens = _give_up(
+            enter(waiting, rules.by_priority, all_noted[waiting.counts[ENTERED]].gone > 0)
+        if next_deadline <= now:
+            given_up, next_deadline, left, tokens = give_up(
                 now, given_up, books, seats, waiting, cache, requests, limits, rules, steps - in_flight, last_step
             )
             ended += left
@@ -227,7 +226,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
             and _decodes(books, seats)
         )
         unsure_from = 2 * (steps - 1) if in_flight > 0 else 2 * steps + 2
-        sums = EMPTY
+        prompts, decodes, decode_context, decode_beyond = NO_PROMPTS, 0, 0, 0
+        clear_near(near)
         this = steps % 2
         finishing_count[this] = 0
         preempting, withdrawn, prefills = False, False, False
@@ -235,48 +235,49 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         while budget > 0:
             if index < counts[RUNNING]:
                 r = running[index]
-                booked = books[r]
+                booked = all_booked[r]
                 index += 1
-                new = min(prompt[r] + booked.generated - booked.computed, budget, longest)
-                if booked.generated == output[r]:
+                new = min(booked.prompt + booked.generated - booked.computed, budget, longest)
+                if booked.generated == booked.output:
                     continue  # its last step is in flight
                 if spaced and booked.sampled == NOTHING:
                     if hold_prefill:
                         continue
                     prefills = True
-                need = (booked.computed + new + block_size - 1) // block_size - booked.held
-                if need > free[0]:
+                ahead = min(drafts, budget - new) if booked.sampled != NOTHING else 0
+                beyond = booked.computed + new + ahead - booked.held * block_size
+                need = (beyond + block_size - 1) // block_size if beyond > 0 else 0  # mostly spares a division
+                more = more_needed(shares, seats.more, booked.slot, booked.computed, new + ahead, block_size)
+                if need + more > free[0]:
                     preempting = True
-                    while need > free[0] and booked.slot != NOTHING:
+                    while need + more > free[0] and booked.slot != NOTHING:
                         place = counts[RUNNING] - 1
                         if rules.by_priority:
                             place = victim_by_priority(seats, requests.priority, arrival)
                             v = running[place]
-                            in_this_step = books[v].step == steps
+                            in_this_step = all_noted[v].step == steps
                             if place < index and (rules.keeps_place or in_this_step):
                                 index -= 1
                             if in_this_step:
                                 withdrawn = True
-                                budget += books[v].new
+                                budget += all_noted[v].new
                                 ending = finishing[this, : finishing_count[this]]
-                                finishing_count[this] = withdraw(books[v], v, output[v], first_step, last_step, ending)
+                                finishing_count[this] = withdraw(all_booked[v], steps, v, first_step, last_step, ending)
                         _preempt(place, books, seats, waiting, cache, requests, limits, rules, steps - in_flight)
                     if booked.slot == NOTHING:
                         if rules.goes_on:
                             continue
                         break
             else:
-                if preempting or counts[RUNNING] >= rules.max_running:
+                if waiting.counts[LENGTH] == 0 or preempting or counts[RUNNING] >= rules.max_running:
                     break
-                r = first_waiting(waiting, books, rules.by_priority)
-                if r == NOTHING:
-                    break
-                booked = books[r]
-                known = prompt[r] + booked.generated
+                r = first_waiting(waiting, all_noted, rules.by_priority)
+                booked = all_booked[r]
+                known = booked.prompt + booked.generated
                 hits, idle_hits = 0, 0
                 if limits.prefix_caching:
                     hits, idle_hits = cached_blocks(cache, keys, r, (known - 1) // block_size)
-                left = known - hits * block_size
+                left, ahead = known - hits * block_size, 0
                 if hold_prefill and left > 1:
                     break
                 new = min(left, budget, longest)
@@ -284,50 +285,65 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
                 required = (known + block_size - 1) // block_size - hits if rules.reserve_prompt else need
                 if counts[RUNNING] > 0:
                     required += rules.watermark_blocks
-                if required + idle_hits > free[0]:
+                more = more_needed(shares, seats.more, NOTHING, hits * block_size, new, block_size)
+                if required + more + idle_hits > free[0]:
                     break
                 leave_queue(waiting, rules.by_priority)
-                admit(booked, seats, cache, keys, r, hits, block_size)
+                admit(booked, all_noted[r], seats, cache, keys, r, hits, block_size)
                 index = counts[RUNNING]
                 prefills = prefills or left > 1
 
-            budget -= new
+            budget -= new + ahead
             context = booked.computed
-            sums = with_request(sums, new, context, prompt[r])
+            add_near(near, reaches, new + ahead, context, max(booked.prompt, context + (new > 1)))
+            take_more(seats.more, cache, booked.slot, more)
             for _ in range(need):
                 blocks[booked.slot, booked.held] = take_free(cache)
                 booked.held += 1
             booked.computed = context + new
             if rules.by_priority:
-                booked.new, booked.step = new, steps
-            if context < prompt[r] and limits.prefix_caching:
-                remember_blocks(booked, seats, cache, keys, r, booked.computed, block_size)
-            if booked.computed == prompt[r] + booked.generated:
-                booked.generated += 1
+                all_noted[r].new, all_noted[r].step = new, steps
+            if new > 1 or context < booked.prompt:
+                prompts = with_prompt(prompts, new, context)
+                if limits.prefix_caching and context < booked.prompt:
+                    remember_blocks(booked, seats, cache, keys, r, booked.computed, block_size)
+            else:
+                decodes += 1
+                decode_context += context
+                decode_beyond += max(0, context - LONG_CONTEXT)
+            if booked.computed == booked.prompt + booked.generated:
+                made = tokens_made(acceptance, booked.generated, booked.output)
+                booked.generated += made
+                booked.computed += made - 1
                 booked.sampled = 2 * steps + (booked.sampled >= unsure_from)
                 if booked.generated == 1:
                     first_step[r] = steps
-                    queued_tokens -= prompt[r]
-                if booked.generated == output[r]:
+                    queued_tokens -= booked.prompt
+                if booked.generated == booked.output:
                     last_step[r] = steps
                     finishing[this, finishing_count[this]] = r
                     finishing_count[this] += 1
         if withdrawn:
-            sums = summed(books, seats, prompt, steps)
+            prompts, decodes, decode_context, decode_beyond = summed(books, seats, steps, near, reaches)
+        prefills_in_step, prefill_tokens, pairs, prefill_context = prompts
+        in_step = decodes + prefills_in_step
         if spaced:
             if not preempting and not hold_prefill:
                 prefill_waits = waiting.counts[LENGTH] > 0
             if prefills:
-                last_prefill_step = steps + (sums[2] > 0)
+                last_prefill_step = steps + (in_step > 0)
 
-        if sums[2] > 0:
+        if in_step > 0:
             if steps == len(start):
                 columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
-            step: Any = ONE_STEP(*sums)
-            for i in range(len(step)):
-                columns[steps, i] = step[i]
+            decode_tokens = min(decodes * (1 + drafts), limits.budget - prefill_tokens)
+            step: Any = ONE_STEP(
+                float(prefill_tokens), float(decode_tokens), float(in_step),
+                pairs, float(prefill_context), float(decode_context), float(decode_beyond), near,
+            )  # fmt: skip
+            write_sums(columns, steps, step)
             cold[steps, 0], cold[steps, 1] = first_time(
-                met, int(sums[0]), int(sums[1]), limits.experts, limits.experts_per_token, limits.captured
+                met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
             )
             duration[steps] = time_of_step(source, step)
             duration[steps] += q.cold_step_us * cold[steps, 0] + q.cold_kernel_us * cold[steps, 1]
@@ -339,16 +355,18 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
             if in_flight <= limits.steps_ahead:
                 continue
         elif in_flight == 0:
-            # Nothing to do until the next request arrives or reaches the queue.
-            entered = waiting.counts[ENTERED]
-            now = max(now, queued[entered]) if entered < arrived else arrival[arrived]
+            waits_for_client = sent < n and sent < ended + requests.clients
+            if not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
+                # Nothing to do until the next request arrives or reaches the queue.
+                entered = waiting.counts[ENTERED]
+                now = max(now, queued[entered]) if entered < arrived else arrival[arrived]
             continue
 
         # The oldest step in flight ends: its finished requests leave.
         oldest = steps - in_flight
         now = start[oldest] + duration[oldest]
-        if requests.given_up_us[requests.giving_up[min(given_up, n - 1)]] <= now:  # seen before the step's result is
-            given_up, left, tokens = _give_up(
+        if next_deadline <= now:  # seen before the step's result is
+            given_up, next_deadline, left, tokens = give_up(
                 now, given_up, books, seats, waiting, cache, requests, limits, rules, steps - in_flight, last_step
             )
             ended += left
@@ -358,12 +376,12 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         if finishing_count[which] > 0:
             for i in range(finishing_count[which]):
                 r = finishing[which, i]
-                if books[r].gone:
+                if all_noted[r].gone:
                     continue
-                books[r].gone = 1
+                all_noted[r].gone = 1
                 ended += 1
-                if books[r].slot != NOTHING:  # else it was preempted meanwhile
-                    free_seat(books[r], seats, cache, keys, r, limits, rules.empty_first, oldest + 1)
+                if all_booked[r].slot != NOTHING:  # else it was preempted meanwhile
+                    free_seat(all_booked[r], seats, cache, keys, r, limits, rules.empty_first, oldest + 1)
             close_ranks(books, seats)
             finishing_count[which] = 0
             progress[0] = ended
@@ -376,6 +394,6 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         last_step,
         queued,
         running_at_arrival,
-        books.cached_tokens.copy(),
-        books.preemptions.copy(),
+        books.noted.cached_tokens.copy(),
+        books.noted.preemptions.copy(),
     )

@@ -9,23 +9,34 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba.extending import register_jitable
+from numpy.typing import NDArray
 
 from roofml.engine.kv_cache import NOTHING, key_of, release, remember, take_cached
+from roofml.engine.more_groups import no_more, release_more
 from roofml.util.arrays import Ints
 
 BOOKED = np.dtype(
     [
         (name, np.int64)
-        for name in (
-            *("computed", "generated", "held", "remembered", "slot", "cached_tokens", "preemptions"),
-            *("sampled", "step", "new", "gone"),
-        )
+        for name in ("prompt", "output", "computed", "generated", "held", "remembered", "slot", "sampled")
     ]
 )
-"""What the loop keeps of a request: tokens in the KV cache; output tokens, those of steps in flight included; blocks;
-of them full and known by key; its row in `Seats.blocks`; what `Schedule` says of it; twice the last step that made
-one of its tokens, and 1 if that computed one before it was known, as the step that made it was in flight; its last step
-and the tokens it computed there, where priorities rule; and 1 once it has ended or was given up."""
+"""What every step reads of a request, in one line of a CPU's cache: the tokens it is to have; tokens in the KV cache;
+output tokens, those of steps in flight included; blocks; of them full and known by key; its row in `Seats.blocks`; and
+twice the last step that made one of its tokens, and 1 if that computed one before it was known, as the step that made
+it was in flight."""
+NOTED = np.dtype([(name, np.int64) for name in ("cached_tokens", "preemptions", "step", "new", "gone")])
+"""What few steps touch: what `Schedule` says of it; its last step and the tokens it computed there, where priorities
+rule; and 1 once it has ended or was given up."""
+
+
+class Books(NamedTuple):
+    """What the loop keeps of the requests."""
+
+    booked: NDArray[Any]
+    """(requests,) of BOOKED."""
+    noted: NDArray[Any]
+    """(requests,) of NOTED."""
 
 
 class Seats(NamedTuple):
@@ -38,6 +49,8 @@ class Seats(NamedTuple):
     running: Ints
     """(seats,) the running requests in order of admission: the first `counts[RUNNING]`."""
     counts: Ints
+    more: Ints | None
+    """(seats, 1 + blocks) how many blocks of further layer groups each has, and which (`more_groups`)."""
 
 
 RUNNING, FREE = 0, 1
@@ -45,25 +58,29 @@ RUNNING, FREE = 0, 1
 
 
 @register_jitable
-def no_seats(seats: int, blocks: int) -> Any:
-    """Seats that nobody has, of so many blocks each."""
+def no_seats(seats: int, blocks: int, shares: Any, more: int) -> Any:
+    """Seats that nobody has, of so many blocks each, and `more` of further layer groups."""
     return Seats(
         np.empty((seats, blocks), np.int64),
         np.arange(seats)[::-1].copy(),
         np.empty(seats, np.int64),
         np.array([0, seats]),
+        no_more(shares, seats, more),
     )
 
 
 @register_jitable
-def no_books(requests: int) -> Any:
+def no_books(prompt: Any, output: Any) -> Any:
     """Books of requests that were never scheduled."""
-    books: Any = np.zeros(requests, BOOKED)
-    books.slot[:] = NOTHING
-    books.cached_tokens[:] = NOTHING
-    books.sampled[:] = NOTHING
-    books.step[:] = NOTHING
-    return books
+    booked: Any = np.zeros(len(prompt), BOOKED)
+    booked.prompt[:] = prompt
+    booked.output[:] = output
+    booked.slot[:] = NOTHING
+    booked.sampled[:] = NOTHING
+    noted: Any = np.zeros(len(prompt), NOTED)
+    noted.cached_tokens[:] = NOTHING
+    noted.step[:] = NOTHING
+    return Books(booked, noted)
 
 
 @register_jitable
@@ -81,7 +98,7 @@ def cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
 
 
 @register_jitable
-def admit(booked: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
+def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
     """Seat request r with the `hits` blocks that it found in the cache."""
     seats.counts[FREE] -= 1
     booked.slot = seats.free[seats.counts[FREE]]
@@ -90,8 +107,8 @@ def admit(booked: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, blo
         take_cached(cache, block)
         seats.blocks[booked.slot, j] = block
     booked.held, booked.remembered, booked.computed = hits, hits, hits * block_size
-    if booked.cached_tokens == NOTHING:
-        booked.cached_tokens = booked.computed
+    if noted.cached_tokens == NOTHING:
+        noted.cached_tokens = booked.computed
     seats.running[seats.counts[RUNNING]] = r
     seats.counts[RUNNING] += 1
 
@@ -118,6 +135,7 @@ def free_seat(
         if booked.sampled >= 2 * oldest:
             known -= booked.sampled % 2
         remember_blocks(booked, seats, cache, keys, r, known, limits.block_size)
+    release_more(seats.more, cache, booked.slot)
     release(cache, seats.blocks[booked.slot], booked.held, empty_first)
     seats.free[seats.counts[FREE]] = booked.slot
     seats.counts[FREE] += 1
@@ -131,7 +149,7 @@ def close_ranks(books: Any, seats: Any) -> None:
     kept = 0
     for i in range(seats.counts[RUNNING]):
         r = seats.running[i]
-        if books[r].slot != NOTHING:
+        if books.booked[r].slot != NOTHING:
             seats.running[kept] = r
             kept += 1
     seats.counts[RUNNING] = kept

@@ -15,9 +15,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from roofml.latency.batch import StepSums
+from roofml.latency.batch import WHOLE_SUMS, StepSums
 from roofml.latency.components import ComponentTables, step_components
 from roofml.latency.formula import step_time
+from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import StepParameters
 from roofml.util.arrays import Floats
 
@@ -55,7 +56,7 @@ class Callback:
             return time
 
         double = ctypes.c_double
-        self.pointer = ctypes.CFUNCTYPE(double, *[double] * len(StepSums._fields))(time_of)
+        self.pointer = ctypes.CFUNCTYPE(double, *[double] * WHOLE_SUMS)(time_of)
         """What the compiled loop calls; it must not outlive this object."""
 
     def check(self) -> None:
@@ -74,11 +75,12 @@ def _by_formula(source: Any, sums: Any) -> Any:
     parts = step_components(source.tables, sums, int(new_tokens), int(sums.decode_tokens), int(sums.requests))
     mixed = 1.0 * (sums.prefill_tokens > 0)
     tables = source.tables
-    return step_time(parts, new_tokens, sums.requests, mixed, tables.layers, source.parameters, tables.norm)
+    time = step_time(parts, new_tokens, sums.requests, mixed, tables.layers, source.parameters, tables.norm)
+    return no_shorter_than_launches(time, new_tokens, tables)
 
 
 def _by_callback(source: Any, sums: Any) -> Any:
-    return source(*sums)
+    return source(*sums[:WHOLE_SUMS])
 
 
 def _constant(source: Any, sums: Any) -> Any:
@@ -90,3 +92,67 @@ def _choose(source: Any, sums: Any) -> Any:  # pyright: ignore[reportUnusedFunct
     if isinstance(source, types.Float):
         return _constant
     return _by_callback if isinstance(source, types.ExternalFunctionPointer) else _by_formula
+
+
+def reaches_of(source: Any) -> Any:
+    """What limits the layers that do not read their whole context, (reaches, 4), or None. For compiled code alone."""
+    raise NotImplementedError
+
+
+def _none(source: Any) -> Any:
+    return None
+
+
+def _reaches(source: Any) -> Any:
+    return source.tables.reaches
+
+
+def _shares(source: Any) -> Any:
+    return source.tables.shares
+
+
+@overload(reaches_of)
+def _choose_reaches(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _none if isinstance(source, types.Float | types.ExternalFunctionPointer) else _reaches
+
+
+def shares_of(source: Any) -> Any:
+    """How the blocks of further layer groups go (`more_groups`), or None. For compiled code alone."""
+    raise NotImplementedError
+
+
+def drafts_of(source: Any) -> int:
+    """Drafts of a decode that a step verifies. For compiled code alone."""
+    raise NotImplementedError
+
+
+def acceptance_of(source: Any) -> Any:
+    """Tokens that a decode keeps of a step on average, or None for the one. For compiled code alone."""
+    raise NotImplementedError
+
+
+def _no_drafts(source: Any) -> Any:
+    return 0
+
+
+def _drafts(source: Any) -> Any:
+    return int(source.tables.verified) - 1
+
+
+def _acceptance(source: Any) -> Any:
+    return source.tables.acceptance
+
+
+@overload(drafts_of)
+def _choose_drafts(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _no_drafts if isinstance(source, types.Float | types.ExternalFunctionPointer) else _drafts
+
+
+@overload(acceptance_of)
+def _choose_acceptance(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _none if isinstance(source, types.Float | types.ExternalFunctionPointer) else _acceptance
+
+
+@overload(shares_of)
+def _choose_shares(source: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
+    return _none if isinstance(source, types.Float | types.ExternalFunctionPointer) else _shares

@@ -21,16 +21,13 @@ def chunk_gaps_us(run: Run, replayed: Replay) -> tuple[Floats, Ints]:
     """
     schedule, interval = replayed.schedule, run.server.settings.stream_interval
     end = schedule.step_start_us + schedule.step_time_us
-    gaps: list[Floats] = []
-    requests: list[Ints] = []
-    for r in np.flatnonzero(replayed.completed & (run.output_tokens > 1)):
-        tokens = int(run.output_tokens[r])
-        first, last = int(schedule.first_step[r]), int(schedule.last_step[r])
-        steps: Ints = np.maximum(np.arange(last - tokens + 2, last + 1), first)
-        times: Floats = np.concatenate((end[first : first + 1], end[steps]))
-        sent = np.unique(np.concatenate((np.arange(0, tokens, interval), [tokens - 1])))
-        gaps.append(np.diff(times[sent]))
-        requests.append(np.full(len(gaps[-1]), r, np.int64))
-    if not gaps:
-        return np.zeros(0), np.zeros(0, np.int64)
-    return np.concatenate(gaps), np.concatenate(requests)
+    request = np.flatnonzero(replayed.completed & (run.output_tokens > 1))
+    tokens = run.output_tokens[request]
+    chunks = (tokens - 2) // interval + 2  # the first token, and the others, some at a time
+    of_chunk = np.repeat(np.arange(len(request)), chunks)
+    number = np.arange(len(of_chunk)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+    token = np.minimum(number * interval, tokens[of_chunk] - 1)
+    first, last = schedule.first_step[request][of_chunk], schedule.last_step[request][of_chunk]
+    sent_us = end[np.where(number == 0, first, np.maximum(last - tokens[of_chunk] + 1 + token, first))]
+    later = number[1:] > 0
+    return np.diff(sent_us)[later], request[of_chunk[1:][later]]

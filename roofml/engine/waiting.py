@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
-from roofml.engine.kv_cache import NOTHING
 from roofml.util.arrays import Ints
 
 
@@ -45,18 +44,18 @@ def nobody_waits(seats: int, priority: Any, by_priority: bool) -> Any:
 
 
 @register_jitable
-def first_waiting(waiting: Any, books: Any, by_priority: bool) -> int:
-    """The request that is admitted next, or NOTHING."""
+def first_waiting(waiting: Any, noted: Any, by_priority: bool) -> int:
+    """The request that is admitted next. One must wait."""
     counts = waiting.counts
     if by_priority:
-        while counts[HEAPED] > 0 and books[waiting.heap[0]].gone:
+        while noted[waiting.heap[0]].gone:
             _pop(waiting)
-        return waiting.heap[0] if counts[HEAPED] > 0 else NOTHING
+        return waiting.heap[0]
     if counts[PREEMPTED] > 0:
         return waiting.preempted[counts[PREEMPTED] - 1]
-    while counts[ADMITTED] < counts[ENTERED] and books[counts[ADMITTED]].gone:
+    while noted[counts[ADMITTED]].gone:
         counts[ADMITTED] += 1
-    return counts[ADMITTED] if counts[ADMITTED] < counts[ENTERED] else NOTHING
+    return counts[ADMITTED]
 
 
 @register_jitable

@@ -71,7 +71,7 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Deri
                 own = [(chunk, 1, 0, chunk)] if chunk else []
                 blis_batches.append(own + [(0, 1, context, 1)] * decodes)
                 usual.append(decodes >= 8 and chunk <= 16)
-    steps = StepSums.from_requests(native_batches)
+    steps = StepSums.from_requests(native_batches, tables.reaches)
     times = step_times(tables, steps, step)
     matrix = basis(blis, BlisSteps.from_batches(blis_batches))
     centre = np.array([PRIORS[name].mean for name in BETA_NAMES])
@@ -81,7 +81,7 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Deri
     betas = betas_from_step_times(matrix, times, weights, prior=centre, prior_weight=pull)
     error = 100 * np.abs(matrix @ betas / times - 1)
     middling = [[(1, 1024, 0)] * max(1, min(max_num_seqs, budget) // 2)]
-    pace = float(step_times(tables, StepSums.from_requests(middling), step)[0])
+    pace = float(step_times(tables, StepSums.from_requests(middling, tables.reaches), step)[0])
     queueing = request.queueing_us + request.queueing_per_running_us * len(middling[0]) + request.pipeline_delay_us
     return Derived(
         BlisCoefficients.of([round(queueing + pace, 3), 0.0, 0.0], [float(f"{beta:.6g}") for beta in betas]),

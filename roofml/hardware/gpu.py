@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
+from roofml.hardware.gpu_names import name_key, nearest_names
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
 from roofml.util.names import is_name, shown
@@ -20,6 +22,10 @@ DTYPES = ("bfloat16", "float16", "tf32", "fp8", "int8", "fp4", "int4")
 
 FASTEST_PCIE = 64e3
 """bytes/µs, one direction."""
+TYPICAL = "typical"
+"""`kernels_of` a GPU without a measured relative: typical shares of its datasheet."""
+IN_KIND, ACROSS = "in kind", "across generations or kinds of memory"
+KERNEL_STEPS = {"in kind": IN_KIND, "across": ACROSS}
 TYPICAL_REPORTED_SHARE = 0.99
 """Share of a sheet's memory that the driver reports, for sheets without that number: 0.988 to 0.999 with HBM."""
 
@@ -40,6 +46,10 @@ class Gpu:
     source: str
     reported_memory_bytes: int = 0
     """Bytes the driver reports to a process: ECC and reserved pages take the rest of the sheet's. 0 = not known."""
+    kernels_of: str = ""
+    """The GPU whose measured kernels stand for its own where it has none, or TYPICAL; empty: nothing does."""
+    kernels_step: str = ""
+    """How far that is: IN_KIND or ACROSS."""
 
     @property
     def over_pcie(self) -> bool:
@@ -78,21 +88,42 @@ class Gpu:
 
 
 def load_gpu(gpu: str) -> Gpu:
-    """The GPU named `gpu` (a name or alias in `hardware/`, any case) or described by the YAML file at that path.
+    """The GPU named `gpu` (a name or alias in `hardware/`, as anyone writes it) or of the YAML file at that path.
 
-    Raises InputError for an unknown name (listing the known ones) and for a missing or impossible number.
+    Raises InputError for an unknown name (with the nearest ones) and for a missing or impossible number.
     """
     path = Path(gpu)
     if path.suffix in {".yaml", ".yml"}:
         return _gpu(read_mapping(path), path)
-    names: list[str] = []
+    sheets = _packaged()
+    written = [sheet for sheet in sheets if gpu.lower() in sheet.names]
+    key = name_key(gpu)
+    alike = [sheet for sheet in sheets if key and any(name_key(name) == key for name in sheet.names)]
+    if written or alike:
+        return (written or alike)[0].gpu
+    known = ", ".join(sheet.gpu.name for sheet in sheets)
+    near = nearest_names(gpu, (name for sheet in sheets for name in sheet.names))
+    raise InputError(f"gpu {shown(gpu)}: not in hardware/{near} (known: {known}) and not a YAML file")
+
+
+class Sheet(NamedTuple):
+    """One sheet of `hardware/`."""
+
+    gpu: Gpu
+    names: tuple[str, ...]
+    """Its name, its file's and its aliases, in lower case."""
+
+
+@cache
+def _packaged() -> tuple[Sheet, ...]:
+    """All sheets of `hardware/`, in the order of their files."""
+    sheets: list[Sheet] = []
     for entry in sorted(data_folder("hardware").glob("*.yaml")):
         sheet = read_mapping(entry)
-        candidate = _gpu(sheet, entry)
-        if gpu.lower() in {candidate.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)}:
-            return candidate
-        names.append(candidate.name)
-    raise InputError(f"gpu {shown(gpu)}: not in hardware/ (known: {', '.join(names)}) and not a YAML file")
+        gpu = _gpu(sheet, entry)
+        names = dict.fromkeys((gpu.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)))
+        sheets.append(Sheet(gpu, tuple(names)))
+    return tuple(sheets)
 
 
 def packaged_gpu(name: str) -> Gpu | None:
@@ -122,7 +153,7 @@ PLAUSIBLE = {
     "sm_count": Plausible(1, 10_000, "streaming multiprocessors"),
 }
 """An L4 has 0.3 TB/s, 24 GiB, 32 GB/s and 58 multiprocessors, a B200 8 TB/s, 180 GiB and 900 GB/s."""
-FIELDS = {"name", "aliases", "tflops", *PLAUSIBLE, "source"}
+FIELDS = {"name", "aliases", "tflops", *PLAUSIBLE, "kernels_of", "kernels_step", "source"}
 LONGEST_NAME = 64
 LONGEST_SOURCE = 1000
 MOST_ALIASES = 50
@@ -142,6 +173,12 @@ def _gpu(sheet: Mapping[str, object], path: Path) -> Gpu:
     source = sheet.get("source", "")
     if not isinstance(source, str) or (source and not is_name(source, LONGEST_SOURCE)):
         raise InputError(f"{path}: source: expected one line of printable characters, found {shown(source)}")
+    kernels_of, step = sheet.get("kernels_of", ""), str(sheet.get("kernels_step", ""))
+    if not isinstance(kernels_of, str) or (kernels_of and not is_name(kernels_of, LONGEST_NAME)):
+        raise InputError(f"{path}: kernels_of: expected the name of a GPU or {TYPICAL}, found {shown(kernels_of)}")
+    if (step in KERNEL_STEPS) != (kernels_of not in ("", TYPICAL)) or (step and step not in KERNEL_STEPS):
+        expected = " or ".join(KERNEL_STEPS)
+        raise InputError(f"{path}: kernels_step: expected {expected} beside a kernels_of, found {shown(step)}")
     multiprocessors = _number(sheet, "sm_count", path)
     if multiprocessors != round(multiprocessors):
         raise InputError(f"{path}: sm_count: expected a whole number, found {multiprocessors:g}")
@@ -154,6 +191,8 @@ def _gpu(sheet: Mapping[str, object], path: Path) -> Gpu:
         sm_count=round(multiprocessors),
         source=source,
         reported_memory_bytes=round(2**30 * reported),
+        kernels_of=kernels_of,
+        kernels_step=KERNEL_STEPS.get(step, ""),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from roofml.hardware.kernel_drift import ShapeRatios
 from roofml.hardware.kernel_tables import SD_OF_OTHER_DTYPE, DecodeAttention, GemmTable, Rows
+from roofml.hardware.modules import Modules
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
@@ -55,6 +56,12 @@ class Efficiency:
     """Sizes: release, heads, kv_heads, head_dim. Values: fixed_us, item_us, mbu, sd at that release."""
     releases: Mapping[str, int] = field(default_factory=dict[str, int])
     """Table -> the engine's release that it was measured with, as `kernel_drift.release_number` has it."""
+    variances: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Why these are not the GPU's own measured kernels -> the variance that adds to the logarithm of every time."""
+    allreduce_sd: float = 0.0
+    """Relative standard deviation of all-reduces that were not measured."""
+    modules: Modules = field(default_factory=Modules)
+    """Measured parts of a layer that only some architectures have."""
 
     def mixture(
         self, dtype: str, experts: int, top_k: int, hidden: float, inter: float
@@ -165,6 +172,7 @@ def at_datasheet(measured: Efficiency) -> Efficiency:
         decode_window_rows=at_bandwidth(measured.decode_window_rows),
         allreduce_us={gpus: times[-1] * sizes / sizes[-1] for gpus, times in measured.allreduce_us.items()},
         source="datasheet",
+        modules=Modules(),
     )
 
 

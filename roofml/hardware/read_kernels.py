@@ -31,7 +31,7 @@ MOST_CELLS = 10_000
 """Pairs of n and k in the grid of products, which is full; the largest shipped one has 484."""
 MOST_SHARE = 10.0
 """Of a datasheet's rate; beyond 1.15 the datasheet is wrong."""
-ABOVE_0 = ("mbu", "time_us", "ratio")
+ABOVE_0 = ("mbu", "mfu", "index_mbu", "index_mfu", "norm", "time_us", "ratio")
 """Columns that something is divided by, or a time that nothing can take."""
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 MOST_SD = 10.0
@@ -142,7 +142,7 @@ def _knots(rows: Rows, path: Path) -> Floats:
     return np.array([float(name[1:]) for name in columns])
 
 
-def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
+def gemm_table(path: Path, gpu: Gpu) -> GemmTable:
     """The products as a full grid: an unmeasured shape is as efficient as the nearest; time never falls with size."""
     rows = _with_stand_in(read_rows(path, ("n", "k"), "dtype"))
     tokens = _knots(rows, path)
@@ -190,7 +190,7 @@ def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
     sizes, by_gpus = _allreduce(folder / "allreduce.csv")
     moe, latent = folder / "moe.csv", [is_there(folder / f"mla_{name}.csv") for name in ("prefill", "decode")]
     experts = read("moe.csv", ("experts", "top_k", "hidden", "inter"), "dtype") if is_there(moe) else None
-    gemm = _gemm_table(folder / "gemm.csv", gpu)
+    gemm = gemm_table(folder / "gemm.csv", gpu)
 
     def read_if_there(name: str, sizes: Sequence[str], first: str, values: Sequence[str] | None = None) -> Rows | None:
         return read_rows(folder / name, sizes, first, values) if is_there(folder / name) else None
@@ -268,11 +268,6 @@ def tables_folder(gpu: Gpu) -> Path:
             "measured: give it another name, and its own tables by `roofml bench`"
         )
     return data_folder("bench_data") / for_file_name(gpu.name)
-
-
-def load_efficiency(gpu: Gpu) -> Efficiency:
-    """The measured kernels of `gpu`. Raises InputError if none are shipped or a number is impossible."""
-    return read_efficiency(tables_folder(gpu), gpu)
 
 
 def tables_sha256(folder: Path) -> str:

@@ -10,6 +10,7 @@ Symbols: M new tokens, d hidden size, H and Hkv heads and KV heads, h head size,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,12 +21,23 @@ from roofml.hardware import stand_ins
 from roofml.hardware.expert_routing import experts_hit
 from roofml.hardware.formats import WEIGHTS_ALONE
 from roofml.hardware.gpu import Gpu
-from roofml.hardware.kernel_tables import STANDS_IN, DecodeAttention
 from roofml.hardware.kernels import Efficiency
-from roofml.latency.batch import MOST_NEW_TOKENS, StepSums
-from roofml.models.operations import AttentionOp, Gemm, StateOp
+from roofml.latency.attention import (
+    attention_items_us,
+    attention_sd,
+    kv_token_us,
+    mixing_us,
+    near_tables,
+    pair_us,
+    per_step,
+)
+from roofml.latency.batch import MOST_NEW_TOKENS, NEAR, StepSums
+from roofml.latency.kv_capacity import further_groups
+from roofml.latency.launches import launches_us
+from roofml.latency.parallel import BUSIEST_A_DOUBLING, Parallel, gathered_us, in_stages
+from roofml.models.operations import Gemm
 from roofml.models.spec import ModelSpec
-from roofml.util.arrays import Floats
+from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.names import shown
 
@@ -91,6 +103,30 @@ class ComponentTables(NamedTuple):
     """Of which every token visits so many."""
     captured: int = GRAPHS[-1]
     """New tokens of the largest CUDA graph; 0 without."""
+    reaches: Ints | None = None
+    """(reaches, 4) what limits the layers that do not read their whole context (`models.reach`); None: all do."""
+    near: Floats | None = None
+    """(reaches, 4) times of `attention.near_tables`."""
+    launches_us: float = 0.0
+    """CPU time to launch the kernels of a step of more new tokens than that."""
+    state_request: float = 0.0
+    """Time to read and write a request's recurrent states, all layers."""
+    prompt_token: float = 0.0
+    """Time of a prompt's token besides its pairs, all layers: scans of recurrent layers."""
+    prompt_launch: float = 0.0
+    """Time of launching what computes prompts alone, in a step with any."""
+    mixing: Floats | None = None
+    """(budget + 1,) time of hyper-connections on M tokens; None without."""
+    shares: Ints | None = None
+    """(kinds, 3) how the blocks of further layer groups go (`kv_capacity.FurtherGroups`); None: there is one group."""
+    block_ratio: int = 1
+    """Tokens of a block of the first layer group over the engine's block size."""
+    verified: float = 1.0
+    """Tokens of a decode that a step computes: its own, and the drafts it verifies (`speculation`)."""
+    drafts: Floats | None = None
+    """(budget + 1,) time of drafting for R requests; None without."""
+    acceptance: float | None = None
+    """Tokens that a decode keeps of a step on average; None: the one."""
     norm: float | None = None
     """None: what overlaps is combined by the learned blend. Else by the norm of this order, at least 1."""
 
@@ -122,7 +158,7 @@ def matrices_read(gemm: Gemm, tokens: Floats) -> Floats:
     """How many weight matrices M tokens touch: the one, or those of the experts that they hit."""
     if not gemm.experts:
         return np.where(tokens > 0, 1.0, 0.0)
-    return experts_hit(gemm.experts, gemm.experts_per_token, tokens)
+    return experts_hit(gemm.experts, gemm.experts_per_token, tokens) / gemm.ranks
 
 
 def gemm_rate(gemm: Gemm, gpu: Gpu) -> float:
@@ -130,26 +166,34 @@ def gemm_rate(gemm: Gemm, gpu: Gpu) -> float:
     return gpu.flops_rate(gpu.computes_in(gemm.flops_dtype))
 
 
-def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
+def busiest(gemm: Gemm, engines: int) -> float:
+    """Tokens that the busiest rank computes for one of its own: those of all engines, where experts are dealt to them.
+
+    It is chosen more often than others.
+    """
+    return engines * (1 + BUSIEST_A_DOUBLING * math.log2(gemm.ranks)) if gemm.ranks > 1 else 1.0
+
+
+def gemm_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, engines: int = 1) -> Floats:
     """Compute time of all layers' GEMMs: Σ 2·M·n·k / (peak·efficiency); each token visits its experts' only.
 
     The efficiency is that of the most tokens measured: where fewer reach less, arithmetic hides behind the weights, and
-    one that rises with M would make a token cheaper in company than alone. State updates of recurrent layers, a fixed
-    amount of arithmetic a token, count here too; the LM head does not. Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for
-    a matrix product, shapes from the config.
+    one that rises with M would make a token cheaper in company than alone. The LM head does not count here. `engines`
+    share experts that are dealt to ranks.
+    Shape (M,) -> (M,), µs. Source: 2·M·n·k FLOP for a matrix product, shapes from the config.
     """
     per_token = 0.0
     for gemm in model.gemms(tp):
         if gemm.rows == "tokens":
             _, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
-            per_token += gemm.count * gemm.flops_per_row / gemm_rate(gemm, gpu) * slowdown[-1]
-    for op in model.mixers(tp):
-        if isinstance(op, StateOp):
-            per_token += op.count * op.flops_per_token / gpu.flops_rate(op.flops_dtype)
+            once = gemm.count * gemm.flops_per_row / gemm_rate(gemm, gpu) * slowdown[-1]
+            per_token += once * busiest(gemm, engines)
     return tokens * per_token
 
 
-def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, experts: bool) -> Floats:
+def weights_us(
+    model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: Efficiency, experts: bool, engines: int = 1
+) -> Floats:
     """Time of a step's GEMMs while they are bound by reading weights: each weight touched once, at the measured speed.
 
     Those of routed `experts`, or all others.
@@ -164,91 +208,27 @@ def weights_us(model: ModelSpec, gpu: Gpu, tp: int, tokens: Floats, efficiency: 
             continue
         once = gemm.count * gemm.weight_bytes / gpu.bandwidth_bytes_per_us
         m, slowdown, _ = measured_gemm(gemm, gpu, efficiency)
+        seen = tokens * (engines if gemm.ranks > 1 else 1)
         compute = gemm.count * gemm.flops_per_row * m / gemm_rate(gemm, gpu)
         reading = max(1, int(np.count_nonzero(once * matrices_read(gemm, m) >= compute)))
         if gemm.rows == "sampled":
             reading = 1
-        factor = np.interp(tokens, m[:reading], slowdown[:reading])
-        time += once * matrices_read(gemm, tokens) * factor
+        factor = np.interp(seen, m[:reading], slowdown[:reading])
+        time += once * matrices_read(gemm, seen) * factor
     return np.maximum.accumulate(time)
 
 
-def communication_us(model: ModelSpec, tp: int, tokens: Floats, efficiency: Efficiency) -> Floats:
+def communication_us(model: ModelSpec, parallel: Parallel, tokens: Floats, efficiency: Efficiency) -> Floats:
     """An all-reduce of M·d·a bytes after every mixer and MLP and after the embedding, at its measured time.
 
-    Nothing at tp = 1 or for an empty step. Shape (M,) -> (M,), µs.
+    Where experts are dealt to the ranks of several engines, their tokens are gathered instead. Nothing on one GPU or
+    for an empty step. Shape (M,) -> (M,), µs.
     """
-    if tp == 1:
-        return np.zeros_like(tokens)
-    once = efficiency.allreduce_us_at(tp, tokens * model.hidden_size * model.dtype_bytes)
-    return np.where(tokens > 0, model.allreduces * once, 0.0)
-
-
-def attention_ops(model: ModelSpec, tp: int) -> tuple[AttentionOp, ...]:
-    """The attention of every layer. Raises NotSupportedError for a kind that does not read its whole context."""
-    ops = tuple(op for op in model.mixers(tp) if isinstance(op, AttentionOp))
-    for op in ops:
-        limits = {"window": op.window, "chunk": op.chunk, "compression": op.compression - 1, "top_k": op.top_k}
-        for field, value in limits.items():
-            if value:
-                raise NotSupportedError(f"{model.name}: step times of {op.name} with {field} are not supported yet")
-    return ops
-
-
-def measured_prefill(op: AttentionOp, efficiency: Efficiency) -> tuple[float, float]:
-    """MFU of an operation's prefill, and its relative sd."""
-    if op.name == "latent_attention":
-        return efficiency.latent_prefill(op.flops_dtype, op.heads)
-    return efficiency.prefill_attention(op.flops_dtype, op.heads, op.kv_heads, op.qk_dim)
-
-
-def measured_decode(op: AttentionOp, efficiency: Efficiency) -> DecodeAttention:
-    """An operation's decode kernel: that of its cache's data type, heads and KV heads."""
-    if op.name == "latent_attention":
-        return efficiency.latent_decode("fp8" if op.kv_bytes <= op.qk_dim else STANDS_IN, op.heads)
-    element = op.kv_bytes / (op.kv_heads * (op.qk_dim + op.value_dim))
-    return efficiency.decode_attention("fp8" if element <= 1 else STANDS_IN, op.heads, op.kv_heads, op.qk_dim)
-
-
-def pair_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> tuple[float, float]:
-    """Compute time of one query-key pair over all layers, in prefill and in decode: FLOP / (peak·MFU), µs.
-
-    4·(H/tp)·h FLOP with grouped queries (scores and weighted sum); latent attention differs between the two.
-    """
-    prefill = decode = 0.0
-    for op in attention_ops(model, tp):
-        rate = gpu.flops_rate(op.flops_dtype) * measured_prefill(op, efficiency)[0]
-        prefill += op.count * op.prefill_flops_per_pair / rate
-        decode += op.count * op.decode_flops_per_pair / rate
-    return prefill, decode
-
-
-def kv_token_us(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency, grouped_only: bool = False) -> float:
-    """Time to move the keys and values of one token of one request: Σ bytes / (bandwidth·MBU) over layers, µs."""
-    return sum(
-        op.count * op.kv_bytes / (gpu.bandwidth_bytes_per_us * measured_decode(op, efficiency).mbu)
-        for op in attention_ops(model, tp)
-        if op.kv_heads < op.heads or not grouped_only
-    )
-
-
-def attention_items_us(model: ModelSpec, gpu: Gpu, tp: int, requests: Floats, efficiency: Efficiency) -> Floats:
-    """Time that R requests' attention takes besides moving keys and values; shape (R,) -> (R,), µs.
-
-    Every layer's kernel is launched, and each pair of a request and a KV head beyond one for every multiprocessor
-    costs a little however short its context. Recurrent layers read and write each request's constant state.
-    """
-    time = np.zeros_like(requests)
-    for op in attention_ops(model, tp):
-        kernel = measured_decode(op, efficiency)
-        heads = 1 if op.name == "latent_attention" else op.kv_heads
-        beyond = np.maximum(0.0, requests * heads - gpu.sm_count)
-        time += op.count * np.where(requests > 0, kernel.fixed_us + kernel.item_us * beyond, 0.0)
-    for op in model.mixers(tp):
-        if isinstance(op, StateOp):
-            kernel = efficiency.decode_attention(STANDS_IN, op.heads, op.heads, 128)
-            time += requests * 2 * op.count * op.state_bytes / (gpu.bandwidth_bytes_per_us * kernel.mbu)
-    return time
+    gathered = gathered_us(model, parallel, tokens, efficiency)
+    if parallel.tp == 1:
+        return gathered
+    once = efficiency.allreduce_us_at(parallel.tp, tokens * model.hidden_size * model.dtype_bytes)
+    return np.where(tokens > 0, model.allreduces * once, 0.0) + gathered
 
 
 def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) -> dict[str, float]:
@@ -267,9 +247,7 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
         known = efficiency.moe.sd if gemm.experts and efficiency.moe else efficiency.gemm.sd
         add("expert_weights" if gemm.experts else "weights", gemm.resident_bytes, sd, known)
         add("decode_gemm", gemm.resident_bytes, sd, known)
-    for op in attention_ops(model, tp):
-        add("prefill_attention", op.count, measured_prefill(op, efficiency)[1], efficiency.prefill_attention_rows.sd)
-        add("kv_cache", op.count, measured_decode(op, efficiency).sd, efficiency.decode_attention_rows.sd)
+    attention_sd(model, gpu, tp, efficiency, add)
     return {
         name: sum(weight * sd for weight, sd in parts) / sum(weight for weight, _ in parts)
         for name, parts in weighted.items()
@@ -277,23 +255,34 @@ def component_sd(model: ModelSpec, gpu: Gpu, tp: int, efficiency: Efficiency) ->
 
 
 def component_tables(
-    model: ModelSpec, gpu: Gpu, tp: int, budget: int, efficiency: Efficiency, graphs: Sequence[int] = GRAPHS
+    model: ModelSpec,
+    gpu: Gpu,
+    parallel: Parallel | int,
+    budget: int,
+    efficiency: Efficiency,
+    graphs: Sequence[int] = GRAPHS,
 ) -> ComponentTables:
     """The tables for steps of up to `budget` new tokens, on a server with CUDA graphs of these sizes.
 
-    Raises InputError where the model does not divide by `tp`, and for a budget that no engine has.
+    `parallel` is how the model is spread over GPUs; a number is a tensor parallel size. With several engines a step is
+    that of one of them. Raises InputError where the model does not divide by `tp`, and for a budget that no engine has.
     """
     if not 1 <= budget <= MOST_NEW_TOKENS:
         raise InputError(f"max_num_batched_tokens {shown(budget)}: expected between 1 and {MOST_NEW_TOKENS}")
+    spread = Parallel(tp=parallel) if isinstance(parallel, int) else parallel
+    spread.check(model)
+    model, tp, engines = spread.cut(model), spread.tp, spread.dp
     model.check_tensor_parallel(tp)
     tokens = np.arange(budget + 1, dtype=np.float64)
     head = next(gemm for gemm in model.gemms(tp) if gemm.rows == "sampled")
     prefill_pair, decode_pair = pair_us(model, gpu, tp, efficiency)
-    return ComponentTables(
-        gemm=gemm_us(model, gpu, tp, tokens, efficiency),
-        weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=False),
-        expert_weights=weights_us(model, gpu, tp, padded(tokens, graphs), efficiency, experts=True),
-        communication=communication_us(model, tp, padded(tokens, graphs), efficiency),
+    reaches, near = near_tables(model, gpu, tp, efficiency)
+    run = padded(tokens, graphs)
+    tables = ComponentTables(
+        gemm=gemm_us(model, gpu, tp, tokens, efficiency, engines),
+        weights=weights_us(model, gpu, tp, run, efficiency, experts=False),
+        expert_weights=weights_us(model, gpu, tp, run, efficiency, experts=True, engines=engines),
+        communication=communication_us(model, spread, run, efficiency),
         attention_items=attention_items_us(model, gpu, tp, tokens, efficiency),
         logits_per_request=head.flops_per_row / gemm_rate(head, gpu),
         prefill_pair=prefill_pair,
@@ -304,7 +293,47 @@ def component_tables(
         experts=max(gemm.experts for gemm in model.gemms(tp)),
         experts_per_token=max(gemm.experts_per_token for gemm in model.gemms(tp)),
         captured=max(graphs, default=0),
+        reaches=reaches,
+        near=near,
+        launches_us=launches_us(model.num_layers, graphs),
+        **further_groups(model, tp)._asdict(),
+        **per_step(model, gpu, tp, efficiency)._asdict(),
+        mixing=mixing_us(model, gpu, run, efficiency),
     )
+    return in_stages(tables, model, gpu, spread.pp)
+
+
+@register_jitable
+def drafting_us(drafts: Any, requests: Any) -> Any:
+    """Time of the drafts of a step, µs: in the arithmetic and in the reading of weights, as neither hides it."""
+    if drafts is None:  # decided when it is compiled
+        return 0.0
+    return drafts[requests]
+
+
+@register_jitable
+def mixed_us(mixing: Any, new_tokens: Any) -> Any:
+    """Time of hyper-connections, µs."""
+    if mixing is None:  # decided when it is compiled
+        return 0.0
+    return mixing[new_tokens]
+
+
+@register_jitable
+def near_us(times: Any, near: Any) -> Any:
+    """Of layers that do not read their whole context: prefill and decode attention, KV cache, long contexts, µs.
+
+    From `ComponentTables.near` and `StepSums.near`.
+    """
+    if times is None:  # decided when it is compiled
+        return 0.0, 0.0, 0.0, 0.0
+    prefill, decode, moved, beyond = 0.0, 0.0, 0.0, 0.0
+    for kind in range(len(times)):
+        prefill = prefill + times[kind, 0] * near[4 * kind + 2]
+        decode = decode + times[kind, 1] * near[4 * kind]
+        moved = moved + times[kind, 2] * (near[4 * kind] + near[4 * kind + 3])
+        beyond = beyond + times[kind, 3] * near[4 * kind + 1]
+    return prefill, decode, moved, beyond
 
 
 @register_jitable
@@ -319,24 +348,38 @@ def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, reque
     """
     decode_gemm = tables.gemm[decodes] + tables.logits_per_request * sums.decode_tokens
     prefill_gemm = tables.gemm[new_tokens] - tables.gemm[decodes]
-    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens)
+    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens / tables.verified)
+    drafting = drafting_us(tables.drafts, requests)
     kv_tokens = sums.decode_context + sums.prefill_context + sums.prefill_tokens + sums.decode_tokens
+    near = near_us(tables.near, sums.near)
+    prompts = tables.prompt_token * sums.prefill_tokens + tables.prompt_launch * (
+        0.5 * (sums.prefill_tokens + 1.0 - abs(sums.prefill_tokens - 1.0))  # the smaller of the tokens and 1
+    )
     return StepComponents(
         prefill_gemm,
-        decode_gemm,
-        tables.prefill_pair * sums.prefill_pairs,
-        tables.decode_pair * (sums.decode_context + sums.decode_tokens),
-        tables.weights[new_tokens],
+        decode_gemm + drafting,
+        tables.prefill_pair * sums.prefill_pairs + prompts + near[0],
+        tables.decode_pair
+        * (tables.verified * sums.decode_context + 0.5 * (tables.verified + 1.0) * sums.decode_tokens)
+        + tables.verified * near[1],
+        tables.weights[new_tokens] + drafting,
         tables.expert_weights[new_tokens],
-        tables.kv_token * kv_tokens,
-        tables.attention_items[requests],
-        tables.grouped_kv_token * sums.decode_beyond,
+        tables.kv_token * kv_tokens + tables.state_request * sums.requests + near[2],
+        tables.attention_items[requests] + mixed_us(tables.mixing, new_tokens),
+        tables.grouped_kv_token * sums.decode_beyond + near[3],
         tables.communication[new_tokens],
     )
 
 
 def components(tables: ComponentTables, steps: StepSums) -> StepComponents:
-    """The components of every step, each (steps,), µs."""
+    """The components of every step, each (steps,), µs.
+
+    Raises NotSupportedError for steps that lack the sums of a model's reaches.
+    """
+    if tables.near is not None and len(steps.near) != len(NEAR) * len(tables.near):
+        raise NotSupportedError(
+            "steps without the contexts of their requests: layers that do not read their whole context need those"
+        )
     new_tokens, decodes, requests = (
         column.astype(np.int64) for column in (steps.new_tokens, steps.decode_tokens, steps.requests)
     )

@@ -4,7 +4,7 @@ Kernels run one after another, and within a kernel arithmetic hides memory traff
 GEMMs are one blend, attention is another, and they add:
 
     device = blend(gemm, weights) + blend(attention, kv_cache) + attention items + communication + overheads
-    time   = blend(device, cpu_floor)
+    time   = blend(device, cpu_floor), and at least the launches of a step without a CUDA graph (`launches`)
     blend(a, b) = w·max(a, b) + (1 - w)·(a + b) = a + b - w·min(a, b),   w in [0, 1]
 
 `ComponentTables.norm` puts the norm (a^q + b^q)^(1/q) in the place of the blend, for those who want to compare.
@@ -18,6 +18,7 @@ from numba.extending import register_jitable
 
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
+from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import StepParameters
 from roofml.util.arrays import Floats
 
@@ -127,4 +128,5 @@ def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: An
 def step_times(tables: ComponentTables, steps: StepSums, parameters: StepParameters) -> Floats:
     """Time of every step, shape (steps,), µs."""
     parts = components(tables, steps)
-    return step_time(parts, steps.new_tokens, steps.requests, steps.mixed, tables.layers, parameters, tables.norm)
+    time = step_time(parts, steps.new_tokens, steps.requests, steps.mixed, tables.layers, parameters, tables.norm)
+    return no_shorter_than_launches(time, steps.new_tokens, tables)

@@ -10,8 +10,9 @@ from typing import Any
 from roofml.hardware.gpu import Gpu
 from roofml.latency.kv_capacity import KvCapacity, check_options, kv_capacity
 from roofml.latency.roofline import Load, Request, step_loads, step_us
-from roofml.latency.server_defaults import GIB
+from roofml.latency.server_defaults import GIB, default_batch, default_memory_utilization
 from roofml.models.spec import ModelSpec
+from roofml.traces.engine_version import release_of
 from roofml.util.errors import InputError
 from roofml.util.writing import check_writable, write_file
 
@@ -39,15 +40,21 @@ def inspect_model(
     gpu: Gpu,
     tp: int,
     *,
-    gpu_memory_utilization: float = 0.9,
+    gpu_memory_utilization: float | None = None,
     max_num_batched_tokens: int | None = None,
     max_num_seqs: int | None = None,
+    engine_version: str | None = None,
 ) -> dict[str, Any]:
     """Everything inspect shows, as one JSON document. What cannot be said is null, with the reason in `problems`.
 
-    Raises InputError for an option that no server can be started with, and a model that does not divide by `tp`.
+    What is None is as a vLLM of this version has it on this GPU. Raises InputError for an option that no server can be
+    started with, a version whose engine is not imitated, and a model that does not divide by `tp`.
     """
+    release = release_of("vllm", engine_version)
+    if gpu_memory_utilization is None:
+        gpu_memory_utilization = default_memory_utilization(release)
     check_options(gpu_memory_utilization, max_num_batched_tokens, max_num_seqs)
+    tokens, seqs = default_batch(gpu, release)
     problems: list[str] = []
     capacity: KvCapacity | None = None
     try:
@@ -56,8 +63,8 @@ def inspect_model(
             gpu,
             tp,
             gpu_memory_utilization=gpu_memory_utilization,
-            max_num_batched_tokens=max_num_batched_tokens,
-            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=tokens if max_num_batched_tokens is None else max_num_batched_tokens,
+            max_num_seqs=seqs if max_num_seqs is None else max_num_seqs,
         )
     except InputError as error:
         problems.append(str(error))

@@ -12,14 +12,18 @@ Recurrent states live in blocks, too. Sizes in bytes of one GPU unless a name sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from roofml.hardware.gpu import Gpu
 from roofml.latency.server_defaults import GIB, default_batch
 from roofml.models.operations import AttentionOp, MixerOp
 from roofml.models.spec import ModelSpec
 from roofml.traces.limits import MOST_OF_SERVER
+from roofml.util.arrays import Ints
 from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.names import shown
 
@@ -48,15 +52,23 @@ class KvGroup:
     op: MixerOp
     block_size: int
     """Tokens of one block (of a recurrent state, which takes one block whatever the context: the attention's)."""
+    pages: int = 1
+    """Blocks of the pool that one of its own takes."""
 
     def blocks(self, context: int, max_num_batched_tokens: int) -> int:
         """Blocks of a request with `context` tokens: all of them, those a window can reach, or one state."""
         if not isinstance(self.op, AttentionOp):
             return 1
-        reach = self.op.window or self.op.chunk
-        if not reach:
+        if not self.reach:
             return -(-context // self.block_size)
-        return -(-min(context, reach - 1 + max_num_batched_tokens) // self.block_size) + 1
+        return self.pages * (-(-min(context, self.reach - 1 + max_num_batched_tokens) // self.block_size) + 1)
+
+    @property
+    def reach(self) -> int:
+        """Tokens that the group keeps; 0 = all, of which merged entries keep one in `compression`."""
+        if not isinstance(self.op, AttentionOp) or self.op.compression > 1:
+            return 0
+        return self.op.window or self.op.chunk
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def kv_groups(model: ModelSpec, tp: int, block_size: int | None = None) -> tuple
     """
     ops = model.mixers(tp)
     if any(isinstance(op, AttentionOp) and op.compression > 1 for op in ops):
-        raise NotSupportedError(f"{model.name}: compress_ratios: the block layout of merged cache entries is not known")
+        return _merged_groups(ops)
     if not any(isinstance(op, AttentionOp) for op in ops):
         raise NotSupportedError(f"{model.name}: a model without attention keeps no KV cache")
     latent = any(op.name == "latent_attention" for op in ops)
@@ -136,6 +148,61 @@ def kv_groups(model: ModelSpec, tp: int, block_size: int | None = None) -> tuple
         own = page // per_token[op] if isinstance(op, AttentionOp) else size
         groups += (KvGroup(op, own),) * -(-op.count // layers)
     return groups, size, layers * page
+
+
+MERGED_BLOCK, WINDOW_BLOCK = 256, 64
+"""Tokens of a block of merged entries, which is 64 entries of ratio 4 or 2 of ratio 128, and of their window's."""
+
+
+def _merged_groups(ops: Sequence[MixerOp]) -> tuple[tuple[KvGroup, ...], int, int]:
+    """Of a model with merged entries (DeepSeek-V4): these of all layers in one block, and every layer's window.
+
+    vLLM keeps pages of several sizes there; here a block of the window takes as many of the pool's blocks as its bytes
+    are of theirs, rounded up. The states of the compressors, a few entries a request, are left out.
+    """
+    attention = [op for op in ops if isinstance(op, AttentionOp)]
+    merged = [op for op in attention if op.compression > 1]
+    block_bytes = sum(op.count * MERGED_BLOCK // op.compression * (op.kv_bytes + op.index_bytes) for op in merged)
+    window = sum(op.count * WINDOW_BLOCK * op.kv_bytes for op in attention)
+    near = replace(attention[0], compression=1, top_k=0, index_bytes=0, index_flops_per_pair=0)
+    groups = (KvGroup(merged[0], MERGED_BLOCK), KvGroup(near, WINDOW_BLOCK, -(-window // block_bytes)))
+    return groups, MERGED_BLOCK, block_bytes
+
+
+class FurtherGroups(NamedTuple):
+    """What the replay needs to know of a model's layer groups."""
+
+    shares: Ints | None
+    """(kinds, 3) how the blocks of a request go in the groups beside the first: blocks of the pool that a block takes
+    in all groups of the kind; tokens that it reaches, 0 for all and -1 for a state; tokens of its block over the first
+    group's. None where the first is all there is."""
+    block_ratio: int
+    """Tokens of a block of the first group over the engine's block size."""
+
+
+def further_groups(model: ModelSpec, tp: int) -> FurtherGroups:
+    """The layer groups of a model as the replay takes them; the first is one that keeps every token.
+
+    A block smaller than the first's counts as so many more. A chunk counts as a window of its size, which is what it
+    holds at most. Where every group has a window a request is replayed as if it kept all of its blocks.
+    """
+    try:
+        groups, size, _ = kv_groups(model, tp)
+    except NotSupportedError:  # a model that keeps no cache
+        return FurtherGroups(None, 1)
+    first = next((group for group in groups if isinstance(group.op, AttentionOp) and not group.reach), None)
+    if first is None or len(groups) == 1:
+        return FurtherGroups(None, 1)
+    others = list(groups)
+    others.remove(first)
+    rows: dict[tuple[int, int], int] = {}
+    for group in others:
+        reach = group.reach if isinstance(group.op, AttentionOp) else -1
+        ratio = max(1, group.block_size // first.block_size)
+        pages = group.pages * max(1, first.block_size // group.block_size)
+        rows[reach, ratio] = rows.get((reach, ratio), 0) + pages
+    shares = np.array([(pages, reach, ratio) for (reach, ratio), pages in rows.items()], np.int64)
+    return FurtherGroups(shares, max(1, first.block_size // size))
 
 
 def check_options(

@@ -160,6 +160,7 @@ def make_folder(folder: Path) -> None:
 def write_tables(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str], folder: Path) -> dict[str, int]:
     """Derive and write every table into `folder`; file name -> rows. Nothing is written if one cannot be derived."""
     texts = derive(measured, gpu, about)
-    make_folder(folder)
+    for parent in {(folder / name).parent for name in texts}:
+        make_folder(parent)
     write_files({folder / name: text for name, text in texts.items()})
     return {name: sum(not line.startswith("#") for line in text.splitlines()) - 1 for name, text in texts.items()}

@@ -126,8 +126,10 @@ def tables_of(gpu: Gpu, held_by: Sequence[Package], kernels: Sequence[str]) -> d
 
 
 def newest(tables: Sequence[Held], until: Version) -> Held | None:
-    """The newest of these tables up to a version; None if all are later."""
-    return next((held for held in reversed(tables) if version_of(held.version) <= until), None)
+    """The newest of these tables up to a version, else the oldest later one; of released versions only."""
+    released = [held for held in tables if "dev" not in held.version]
+    early = [held for held in released if version_of(held.version) <= until]
+    return early[-1] if early else next(iter(released), None)
 
 
 def campaign_of(gpu: Gpu) -> Version:

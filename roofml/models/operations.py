@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from roofml.models.reach import Reach, entries, keys, pairs_up_to
+
 
 @dataclass(frozen=True)
 class Gemm:
     """One matrix product, (rows x k) times (k x n), in `count` layers.
 
-    A row is a new token of the step or, for the LM head, a sampled token. With `experts` > 0 this rank holds `experts`
+    A row is a new token of the step or, for the LM head, a sampled token. With `experts` > 0 there are `experts`
     weight matrices and every token goes through `experts_per_token` of them: on average M tokens touch
     experts·(1 - (1 - experts_per_token/experts)^M) matrices, and they compute M·experts_per_token rows.
     """
@@ -31,18 +33,21 @@ class Gemm:
     """The type the product is computed in: key of `Gpu.flops_per_us`."""
     experts: int = 0
     experts_per_token: int = 0
+    ranks: int = 1
+    """Ranks that whole experts are dealt to (expert parallelism): this one holds experts/ranks of them, and a token of
+    the group visits experts_per_token/ranks of those on average. 1: this rank has a slice of every expert, or all."""
     kernel: str = "bfloat16"
     """The kind of kernel that multiplies: `WeightFormat.kernel`."""
 
     @property
-    def flops_per_row(self) -> int:
-        """2·n·k FLOP for a row, times the experts it visits; one layer."""
-        return 2 * self.n * self.k * max(1, self.experts_per_token)
+    def flops_per_row(self) -> float:
+        """2·n·k FLOP for a row, times the experts of this rank that it visits on average; one layer."""
+        return 2 * self.n * self.k * max(1, self.experts_per_token) / self.ranks
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes that the weights of this product take in memory: all layers, all experts."""
-        return self.count * self.weight_bytes * max(1, self.experts)
+        """Bytes that the weights of this product take in memory: all layers, all experts of this rank."""
+        return self.count * self.weight_bytes * max(1, self.experts // self.ranks)
 
 
 @dataclass(frozen=True)
@@ -82,51 +87,22 @@ class AttentionOp:
     index_bytes: int = 0
     """Bytes of the indexer's key of one entry."""
 
+    @property
+    def reach(self) -> Reach:
+        """What limits the entries that a query reads."""
+        return Reach(self.window, self.chunk, self.compression, self.top_k)
+
     def keys(self, position: int) -> int:
         """Cache entries that a query with `position` tokens before it reads, itself included."""
-        visible = position + 1
-        if self.chunk:
-            return position % self.chunk + 1
-        if self.compression > 1:
-            merged = visible // self.compression
-            return min(visible, self.window) + (min(merged, self.top_k) if self.top_k else merged)
-        if self.window:
-            visible = min(visible, self.window)
-        return min(visible, self.top_k) if self.top_k else visible
+        return keys(position, *self.reach)
 
     def pairs(self, context: int, new: int) -> int:
         """Query-entry pairs of `new` tokens after `context`: Σ keys(p) for p = context .. context + new - 1."""
-        return self._pairs_up_to(context + new) - self._pairs_up_to(context)
-
-    def _pairs_up_to(self, n: int) -> int:
-        """Σ keys(p) for p < n, in closed form."""
-        if self.chunk:
-            chunks, remainder = divmod(n, self.chunk)
-            return chunks * (self.chunk * (self.chunk + 1) // 2) + remainder * (remainder + 1) // 2
-        if self.compression > 1:
-            cap = self.top_k or n
-            uncapped = min(n, cap * self.compression)  # queries up to here read every merged entry
-            groups, remainder = divmod(uncapped, self.compression)
-            merged = self.compression * (groups * (groups - 1) // 2) + groups * (remainder + 1)
-            return _capped_sum(n, self.window) + merged + (n - uncapped) * cap
-        caps = [cap for cap in (self.window, self.top_k) if cap]
-        return _capped_sum(n, min(caps) if caps else n)
+        return pairs_up_to(context + new, *self.reach) - pairs_up_to(context, *self.reach)
 
     def entries(self, context: int, new: int) -> int:
         """Cache entries that `new` tokens after a context of `context` read at least once, their own included."""
-        if self.chunk:
-            return min(context % self.chunk + new, context + new)
-        near = min(context, self.window - 1) if self.window else context
-        if self.compression > 1:
-            merged = (context + new) // self.compression
-            return near + new + (min(merged, new * self.top_k) if self.top_k else merged)
-        return min(near + new, new * self.top_k) if self.top_k else near + new
-
-
-def _capped_sum(n: int, cap: int) -> int:
-    """Σ min(s, cap) for s = 1 .. n."""
-    low = min(n, cap)
-    return low * (low + 1) // 2 + (n - low) * cap
+        return entries(context, new, *self.reach)
 
 
 @dataclass(frozen=True)
@@ -143,6 +119,10 @@ class StateOp:
     state_bytes: int
     """Bytes of one request's recurrent and convolution state in one layer. Each of its steps reads and writes them."""
     flops_dtype: str
+    scan: str = "gdn"
+    """The kernels that update it: gdn (gated delta rule), kda (Kimi delta attention) or mamba2."""
+    state_elements: int = 0
+    """Elements of one request's recurrent state in one layer."""
 
 
 MixerOp = AttentionOp | StateOp

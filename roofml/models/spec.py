@@ -55,6 +55,9 @@ class ModelSpec:
     config_sha256: str = ""
     kv_dtype: str = ""
     """Type of the KV cache; empty = `dtype`. `dataclasses.replace` can set it as vLLM's --kv-cache-dtype does."""
+    expert_parallel: int = 1
+    """Ranks that whole experts are dealt to, as vLLM's --enable-expert-parallel does over tp x dp; 1: every expert is
+    cut over the tensor-parallel ranks. `dataclasses.replace` can set it."""
     small_parameters: int = 0
     """Parameters outside of layers and embeddings: the final norm."""
     head_format: WeightFormat | None = None
@@ -120,17 +123,22 @@ class ModelSpec:
         fused: dict[tuple[str, WeightFormat], Gemm] = {}
         for part in layer.projections(self.hidden_size):
             weight = formats.get(part.module, plain(self.dtype))
-            n, k = part.shape(tp)
+            n, k = self._shape(part, tp)
             chosen = layer.mlp.experts_per_token if part.experts and layer.mlp else 0
+            ranks = self.expert_parallel if part.experts else 1
             size = weight.bytes(n, k)
             key = (part.gemm, weight)
             if key in fused and fused[key].k == k:
                 fused[key] = replace(fused[key], n=fused[key].n + n, weight_bytes=fused[key].weight_bytes + size)
             else:
                 fused[key] = Gemm(
-                    part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen, weight.kernel
+                    part.gemm, n, k, 1, "tokens", size, weight.flops_dtype, part.experts, chosen, ranks, weight.kernel
                 )
         return list(fused.values())
+
+    def _shape(self, part: Projection, tp: int) -> tuple[int, int]:
+        """(n, k) of a matrix on one rank: a whole expert where experts are dealt to ranks."""
+        return (part.n, part.k) if part.experts and self.expert_parallel > 1 else part.shape(tp)
 
     def mixers(self, tp: int) -> tuple[MixerOp, ...]:
         """The attention operations and state updates of a step on one of `tp` ranks, equal ones counted together."""
@@ -165,9 +173,10 @@ class ModelSpec:
         for layer, count in self.layers:
             small += count * layer.small_parameters(self.hidden_size)
             for part in layer.projections(self.hidden_size):
-                n, k = part.shape(tp)
+                n, k = self._shape(part, tp)
                 if part.bias:
-                    small += count * n * max(1, part.experts)
+                    held = part.experts // (self.expert_parallel if part.experts else 1)
+                    small += count * n * max(1, held)
                 if isinstance(layer.mixer, LatentAttention) and part.gemm == "latent_up" and layer.formats:
                     absorbed += count * n * k if part.module in dict(layer.formats) else 0
         return gemms + embedding + (small + absorbed) * self.dtype_bytes
@@ -196,8 +205,13 @@ class ModelSpec:
         self._vocabulary(tp)
         for layer, _ in self.layers:
             for part in layer.projections(self.hidden_size):
+                ranks = self.expert_parallel
+                if part.experts % ranks:
+                    raise InputError(
+                        f"{self.name}: {part.experts} experts do not divide by expert parallel size {ranks}"
+                    )
                 try:
-                    part.shape(tp)
+                    self._shape(part, tp)
                 except InputError as error:
                     raise InputError(f"{self.name}: {error}") from None
 
@@ -223,7 +237,7 @@ def model_from_config(
         language = config
     elif not isinstance(language, dict):
         raise InputError(f"{name}: text_config: expected a mapping, found {language!r:.60}")
-    fields = Fields(cast("Mapping[str, Any]", language), name, config)
+    fields = Fields(architecture.renamed(cast("Mapping[str, Any]", language)), name, config)
     dtype = fields.dtype
     quantization = _quantization(fields, dtype, quant_config)
     stack = architecture.read(fields)
@@ -314,17 +328,21 @@ def _names(part: Projection, index: int, architecture: Architecture) -> tuple[st
     return tuple(f"{prefix}layers.{index}.{module}" for prefix in PREFIXES)
 
 
-def load_model(model: str) -> ModelSpec:
-    """The ModelSpec of `model`: a name in `model_configs/`, a Hub repository whose config is there, or a path.
+QUANT_FOLDER = "hf_quant_configs"
+"""Beside a folder of configs that are files of their own names: their `hf_quant_config.json`, under the same names."""
 
-    Raises InputError when there is no such config or it is not a model config.
+
+def read_model(model: str) -> ModelSpec:
+    """The ModelSpec of `model` as its own config has it: a name in `model_configs/`, a Hub repository, or a path.
+
+    Raises InputError when there is no such config or it is not a model config. `names.load_model` knows other names.
     """
     path = config_path(model)
     raw = read_bytes(path)
     config, quant_config = as_object(parse_json(raw, path), path), None
     in_folder = path.name == "config.json"
-    quant_path = path.with_name("hf_quant_config.json")
-    if in_folder and is_there(quant_path):
+    quant_path = path.with_name("hf_quant_config.json") if in_folder else path.parent.parent / QUANT_FOLDER / path.name
+    if is_there(quant_path):
         quant_raw = read_bytes(quant_path)
         quant_config = as_object(parse_json(quant_raw, quant_path), quant_path)
         raw += quant_raw  # the same config.json may come in several quantizations
@@ -350,6 +368,15 @@ def config_path(model: str) -> Path:
     return folder / name / "config.json"
 
 
+def has_config(model: str) -> bool:
+    """Whether `model` is a path of a config, or its last part a folder of `model_configs/`."""
+    try:
+        config_path(model)
+    except InputError:
+        return False
+    return True
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     """The names most like one that is not known, of the many that are."""
     return ", ".join(f"{like}?" for like in get_close_matches(name[:100], list(known), 5))
@@ -363,6 +390,7 @@ __all__ = [
     "Layer",
     "ModelSpec",
     "config_path",
-    "load_model",
+    "has_config",
     "model_from_config",
+    "read_model",
 ]

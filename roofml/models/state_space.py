@@ -32,6 +32,8 @@ class LinearAttention:
     state_dtype: str
     gate_rank: int = 0
     """Rank of the matrices of decay and output gate, both per element, with q, k and v apart; 0 = fused projections."""
+    full_gate: bool = False
+    """The output gate has one matrix of full rank (Kimi-K3)."""
 
     @property
     def conv_channels(self) -> int:
@@ -62,15 +64,20 @@ class LinearAttention:
                 out,
             )
         rank = self.gate_rank
+        gate = (
+            Projection("linear_attn.g_a_proj", "state_gate_down", rank, hidden, "replicated"),
+            by_value("g_b_proj", "state_gate_up", values, rank),
+        )
+        if self.full_gate:
+            gate = (by_value("g_proj", "state_gate", values, hidden),)
         return (
             by_key("q_proj", fused, keys, hidden),
             by_key("k_proj", fused, keys, hidden),
             by_value("v_proj", fused, values, hidden),
             by_value("b_proj", gates, self.value_heads, hidden),
             Projection("linear_attn.f_a_proj", "state_gate_down", rank, hidden, "replicated"),
-            Projection("linear_attn.g_a_proj", "state_gate_down", rank, hidden, "replicated"),
             by_key("f_b_proj", "state_gate_up", keys, rank),
-            by_value("g_b_proj", "state_gate_up", values, rank),
+            *gate,
             out,
         )
 
@@ -85,7 +92,8 @@ class LinearAttention:
         matrix = heads * self.key_dim * self.value_dim
         conv_bytes = self.conv_channels // tp * (self.conv_kernel - 1) * DTYPE_BYTES[dtype]
         state_bytes = matrix * STATE_DTYPE_BYTES[self.state_dtype] + conv_bytes
-        return StateOp("linear_attention", count, heads, 7 * matrix, state_bytes, dtype)
+        scan = "kda" if self.gate_rank else "gdn"
+        return StateOp("linear_attention", count, heads, 7 * matrix, state_bytes, dtype, scan, matrix)
 
 
 @dataclass(frozen=True)
@@ -138,4 +146,4 @@ class Mamba:
         channels = heads * self.head_dim + 2 * groups * self.state_size
         conv_bytes = channels * (self.conv_kernel - 1) * DTYPE_BYTES[dtype]
         state_bytes = elements * STATE_DTYPE_BYTES[self.state_dtype] + conv_bytes
-        return StateOp("mamba", count, heads, 5 * elements, state_bytes, dtype)
+        return StateOp("mamba", count, heads, 5 * elements, state_bytes, dtype, "mamba2", elements)

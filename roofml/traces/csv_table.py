@@ -56,7 +56,11 @@ class Table:
 
 
 def read_table(
-    path: Path, check_names: Callable[[Path, list[str]], None], counts: Sequence[str], words: Sequence[str]
+    path: Path,
+    check_names: Callable[[Path, list[str]], None],
+    counts: Sequence[str],
+    words: Sequence[str],
+    what: str = "a TraceV2",
 ) -> Table:
     """The columns `counts` (whole numbers) and `words` of a CSV file; those that it lacks are left out.
 
@@ -65,23 +69,23 @@ def read_table(
     """
     with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
         try:
-            _check_head(path, file.read(HEAD))
+            _check_head(path, file.read(HEAD), what)
             file.seek(0)
             with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-                return _read(path, text, check_names, counts, words)
+                return _read(path, text, check_names, counts, words, what)
         except OSError as error:
             refuse(path, error)
 
 
-def _check_head(path: Path, head: bytes) -> None:
+def _check_head(path: Path, head: bytes, what: str) -> None:
     if not head.strip():
-        raise InputError(f"{path}: empty, expected a TraceV2 header line and rows")
+        raise InputError(f"{path}: empty, expected {what} header line and rows")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text (byte {error.start}), expected a TraceV2 CSV file") from None
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start}), expected {what} CSV file") from None
     if b"\0" in head:
-        raise InputError(f"{path}: holds zero bytes, expected a TraceV2 CSV file")
+        raise InputError(f"{path}: holds zero bytes, expected {what} CSV file")
 
 
 def _read(
@@ -90,8 +94,9 @@ def _read(
     check_names: Callable[[Path, list[str]], None],
     counts: Sequence[str],
     words: Sequence[str],
+    what: str,
 ) -> Table:
-    reader: Any = csv.reader(_lines(path, text), strict=True)
+    reader: Any = csv.reader(_lines(path, text, what), strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
     try:
@@ -121,14 +126,14 @@ def _read(
     return columns.table()
 
 
-def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+def _lines(path: Path, text: io.TextIOWrapper, what: str) -> Iterator[str]:
     number = 0
     while line := text.readline(LONGEST_LINE):
         number += 1
         if len(line) == LONGEST_LINE:
             raise InputError(f"{path}: line {number}: longer than {LONGEST_LINE} characters")
         if "\0" in line:
-            raise InputError(f"{path}: line {number}: holds zero bytes, expected a TraceV2 CSV file")
+            raise InputError(f"{path}: line {number}: holds zero bytes, expected {what} CSV file")
         if number > 2 * MOST_REQUESTS:
             raise InputError(f"{path}: more than {number - 1} lines, expected at most {MOST_REQUESTS} requests")
         yield line

@@ -20,6 +20,8 @@ OLDEST: Release = (0, 8, 0)
 """The first vLLM whose default engine is V1, whose scheduler is imitated."""
 NEWEST: Release = (0, 33, 0)
 """The newest vLLM that was read."""
+SCHEDULES_AHEAD: Release = (0, 14, 0)
+"""`async_scheduling` by default; 0.10 to 0.13 have it where it is asked for."""
 ASSUMED: Release = (0, 15, 1)
 """That of every measurement the package's priors and coefficients come from: taken where nobody says another."""
 
@@ -55,6 +57,15 @@ def release_of(engine: str, version: str | None) -> Release:
             f"engine version {version}: vLLM before {said(OLDEST)} has another scheduler, expected a newer one"
         )
     return min(release, NEWEST)
+
+
+def schedules_ahead(engine: str, version: str | None) -> bool:
+    """Whether a server forms the next batch while a step runs (`async_scheduling`) where nobody tells it.
+
+    vLLM does so by default since 0.14 (vllm/config/vllm.py), and so does one whose version nobody says. Raises
+    InputError for a text that is no version.
+    """
+    return engine != "vllm" or version is None or parse_version(version, "engine version") >= SCHEDULES_AHEAD
 
 
 def said(release: Release) -> str:

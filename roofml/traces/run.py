@@ -59,6 +59,9 @@ class Run(Shown):
     """Requests that the client did give up, which have no latency; empty if it gave up none."""
     priority: Ints = field(default_factory=lambda: NOT_COUNTED)
     """Lower numbers first, where the server's policy is `priority`; empty if all are equal."""
+    clients: int = 0
+    """Of a closed loop: each sends its next request when its last one is answered, and `arrival_us` is read of the
+    first so many alone. 0: requests arrived when `arrival_us` says."""
     identity: str = ""
     """A digest of the measurements. What a fit learns about a server is stored under it, not under the name."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from roofml.traces.engine_version import ENGINES, parse_version
+from roofml.traces.engine_version import ENGINES, parse_version, schedules_ahead
 from roofml.traces.finding import Finding, Number
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.settings import NAMES as SETTINGS
@@ -103,7 +103,7 @@ FLAGS = {
 """Field of `ServerOverrides` -> the flag of the command line that sets it; messages name it."""
 
 OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh", "engine", "engine_version", "kv_dtype", "settings")
-"""Server fields that a run need not give; the defaults of `Server` then hold."""
+"""Server fields that a run need not give; the defaults of `Server` then hold, or those of its release."""
 
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
 """Types of a KV cache; `auto` is the model's own."""
@@ -145,6 +145,9 @@ def resolve_server(
         if name not in values and name not in OPTIONAL:
             sources = " or ".join(files) if files else "a file beside the trace"
             raise InputError(f"{path}: {name}: not said by {sources}; give {FLAGS[name]}")
+    if "async_scheduling" not in values:
+        engine, version = str(values.get("engine", "vllm")), str(values.get("engine_version", ""))
+        values["async_scheduling"] = schedules_ahead(engine, version or None)
     return Server(**values), tuple(findings)  # pyright: ignore[reportArgumentType]  # _checked has checked each
 
 

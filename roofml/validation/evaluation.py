@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.prediction import Prediction
 from roofml.calibration.step_level.fit import StepData
 from roofml.engine.replay import Replay
+from roofml.latency.doubts import by_size
+from roofml.latency.launches import said_of_launches
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection
 from roofml.util.display import Shown, Table, digits, pct, us, us_range
+from roofml.validation.inter_token import inter_token
 from roofml.validation.report import RunReport, report, summary
 from roofml.validation.step_report import JudgedCycles, cycle_table, judge_cycles
 
@@ -111,6 +115,8 @@ class ReplayedRun(Shown):
     """What was taken on trust, in sentences that name the run."""
     outside: Sequence[str]
     """Where its steps leave what a fit has seen."""
+    inter_token: Mapping[str, Prediction] = field(default_factory=dict[str, Prediction])
+    """Inter-token latency, µs, where the server sends several tokens at a time."""
 
     @property
     def warnings(self) -> list[str]:
@@ -143,6 +149,10 @@ class ReplayedRun(Shown):
             ]
             for name, metric in self.report.metrics.items()
         ]
+        rows += [
+            [name, "-", us(said.value), "-", *([us_range(*said.interval_90)] if said.interval_90 else [])]
+            for name, said in self.inter_token.items()
+        ]
         caption = f"{_completions(self.report)}. " if self.report.completed is not None else ""
         caption += ", ".join(
             f"{key.replace('_', ' ')} {f'{value:,.0f}' if value == int(value) else digits(value, 4)}"
@@ -153,7 +163,16 @@ class ReplayedRun(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """As `roofml replay --json` prints it."""
-        return {**self.report.to_dict(), "schedule": dict(self.facts)}
+        client = {
+            name: {
+                "predicted_us": said.value,
+                **({} if said.interval_90 is None else {"interval_90_us": list(said.interval_90)}),
+            }
+            for name, said in self.inter_token.items()
+        }
+        every = self.run.server.settings.stream_interval
+        streamed = {"streaming": {"stream_interval": every, **client}} if client else {}
+        return {**self.report.to_dict(), **streamed, "schedule": dict(self.facts)}
 
     def columns(self) -> dict[str, Any]:
         """Predicted requests, column by column; times in µs."""
@@ -174,9 +193,15 @@ def replay_run(calibration: Calibration, judged: Selection, progress: Any = None
     """Serve a run again, and judge the selected requests; with intervals where nothing was fitted."""
     run = judged.run
     predicted = calibration.replay(run, progress)
-    judged_run = report(judged, predicted, calibration.replays(run))
-    outside = calibration.outside(predicted.schedule.steps)
-    return ReplayedRun(run, predicted, judged_run, calibration.warnings_for(run), outside)
+    draws = calibration.replays(run)
+    doubts = calibration.open_doubts
+    judged_run = report(judged, predicted, draws, doubts)
+    schedule, tables = predicted.schedule, calibration.deployment.serving(run.server).tables
+    launched = said_of_launches(schedule.step_time_us, schedule.steps.new_tokens, tables)
+    outside = [*calibration.outside(schedule.steps), *launched]
+    streamed = inter_token(judged, predicted, draws)
+    trusted = [*calibration.warnings_for(run), *(doubt.sentence for doubt in by_size(doubts))]
+    return ReplayedRun(run, predicted, judged_run, trusted, outside, streamed)
 
 
 def evaluate(

@@ -11,6 +11,7 @@ import numpy as np
 
 from roofml.calibration.prediction import Prediction
 from roofml.engine.latency_model import Kind, Latencies, judged_us, paired_us
+from roofml.latency.doubts import Doubt
 from roofml.traces.engine_version import wider_for
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
@@ -96,11 +97,14 @@ class RunReport:
         return {"completed": {"measured": measured, "predicted": predicted}}
 
 
-def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] = ()) -> RunReport:
+def report(
+    judged: Selection, predicted: Latencies, draws: Sequence[Latencies] = (), doubts: Sequence[Doubt] = ()
+) -> RunReport:
     """Compare a replay with its run over the selected requests.
 
-    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval. Where
-    the client gives up, each figure is over the requests that completed in its own world.
+    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval, and the
+    `doubts` of the deployment widen it. Where the client gives up, each figure is over the requests that completed in
+    its own world.
     """
     run = judged.run
     metrics: dict[str, Metric] = {}
@@ -115,6 +119,7 @@ def report(judged: Selection, predicted: Latencies, draws: Sequence[Latencies] =
             continue
         drawn = [float(of(times)) for draw in draws if len(times := judged_us(judged, draw, kind))]
         prediction = Prediction.of_draws(float(of(found)), drawn).stretched(wider_for(run.server.engine))
+        prediction = prediction.doubted(doubts) if drawn else prediction
         metrics[name] = Metric(float(of(truth)), prediction)
     measured, simulated = paired_us(judged, predicted, "e2e")
     gives_up = judged.late is not None or len(simulated) < len(judged)

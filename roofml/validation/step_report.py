@@ -66,7 +66,7 @@ def predicted_us(
     if len(cycle_times) == 0:
         raise InputError(f"{data.table.name}: no cycle is left to judge by")
     steps = made_of(data, run, schedule, cycle_times)
-    return steps.mean(step_times(tables, steps.steps, parameters.step)), cycle_times.time_us
+    return steps.mean(step_times(tables, steps.steps.alike(tables.reaches), parameters.step)), cycle_times.time_us
 
 
 def judge(data: StepData, run: Run, tables: ComponentTables, parameters: Parameters, after: float = 0.0) -> StepReport:

@@ -26,6 +26,21 @@ def test_the_limits_that_are_given_are_those_that_are_used() -> None:
     assert (kv["max_num_seqs"], kv["max_num_batched_tokens"]) == (1, 1)
 
 
+def test_limits_and_share_of_memory_are_those_of_the_version_that_is_said() -> None:
+    """vLLM takes 92 % of the memory since 0.20, and more tokens a step on the largest GPUs since 0.28."""
+
+    def kv(*flags: str) -> dict[str, int]:
+        return ok("inspect", "llama-2-7b-hf", "--gpu", "B200", *flags, "--json").document["kv"]
+
+    assert kv() == kv("--engine-version", "0.15.1") == kv("--gpu-memory-utilization", "0.9")
+    later = kv("--engine-version", "0.20.0")
+    assert later["usable_bytes"] / kv()["usable_bytes"] == pytest.approx(0.92 / 0.9)
+    assert later["blocks"] > kv()["blocks"]
+    newest = kv("--engine-version", "0.33.0")
+    assert (later["max_num_batched_tokens"], newest["max_num_batched_tokens"]) == (8192, 16384)
+    assert kv("--engine-version", "0.33.0", "--gpu-memory-utilization", "0.5")["usable_bytes"] < kv()["usable_bytes"]
+
+
 def test_a_model_that_does_not_fit_is_a_problem_it_reports() -> None:
     found = ok("inspect", "llama-2-70b-hf", "--gpu", "H100", "--json").document
     assert found["kv"] is None

@@ -29,6 +29,26 @@ def test_replay_compares_and_counts(folder: Path, coeffs: Path) -> None:
     assert found["requests"] == 150
 
 
+def test_chunks_of_several_tokens_have_their_latency(folder: Path, coeffs: Path) -> None:
+    """A server that sends four tokens at a time makes a client wait four times as long for a chunk."""
+    command = ["replay", folder, "--coeffs", coeffs]
+    assert "streaming" not in ok(*command, "--json").document
+    assert "itl" not in ok(*command).out
+    bundled = ok(*command, "--server-arg", "stream_interval=4", "--json").document
+    streaming, tpot = bundled["streaming"], bundled["metrics"]["tpot_mean"]["predicted_us"]
+    assert streaming["stream_interval"] == 4
+    assert 3 * tpot < streaming["itl_mean"]["predicted_us"] < 4.2 * tpot
+    assert streaming["itl_p99"]["predicted_us"] >= streaming["itl_mean"]["predicted_us"]
+    shown = ok(*command, "--server-arg", "stream_interval=4").out
+    assert "itl_mean" in shown
+    assert "itl_p99" in shown
+    guessed = ok("replay", folder, "--gpu", "H100", "--server-arg", "stream_interval=4", "--json").document[
+        "streaming"
+    ]["itl_mean"]
+    low, high = guessed["interval_90_us"]
+    assert low < guessed["predicted_us"] < high
+
+
 def test_a_warm_server_is_replayed_without_a_cold_start(folder: Path, coeffs: Path) -> None:
     fresh, warm = (
         ok("replay", folder, "--coeffs", coeffs, flag, "--json").document["metrics"]["ttft_p99"]["predicted_us"]

@@ -45,7 +45,7 @@ def whole_numbers(budget: int = 2048) -> ComponentTables:
     return plain_tables(gemm_us=3.0, kv_token_us=1.0, budget=budget)
 
 
-NEXT_TO_THE_LOOP = ("forming", "kv_cache", "seats", "step_time", "waiting")
+NEXT_TO_THE_LOOP = ("deadlines", "forming", "kv_cache", "more_groups", "seats", "step_time", "waiting")
 
 
 def step_us(row: Row) -> float:
@@ -236,6 +236,18 @@ def test_a_lone_request_takes_the_sum_of_its_steps(
     assert result.e2e_us[0] == pytest.approx(outside + times.sum(), rel=1e-12)
 
 
+@given(st.integers(1, 300), st.integers(1, 30))
+def test_a_windowed_model_is_served_with_the_sums_of_its_window(prompt: int, output: int) -> None:
+    """A lone request's steps, also beyond the window, are those that are written down by hand."""
+    reaches = np.array([[16, 0, 1, 0]])
+    windowed = whole_numbers()._replace(kv_token=0.0, reaches=reaches, near=np.array([[0.0, 0.0, 1.0, 0.0]]))
+    result = replay(run_of([(0.0, prompt, output)], SYNC), windowed, Parameters(WHOLE, NO_DELAYS))
+    batches = [[(prompt, 0, prompt)]] + [[(1, prompt + i, prompt)] for i in range(output - 1)]
+    steps = StepSums.from_requests(batches, reaches)
+    assert np.array_equal(result.schedule.steps.columns(), steps.columns())
+    assert result.e2e_us[0] == step_times(windowed, steps, WHOLE).sum()
+
+
 def test_async_scheduling_lets_a_request_join_one_step_later() -> None:
     """It arrives while step 3 of the other runs: sync it is in step 4, async step 4 has been formed already."""
     first = run_of([(0.0, 8, 50)], SYNC)
@@ -343,7 +355,7 @@ def test_queueing_grows_with_running_requests() -> None:
 
 def assert_same(a: Replay, b: Replay) -> None:
     def arrays(value: Any) -> list[Any]:
-        return [value.ttft_us, value.e2e_us, *value.schedule.steps] + [
+        return [value.ttft_us, value.e2e_us, value.schedule.steps.columns()] + [
             array for name, array in vars(value.schedule).items() if name != "steps"
         ]
 
@@ -361,8 +373,8 @@ def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
 def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor: float) -> None:
     """All times by a power of two: all latencies by it, exactly, and the same schedule."""
     at = whole_numbers()
-    longer: list[Any] = [factor * value for value in at if value is not None]
-    slow = ComponentTables(*longer)._replace(layers=at.layers)
+    longer: list[Any] = [None if value is None else factor * value for value in at]
+    slow = ComponentTables(*longer)._replace(layers=at.layers, block_ratio=1, verified=1.0)
     overheads = {name: factor * getattr(WHOLE, name) for name in ("per_step_us", "mixed_step_us", "per_request_us")}
     later = replace(run, arrival_us=factor * run.arrival_us)
     before = serve(run, delays)
@@ -379,7 +391,7 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
     That is every file with compiled code that it imports, itself or through others, and what a step's sums are.
     """
     folder = Path(roofml.__file__).parents[1]
-    found, queue = {"roofml.latency.batch"}, ["roofml.engine.scheduler"]
+    found, queue = {"roofml.latency.batch"}, ["roofml.engine.scheduler", "roofml.latency.batch"]
     while queue:
         text = (folder / f"{queue.pop().replace('.', '/')}.py").read_text()
         for name in re.findall(r"^from (roofml\.[\w.]+) import", text, re.MULTILINE):
@@ -397,7 +409,8 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
         if compiled_in().dtype != before:
             digested.add(name)
-    assert digested == compiled == {*("batch", "cold_start", "components", "formula"), *NEXT_TO_THE_LOOP}
+    below = {"batch", "components", "formula", "launches", "reach"}
+    assert digested == compiled == {"cold_start", *below, *NEXT_TO_THE_LOOP}
 
 
 def test_the_progress_counts_finished_requests() -> None:

@@ -82,6 +82,20 @@ def test_priorities_rule_where_the_policy_says_so() -> None:
     assert ruled.e2e_us[2] < ruled.e2e_us[1]
 
 
+def test_a_step_that_only_preempts_takes_no_time() -> None:
+    """The first in turn has the worst priority and finds no block: it is preempted, and the step has nobody in it.
+
+    The next one forms at once, and not when the clock meets the next request, or whatever stands after the last.
+    """
+    server = told(replace(SYNC, num_gpu_blocks=5, block_size=16, prefix_caching=False), "0.22.0", policy="priority")
+    requests = [(0.0, 17, 30), (50.0, 17, 30)]
+    _, two = served(requests, server, priority=np.array([5, 0]))
+    _, three = served([*requests, (1e6, 8, 2)], server, priority=np.array([5, 0, 0]))
+    assert two.schedule.preemptions.tolist() == [1, 0]
+    assert np.ptp(np.diff(two.schedule.step_start_us)) == 0
+    assert three.e2e_us[:2].tolist() == two.e2e_us.tolist()
+
+
 def test_newer_versions_admit_only_a_prompt_that_fits_whole() -> None:
     """25 blocks: beside the first request the second's first chunk fits, all of it does not."""
     server = replace(SYNC, num_gpu_blocks=26, block_size=16, max_num_batched_tokens=64, prefix_caching=False)

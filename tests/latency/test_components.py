@@ -26,11 +26,11 @@ from synthetic import (
 )
 
 from roofml.hardware.gpu import load_gpu
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, ComponentTables, component_tables, components, weights_us
-from roofml.models.spec import load_model
-from roofml.util.errors import InputError, NotSupportedError
+from roofml.models.load import load_model
+from roofml.util.errors import InputError
 
 ROUNDING = 1e-12
 """Sums of a few float64 terms, taken in another order: some 1e-16 each."""
@@ -240,9 +240,3 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 def test_an_all_reduce_that_was_not_measured_is_refused() -> None:
     with pytest.raises(InputError, match=r"tensor parallel size 16: .* \(known: 1, 2, 4, 8\)"):
         component_tables(model(num_key_value_heads=16), GPU, 16, 16, ROUND)
-
-
-def test_attention_that_does_not_read_its_whole_context_is_refused() -> None:
-    config = LLAMA | {"architectures": ["MistralForCausalLM"], "sliding_window": 512}
-    with pytest.raises(NotSupportedError, match="toy: step times of attention with window are not supported yet"):
-        component_tables(model(config), GPU, 1, 16, ROUND)

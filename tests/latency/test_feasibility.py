@@ -14,7 +14,7 @@ from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import Batch
 from roofml.latency.deployment import deployment_of
 from roofml.latency.feasibility import check_run, check_step
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.read import read_run
 from roofml.util.errors import InputError
 

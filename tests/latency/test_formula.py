@@ -263,7 +263,8 @@ def test_a_mixed_step_pays_for_being_one() -> None:
 
 @njit  # no cache: numba's would not notice a change of the formula, which lies in another file
 def _compiled(tables: Any, row: Any, new_tokens: int, decode_tokens: int, p: Any) -> float:
-    sums: Any = StepSums(row[0], row[1], row[2], row[3], row[4], row[5], row[6])
+    no_near: Any = None  # numba knows no defaults
+    sums: Any = StepSums(row[0], row[1], row[2], row[3], row[4], row[5], row[6], no_near)
     parts = step_components(tables, sums, new_tokens, decode_tokens, int(row[2]))
     return step_time(parts, row[0] + row[1], row[2], 1.0 * (row[0] > 0), tables.layers, p)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from roofml.hardware.gpu import load_gpu
-from roofml.latency.kv_capacity import KvCapacity, kv_capacity, kv_groups
-from roofml.models.spec import load_model
-from roofml.util.errors import InputError, NotSupportedError
+from roofml.latency.kv_capacity import KvCapacity, further_groups, kv_capacity, kv_groups
+from roofml.models.load import load_model
+from roofml.models.operations import AttentionOp
+from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
 from roofml.util.yaml_io import read_mapping
 
@@ -102,9 +103,28 @@ def test_memory_utilization_is_a_share(value: float) -> None:
         blocks("qwen3-8b", gpu_memory_utilization=value)
 
 
-def test_layouts_that_are_not_known_are_refused() -> None:
-    with pytest.raises(NotSupportedError, match="deepseek-v4-flash: compress_ratios"):
-        blocks("deepseek-v4-flash", 8)
+def test_merged_entries_and_their_window_are_two_groups() -> None:
+    """DeepSeek-V4-Flash: 256 tokens are 64 entries in layers of ratio 4 and 2 in those of ratio 128."""
+    model = load_model("deepseek-v4-flash")
+    (merged, window), size, block_bytes = kv_groups(model, 8)
+    ops = [op for op in model.mixers(8) if isinstance(op, AttentionOp) and op.compression > 1]
+    assert size == 256
+    assert block_bytes == sum(op.count * 256 // op.compression * (op.kv_bytes + op.index_bytes) for op in ops)
+    assert merged.blocks(100_000, 2048) == -(-100_000 // 256)
+    assert window.blocks(100_000, 2048) == window.blocks(10_000, 2048)
+
+
+def test_the_replay_is_told_of_the_groups_beside_the_first() -> None:
+    """Gemma 3: six windowed groups; Qwen3-Next: three of states; MiMo: its windows' blocks are half as long."""
+
+    def rows(name: str) -> tuple[list[list[int]] | None, int]:
+        shares, ratio = further_groups(load_model(name), 1)
+        return (None if shares is None else shares.tolist()), ratio
+
+    assert rows("gemma-3-27b-it") == ([[6, 1024, 1]], 1)
+    assert rows("qwen3-next-80b-a3b-instruct") == ([[3, -1, 1]], 1)
+    assert rows("mimo-v2-flash") == ([[10, 128, 1]], 2)
+    assert rows("qwen3-8b") == (None, 1)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.inspection import inspect_model, plot_roofline
 from roofml.latency.roofline import attention_load, gemm_load, step_loads, step_us
+from roofml.models.load import load_model
 from roofml.models.operations import AttentionOp, Gemm
-from roofml.models.spec import load_model
 from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
 

@@ -14,7 +14,7 @@ from huggingface_hub import hf_hub_download
 from typer.testing import CliRunner
 
 from roofml.models.hub import pull
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.util.errors import InputError
 
 CONFIG = {

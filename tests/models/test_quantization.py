@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from roofml.models.load import load_model
 from roofml.models.quantization import matcher, read_quantization
-from roofml.models.spec import ModelSpec, load_model, model_from_config
+from roofml.models.spec import ModelSpec, model_from_config
 from roofml.models.weights import WeightFormat
 from roofml.util.errors import InputError, NotSupportedError
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from roofml.traces.engine_version import ASSUMED, NEWEST, parse_version, release_of, version_findings, wider_for
+from roofml.traces.engine_version import (
+    ASSUMED,
+    NEWEST,
+    parse_version,
+    release_of,
+    schedules_ahead,
+    version_findings,
+    wider_for,
+)
+from roofml.traces.server import ServerOverrides, resolve_server
 from roofml.util.errors import InputError
 
 
@@ -57,3 +68,23 @@ def test_nothing_is_said_of_a_known_one() -> None:
     assert version_findings("vllm", "0.33.0") == version_findings("vllm", "0.8.5.post1") == []
     assert wider_for("vllm") == 1
     assert wider_for("sglang") >= 1.5
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "ahead"),
+    [("vllm", None, True), ("vllm", "0.13.9", False), ("vllm", "0.14.0", True), ("sglang", "0.5.9", True)],
+)
+def test_servers_before_0_14_do_not_form_a_batch_ahead_by_themselves(
+    engine: str, version: str | None, ahead: bool, tmp_path: Path
+) -> None:
+    assert schedules_ahead(engine, version) is ahead
+    required = {"model": "m", "tensor_parallel": 1, "max_num_seqs": 8, "max_num_batched_tokens": 64}
+    required |= {"block_size": 16, "num_gpu_blocks": 10, "max_model_len": 100, "engine": engine}
+    files = {"exp-config.yaml": required | ({"engine_version": version} if version else {})}
+    server, _ = resolve_server(tmp_path, files, {}, ServerOverrides())
+    assert server.async_scheduling is ahead
+    for told in (True, False):
+        server, _ = resolve_server(tmp_path, files, {}, ServerOverrides(async_scheduling=told))
+        assert server.async_scheduling is told
+    later, _ = resolve_server(tmp_path, files, {}, ServerOverrides(engine="vllm", engine_version="0.12.0"))
+    assert not later.async_scheduling

@@ -132,7 +132,7 @@ def block(
     if fitted is not None:
         cycle_times = cycle_times.take(fitted)
     steps = made_of(data, run, schedule, cycle_times)
-    columns = step_columns(steps.steps, tables)
+    columns = step_columns(steps.steps.alike(tables.reaches), tables)
     times, _ = times_and_gradients(values[:STEP_COUNT], columns, tables)
     times = times[: len(steps.weight)]
     weights = cycle_weights(cycle_times.time_us, steps.mean(times), steps.spread(times))

@@ -8,15 +8,20 @@ of NVIDIA's aiconfigurator and times in ms. Every family of kernels is a module 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from roofml.hardware.gpu import Gpu
-from roofml.microbench.derive import allreduce, attention, gemm, latent, moe
-from roofml.microbench.derive.family import Family
+from roofml.hardware.kernel_tables import GemmTable
+from roofml.hardware.load_kernels import load_efficiency
+from roofml.hardware.read_kernels import gemm_table
+from roofml.microbench.derive import allreduce, attention, blocks, gemm, hyper_connections, latent, moe, recurrent
+from roofml.microbench.derive.family import Derived, Family
 from roofml.util.outside_text import for_line
 
-MODULES = (gemm, moe, attention, latent, allreduce)
+MODULES = (gemm, moe, attention, latent, allreduce, recurrent, blocks, hyper_connections)
 FAMILIES: tuple[Family, ...] = tuple(family for module in MODULES for family in module.FAMILIES)
 COLUMNS: dict[str, tuple[str, ...]] = {family.kernel: family.columns for family in FAMILIES}
 """Kernel -> the columns that its measurements need, latency in ms. Further columns are read where they are there: the
@@ -34,6 +39,16 @@ def engine_of(table: Any) -> dict[str, str]:
     return {"engine": " and ".join(sorted(f"{framework} {version}".lower() for framework, version in pairs))}
 
 
+def _products(texts: Mapping[str, str], gpu: Gpu) -> GemmTable:
+    """The GPU's matrix products: those derived just now, or its shipped ones where none were measured."""
+    if "gemm.csv" not in texts:
+        return load_efficiency(gpu).gemm
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gemm.csv"
+        path.write_text(texts["gemm.csv"], encoding="utf-8")
+        return gemm_table(path, gpu)
+
+
 def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> dict[str, str]:
     """File name -> text of every table that `measured` (kernel -> pandas table with its `COLUMNS`) has data for.
 
@@ -43,7 +58,10 @@ def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> d
     for family in FAMILIES:
         if family.kernel not in measured:
             continue
-        derived = family.lines_of(measured[family.kernel], gpu)
+        given = [measured[family.kernel], gpu]
+        if family.with_products:
+            given.append(_products(texts, gpu))
+        derived: Derived = cast("Any", family.lines_of)(*given)
         if len(derived.lines) < 2:
             continue
         engine = engine_of(measured[family.kernel])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from roofml.models.architectures import early, recent
 from roofml.models.architectures.common import Stack
+from roofml.models.architectures.dbrx import dbrx, phi_moe
 from roofml.models.architectures.dense import cohere, gemma, llama, llama_full, nemotron, olmo2, starcoder2
 from roofml.models.architectures.fields import Fields
 from roofml.models.architectures.gemma4 import gemma4
 from roofml.models.architectures.hybrid import decilm, nemotron_h, qwen_next
-from roofml.models.architectures.latent import deepseek, deepseek_v4, kimi_linear
+from roofml.models.architectures.latent import deepseek, deepseek_v4, deepseek_v41, glm5_next, kimi_linear
 from roofml.models.architectures.mixture import glm4, gpt_oss, llama4, mimo_v2, qwen, step3, uniform
 
 
@@ -24,6 +27,12 @@ class Architecture:
     """The class's default of `tie_word_embeddings`."""
     renames: tuple[tuple[str, str], ...] = ()
     """(start of a module's name in roofml, its start in the class's checkpoints) for each that differs."""
+    names: tuple[tuple[str, str], ...] = ()
+    """(today's name of a field, the class's own) for each that differs."""
+
+    def renamed(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The config with each field that the class calls otherwise under today's name too."""
+        return {**{today: config[own] for today, own in self.names if own in config}, **config}
 
 
 MIXTRAL_NAMES = (("mlp.experts", "block_sparse_moe.experts"), ("mlp.gate", "block_sparse_moe.gate"))
@@ -102,4 +111,35 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Qwen3_5MoeForConditionalGeneration": QWEN3_5_MOE,
     "NemotronHForCausalLM": Architecture(nemotron_h, renames=NEMOTRON_NAMES),
     "DeciLMForCausalLM": Architecture(decilm),
+    "Qwen3_5ForCausalLM": QWEN3_5,
+    "Qwen3_5MoeForCausalLM": QWEN3_5_MOE,
+    "KimiK3ForConditionalGeneration": Architecture(kimi_linear, renames=MIXTRAL_NAMES),
+    "Glm5NextForConditionalGeneration": Architecture(glm5_next),
+    "DeepseekV41ForCausalLM": Architecture(deepseek_v41, renames=V4_NAMES),
+    "MuseGlimmerForConditionalGeneration": Architecture(recent.muse),
+    "MistralLarge3ForCausalLM": DEEPSEEK,
+    "MiMoV2ForCausalLM": Architecture(mimo_v2),
+    "Olmo3ForCausalLM": Architecture(recent.olmo3),
+    "Exaone4ForCausalLM": Architecture(recent.exaone4),
+    "Cohere2ForCausalLM": Architecture(recent.cohere2, tied=True),
+    "Ernie4_5ForCausalLM": Architecture(partial(llama, qkv_bias=False), tied=True),
+    "Ernie4_5_MoeForCausalLM": Architecture(recent.ernie_moe, tied=True),
+    "GraniteMoeHybridForCausalLM": Architecture(recent.granite_hybrid, tied=True),
+    "LongcatFlashForCausalLM": Architecture(recent.longcat_flash, names=recent.LONGCAT_NAMES),
+    "GlmForCausalLM": Architecture(partial(llama, bias_default=True, output_bias=False)),
+    "FalconForCausalLM": Architecture(early.falcon, tied=True, names=early.FALCON_NAMES),
+    "OPTForCausalLM": Architecture(early.opt, tied=True, names=early.OPT_NAMES),
+    "GPTJForCausalLM": Architecture(early.gpt_j, names=early.GPT2_NAMES),
+    "GPTNeoXForCausalLM": Architecture(early.gpt_neox),
+    "GPTBigCodeForCausalLM": Architecture(early.gpt_bigcode, tied=True, names=early.GPT2_NAMES),
+    "MPTForCausalLM": Architecture(early.mpt, tied=True, names=early.MPT_NAMES),
+    "BloomForCausalLM": Architecture(early.bloom, tied=True, names=early.BLOOM_NAMES),
+    "PhiForCausalLM": Architecture(early.phi),
+    "PhiMoEForCausalLM": Architecture(phi_moe, renames=MIXTRAL_NAMES),
+    "DbrxForCausalLM": Architecture(dbrx, names=early.MPT_NAMES),
+    "InternLM2ForCausalLM": Architecture(early.internlm2),
+    "BaichuanForCausalLM": Architecture(early.baichuan, names=(("max_position_embeddings", "model_max_length"),)),
+    "BaiChuanForCausalLM": Architecture(early.baichuan, names=(("max_position_embeddings", "model_max_length"),)),
+    "ChatGLMModel": Architecture(early.chatglm, names=early.CHATGLM_NAMES),
+    "ChatGLMForConditionalGeneration": Architecture(early.chatglm, names=early.CHATGLM_NAMES),
 }

@@ -21,13 +21,15 @@ def llama(
 
     With `qkv_bias` None, `attention_bias` (default `bias_default`) holds for the query, key and value projections, and
     for the output projection unless `output_bias` is given. `window` is the class's default of `sliding_window`, which
-    then holds for every layer.
+    then holds for every layer; one as long as the context is none.
     """
     bias = fields.flag("attention_bias", bias_default) if qkv_bias is None else qkv_bias
     on_output = (bias if qkv_bias is None else False) if output_bias is None else output_bias
     width = fields.optional_size("sliding_window") if "sliding_window" in fields.config else window
     if window and "sliding_window" not in fields.config:
         fields.assumed.append(f"sliding_window = {window} (not in the config: the class's default)")
+    if width >= fields.size("max_position_embeddings"):
+        width = 0
     attention = attention_of(fields, bias=bias, output_bias=on_output, qk_norm=qk_norm, window=width)
     layer = Layer(attention, mlp_of(fields, bias=fields.flag("mlp_bias")), norms)
     return Stack([layer] * fields.layers(), fields.size("hidden_size"))

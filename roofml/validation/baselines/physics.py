@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
 
 import numpy as np
 
@@ -25,7 +24,7 @@ def parts_of(tables: ComponentTables) -> Callable[[StepSums], Floats]:
     def parts(steps: StepSums) -> Floats:
         if steps.length != 1:
             return columns_of(tables, steps)
-        sums = cast("Any", StepSums)(*(column.item() for column in steps))
+        sums = steps.one()
         counts = (int(sums.new_tokens), int(sums.decode_tokens), int(sums.requests))
         return np.array([step_components(listed, sums, *counts)])
 

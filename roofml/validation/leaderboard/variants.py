@@ -21,7 +21,7 @@ from roofml.calibration.prior import PACKAGE, Prior, pool
 from roofml.engine.replay import Replay
 from roofml.engine.step_time import StepTimes
 from roofml.hardware.kernels import at_datasheet
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.components import component_tables
 from roofml.latency.deployment import Deployment, deployment_of
 from roofml.latency.parameters import BY_NAME, NAMES, to_coordinates

@@ -12,12 +12,12 @@ from roofml.calibration.calibration import Calibration
 from roofml.calibration.prior import PACKAGE
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.kernels import at_datasheet
-from roofml.hardware.read_kernels import load_efficiency
+from roofml.hardware.load_kernels import load_efficiency
 from roofml.latency.batch import StepSums
 from roofml.latency.components import COMPONENTS, component_tables, components
 from roofml.latency.deployment import deploy
 from roofml.latency.parameters import NAMES, PRIOR_VALUES
-from roofml.models.spec import load_model
+from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
 from roofml.validation.demo import GPU, MODEL, TP, synthetic_run

@@ -1,0 +1,1 @@
+"""Operating points that others measured: a load on a deployment, and what its client saw on average."""

@@ -1,0 +1,41 @@
+"""Anchor: one measured point of a deployment, learned from to predict its others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from roofml.calibration.aggregates import sharpened
+from roofml.calibration.calibration import Calibration
+from roofml.calibration.posterior import posterior_of
+from roofml.latency.doubts import Doubt, total_sd
+from roofml.util.errors import InputError, NotSupportedError
+from roofml.validation.points.answer import aggregate_of
+from roofml.validation.points.point import Point
+
+SERVER_SD = 0.08
+"""Relative: how much servers of a deployment differ in their step times, and what its tables have wrong in common."""
+
+
+def anchor_of(points: Sequence[Point]) -> Point:
+    """The point of median concurrency (the lower of two in the middle), the first of equal ones."""
+    order = sorted(points, key=lambda point: (point.concurrency, point.input_tokens, point.output_tokens))
+    middle = order[(len(order) - 1) // 2].concurrency
+    return next(point for point in order if point.concurrency == middle)
+
+
+def anchored(
+    calibration: Calibration, doubts: tuple[Doubt, ...], pace: float, learned: Point
+) -> tuple[Calibration, tuple[Doubt, ...], float]:
+    """Calibration, doubts and pace of a deployment after one of its points.
+
+    As they were where the point cannot be served.
+    """
+    prior, sd = calibration.posterior.prior, max(SERVER_SD, total_sd(doubts))
+    try:
+        aggregate = aggregate_of(learned, calibration)
+        after = sharpened(prior, pace, sd, [aggregate], f"{calibration.source}, and one measured point")
+    except (InputError, NotSupportedError):
+        return calibration, doubts, pace
+    left = Doubt("anchor", "what one measured point leaves open of its deployment", after.pace_sd)
+    return replace(calibration, posterior=posterior_of(after.prior)), (left,), after.pace

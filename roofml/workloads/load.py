@@ -1,0 +1,59 @@
+"""Load: requests that a server is to answer, open (they arrive when they arrive) or closed (each client waits)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofml.traces.run import Run
+from roofml.traces.server import Server
+from roofml.util.arrays import Floats, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """Requests in the order in which they are sent. Every array has shape (requests,)."""
+
+    name: str
+    arrival_us: Floats
+    """When they are sent, µs, ascending; of a closed load the first of every client, the others are 0."""
+    prompt_tokens: Ints
+    output_tokens: Ints
+    clients: int = 0
+    """Of a closed load, each of which sends its next request when its last one is answered; 0: an open one."""
+    repeated: bool = False
+    """Whether all prompts are one and the same, so that all but the first are in the cache."""
+
+    def __len__(self) -> int:
+        return len(self.prompt_tokens)
+
+    def run(self, server: Server) -> Run:
+        """The load on a server, with no latency measured, for the replay."""
+        size = len(self)
+        return Run(
+            name=self.name,
+            server=server,
+            request_id=np.arange(size),
+            arrival_us=self.arrival_us,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+            prefix_group=np.full(size, 0 if self.repeated else -1),
+            prefix_tokens=self.prompt_tokens if self.repeated else np.zeros(size, np.int64),
+            ttft_us=np.full(size, np.nan),
+            e2e_us=np.full(size, np.nan),
+            ok=np.zeros(size, np.bool_),
+            clients=self.clients,
+        )
+
+
+def closed_load(name: str, clients: int, prompt_tokens: Ints, output_tokens: Ints) -> Load:
+    """Clients that start at once and go on until all requests are answered."""
+    size = len(prompt_tokens)
+    return Load(name, np.zeros(size), prompt_tokens, output_tokens, min(clients, size))
+
+
+def poisson_load(name: str, rate: float, prompt_tokens: Ints, output_tokens: Ints, seed: int) -> Load:
+    """Requests that arrive at random, `rate` of them a second on average, however the server does."""
+    gaps = np.random.default_rng(seed).exponential(1e6 / rate, len(prompt_tokens))
+    return Load(name, np.cumsum(gaps) - gaps[:1], prompt_tokens, output_tokens)
