@@ -194,8 +194,7 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
     for name, (ours, theirs, whose) in digests.items():
         if ours != theirs:
             raise InputError(f"{path}: was fitted over {name} of {whose} ({theirs[:12]}, not {ours[:12]}): {command}")
-    fitted_on = replace(deployment.engine, name=read.engine.name, version=read.engine.version)
-    deployment = replace(deployment, engine=fitted_on)
+    deployment = deployment.fitted_on(read.engine.name, read.engine.version)
     identities = read.fit.run_sha256 or {}
     runs = tuple(
         FittedRun(

@@ -16,6 +16,12 @@ from roofml.util.outside_text import for_file_name, for_terminal
 
 app = typer.Typer(help="Kernel efficiencies: import measurements, or measure this GPU.", no_args_is_help=True)
 
+Package = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--package", help="Wheel of aiconfigurator-core or aisimulate, or its folder. Default: installed ones."
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("-o", "--output", help="Folder to write. Default: that of the GPU in bench_data/.")
 ]
@@ -25,8 +31,10 @@ Output = Annotated[
 def import_(
     gpu: Annotated[str, typer.Option("--gpu", help="Name in hardware/ or path of a YAML file.")],
     engine: Annotated[
-        str | None, typer.Option(help="Version of vLLM that was measured. Default: the newest of each kernel.")
+        str | None,
+        typer.Option(help="Newest version of vLLM whose measurements are taken. Default: the GPU's campaign."),
     ] = None,
+    package: Package = None,
     folder: Annotated[
         Path | None, typer.Option("--from", help="Folder of one's own measurements: <kernel>_perf.parquet or .csv.")
     ] = None,
@@ -38,19 +46,22 @@ def import_(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Derive a GPU's tables from the PyPI package aiconfigurator-core, or from measurements of one's own."""
+    """Derive a GPU's tables from the PyPI packages of NVIDIA's measurements, or from measurements of one's own."""
     from roofml.hardware.gpu import load_gpu
-    from roofml.microbench.importer import import_folder, import_package, package_data, package_versions, write_tables
+    from roofml.microbench.derive import COLUMNS
+    from roofml.microbench.importer import import_folder, import_package, write_tables
+    from roofml.microbench.packages import packages, tables_of
     from roofml.util.package_data import data_folder
 
     sheet = load_gpu(gpu)
     if listing:
-        versions_of = package_versions(sheet, package_data()[0])
+        held = tables_of(sheet, packages(package or ()), list(COLUMNS))
+        versions_of = {kernel: [table.version for table in tables] for kernel, tables in held.items()}
         if as_json:
             print_json({"gpu": sheet.name, "versions": versions_of})
         else:
             rows = [[kernel, ", ".join(versions)] for kernel, versions in versions_of.items()]
-            show([Table(f"aiconfigurator-core on {sheet.name}", ["kernel", "vLLM versions"], rows)])
+            show([Table(f"measurements of {sheet.name}", ["kernel", "vLLM versions"], rows)])
         return
     if folder is not None and engine is not None:
         raise InputError("--from and --engine: expected one of them; a folder holds one engine's measurements")
@@ -58,7 +69,7 @@ def import_(
         _check_plain(option, text)
     day = date or _today()
     measured, about = (
-        import_package(sheet, engine)
+        import_package(sheet, engine, packages(package or ()))
         if folder is None
         else import_folder(folder, source or folder.resolve().name, licence)
     )
@@ -70,6 +81,36 @@ def import_(
         title = f"{sheet.name}: {', '.join(about.values())}"
         show([Table(title, ["table", "rows"], [[name, str(rows)] for name, rows in rows_of.items()])])
         OUT.print(for_terminal(f"written: {folder_of_tables}"), markup=False)
+
+
+@app.command("drift", epilog="Example: roofml bench drift --gpu H100 --from h100_sxm-vllm-0.14.0")
+def drift(
+    gpu: Annotated[str, typer.Option("--gpu", help="Name in hardware/ or path of a YAML file.")],
+    package: Package = None,
+    folder: Annotated[
+        list[Path] | None, typer.Option("--from", help="Folder of another version's measurements, of the same columns.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="Day to write down. Default: today.")] = None,
+    output: Output = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Derive how a GPU's kernels changed between versions of vLLM: drift.csv, beside the tables that it changes."""
+    from roofml.hardware.gpu import load_gpu
+    from roofml.microbench.importer import write_drift
+    from roofml.microbench.packages import packages
+    from roofml.util.package_data import data_folder
+
+    sheet = load_gpu(gpu)
+    _check_plain("--date", date)
+    folder_of_tables = data_folder("bench_data") / for_file_name(sheet.name) if output is None else output
+    day = date or _today()
+    rows = write_drift(sheet, packages(package or ()), folder or (), {"date": day}, folder_of_tables)
+    if as_json:
+        print_json({"gpu": sheet.name, "date": day, "folder": str(folder_of_tables), "rows": rows})
+    elif not quiet:
+        show([Table(sheet.name, ["table", "rows"], [[name, str(count)] for name, count in rows.items()])])
+        OUT.print(for_terminal(f"written: {folder_of_tables}" if rows else "no other version was measured"))
 
 
 @app.command("measure", epilog="Example: roofml bench measure codellama-34b-instruct-hf --gpu H100 --tp 2 -o kernels")

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from roofml.hardware.formats import FORMATS
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernel_tables import STANDS_IN
 from roofml.util.arrays import Floats
 
-FOUR_BITS = ("nvfp4", "mxfp4", "fp4", "int4", "w4a16")
-"""Starts of names of data types whose weights have 4 bits; arithmetic is in bfloat16 but for nvfp4's and fp4's own."""
-
 
 def arithmetic_of(dtype: str) -> str:
-    """Key of `Gpu.flops_per_us` of a table's data type: `fp8_block` runs at the rate of fp8, `nvfp4` at fp4's."""
-    for start in ("fp8", "int8"):
-        if dtype.startswith(start):
-            return start
-    return "fp4" if dtype in ("nvfp4", "fp4", "w4a8_mxfp4_mxfp8") else STANDS_IN
+    """Key of `Gpu.flops_per_us` of a format: `fp8_block` runs at the rate of fp8, `nvfp4` at that of fp4."""
+    return FORMATS[dtype].flops_dtype if dtype in FORMATS else STANDS_IN
 
 
 def weight_bytes(dtype: str) -> float:
-    """Bytes of a weight of a table's data type; scales of blocks are left out."""
-    if dtype.startswith(FOUR_BITS):
-        return 0.5
-    return 1.0 if dtype.startswith(("fp8", "int8")) else 2.0
+    """Bytes of a weight of a table's format, with its part of the scales."""
+    return FORMATS[dtype if dtype in FORMATS else STANDS_IN].weight_bytes
 
 
 def gemm_us(gpu: Gpu, dtype: str, tokens: Floats, n: Floats, k: Floats) -> Floats:

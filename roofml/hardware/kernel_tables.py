@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,8 +39,8 @@ class Rows:
     """(rows, sizes) in the order of the file's columns."""
     values: Floats
     """(rows, values) in the order of the file's columns."""
-    version_sd: Mapping[str, float] = field(default_factory=dict[str, float])
-    """Data type -> relative sd of having been measured with another version of the engine (`kernel_drift`)."""
+    version_sd: Floats | None = None
+    """(rows,) relative sd of having been measured with another version of the engine (`kernel_drift`)."""
 
     @property
     def sd(self) -> float:
@@ -49,14 +49,21 @@ class Rows:
 
     def nearest(self, dtype: str, sizes: Sequence[float]) -> tuple[Floats, float]:
         """Values of the shape nearest in the logarithm of each size, and their relative standard deviation."""
+        row, sd = self.nearest_row(dtype, sizes)
+        return self.values[row], sd
+
+    def nearest_row(self, dtype: str, sizes: Sequence[float]) -> tuple[int, float]:
+        """Number of the row of that shape, and the relative standard deviation of its values for `sizes`."""
         dtypes, sd = np.array(self.dtype), self.sd
-        comparable = dtypes == AS_FAST.get(dtype, dtype)
-        if not comparable.any():
-            comparable, sd = np.isin(dtypes, [STANDS_IN, ""]), math.hypot(sd, SD_OF_OTHER_DTYPE)
-        distance = np.abs(np.log2(self.sizes[comparable] / np.asarray(sizes, np.float64))).sum(axis=1)
-        row = int(np.argmin(distance))
-        sd = math.hypot(sd, self.version_sd.get(str(dtypes[comparable][row]), 0.0))
-        return self.values[comparable][row], math.hypot(sd, SD_PER_DOUBLING * float(distance[row]))
+        rows = np.flatnonzero(dtypes == AS_FAST.get(dtype, dtype))
+        if not rows.size:
+            rows, sd = np.flatnonzero(np.isin(dtypes, [STANDS_IN, ""])), math.hypot(sd, SD_OF_OTHER_DTYPE)
+        distance = np.abs(np.log2(self.sizes[rows] / np.asarray(sizes, np.float64))).sum(axis=1)
+        nearest = int(np.argmin(distance))
+        row = int(rows[nearest])
+        if self.version_sd is not None:
+            sd = math.hypot(sd, float(self.version_sd[row]))
+        return row, math.hypot(sd, SD_PER_DOUBLING * float(distance[nearest]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +81,17 @@ class GemmTable:
     version_sd: Mapping[str, float] = field(default_factory=dict[str, float])
     """Data type -> relative sd of having been measured with another version of the engine (`kernel_drift`)."""
 
+    element_us: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
+    """Data type -> (knots,) ideal time of one element of a matrix at each M of `tokens`, µs."""
+
+    def times(self, ratios: Mapping[str, Floats]) -> GemmTable:
+        """The table with every slowdown times a ratio (n, k, knots), so that time still never falls with size."""
+        changed: dict[str, Floats] = {}
+        for dtype, slowdown in self.slowdown.items():
+            ideal = self.n[:, None, None] * self.k[None, :, None] * self.element_us[dtype]
+            changed[dtype] = rising(ideal * slowdown * ratios[dtype]) / ideal
+        return replace(self, slowdown=changed)
+
     def at(self, dtype: str, n: float, k: float) -> tuple[Floats, float]:
         """Measured over ideal time of a matrix at each M of `tokens`, shape (knots,), and its relative sd."""
         dtype, sd = AS_FAST.get(dtype, dtype), self.sd
@@ -86,6 +104,18 @@ class GemmTable:
         slowdown = np.exp((1 - a) * low + a * high) * small_n * small_k
         sd = math.hypot(sd, self.version_sd.get(dtype, 0.0))
         return slowdown, math.hypot(sd, SD_PER_DOUBLING * (out_n + out_k))
+
+
+def rising(times: Floats) -> Floats:
+    """Times that never fall along any axis, between the largest of all smaller sizes and the smallest of all larger.
+
+    The geometric mean of the two: either alone would pass one slow or one quick measurement on to all beyond it.
+    """
+    above, below = times, times
+    for axis in range(times.ndim):
+        above = np.maximum.accumulate(above, axis=axis)
+        below = np.flip(np.minimum.accumulate(np.flip(below, axis), axis=axis), axis)
+    return np.sqrt(above * below)
 
 
 def _place(grid: Floats, size: float) -> tuple[int, float, float, float]:

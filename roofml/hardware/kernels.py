@@ -8,10 +8,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from roofml.hardware.kernel_drift import ShapeRatios
 from roofml.hardware.kernel_tables import SD_OF_OTHER_DTYPE, DecodeAttention, GemmTable, Rows
 from roofml.hardware.modules import Modules
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
+
+SD_OF_WINDOW = 0.5
+"""Relative sd of a kernel with a window where none was measured: an H100 reaches 0.09 to 0.5 of its peak in windows of
+128 to 8,192 tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +38,24 @@ class Efficiency:
     allreduce_us: dict[int, Floats]
     """GPUs -> (sizes,) measured time, µs."""
     source: str
+    prefill_window_rows: Rows | None = None
+    """Sizes: heads, kv_heads, head_dim, window. Values: MFU by length of the prompt, over the pairs in the window."""
+    decode_window_rows: Rows | None = None
+    """Sizes: heads, kv_heads, head_dim, window. Values: fixed_us, item_us, mbu, sd, over the tokens in the window."""
+    ranks_rows: Rows | None = None
+    """Sizes: experts, top_k, hidden, inter, ranks. Values: time of the busiest rank over that of one, by tokens."""
+    ranks_tokens: Floats = field(default_factory=lambda: np.zeros(0))
+    """M of the values of `ranks_rows`, of the whole group."""
+    drift_rows: Rows | None = None
+    """Sizes: release, size. Values: ratio, sd (`kernel_drift`)."""
+    moe_drift: ShapeRatios | None = None
+    """By experts, top_k, hidden, inter."""
+    gemm_drift: ShapeRatios | None = None
+    """By n, k."""
+    decode_drift_rows: Rows | None = None
+    """Sizes: release, heads, kv_heads, head_dim. Values: fixed_us, item_us, mbu, sd at that release."""
+    releases: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Table -> the engine's release that it was measured with, as `kernel_drift.release_number` has it."""
     variances: Mapping[str, float] = field(default_factory=dict[str, float])
     """Why these are not the GPU's own measured kernels -> the variance that adds to the logarithm of every time."""
     allreduce_sd: float = 0.0
@@ -40,23 +63,56 @@ class Efficiency:
     modules: Modules = field(default_factory=Modules)
     """Measured parts of a layer that only some architectures have."""
 
-    def mixture(self, dtype: str, experts: int, top_k: int, hidden: float, inter: float) -> tuple[Floats, float]:
-        """Ideal over measured time of a fused mixture of experts at each M of `moe_tokens`, and its relative sd."""
+    def mixture(
+        self, dtype: str, experts: int, top_k: int, hidden: float, inter: float
+    ) -> tuple[Floats, tuple[int, int, float, float], float]:
+        """Ideal over measured time of the most alike mixture at each M of `moe_tokens`, its experts, top_k, hidden and
+        inter, and the relative sd of another's that is priced by it. Raises InputError where none was measured."""
         if self.moe is None:
             raise InputError(f"{self.source}: no mixture of experts was measured")
-        return self.moe.nearest(dtype, (experts, top_k, hidden, inter))
+        row, sd = self.moe.nearest_row(dtype, (experts, top_k, hidden, inter))
+        found, chosen, width, inner = map(float, self.moe.sizes[row])
+        return self.moe.values[row], (int(found), int(chosen), width, inner), sd
 
-    def prefill_attention(self, dtype: str, heads: int, kv_heads: int, head_dim: int) -> tuple[float, float]:
-        """MFU of causal prefill attention of long prompts, and its relative sd."""
-        values, sd = self.prefill_attention_rows.nearest(dtype, (heads, kv_heads, head_dim))
+    def expert_ranks(
+        self, dtype: str, experts: int, top_k: int, hidden: float, inter: float, ranks: int
+    ) -> tuple[Floats, float]:
+        """Time of the busiest of `ranks` ranks with a mixture's experts over that of one rank with all, at each M of
+        `ranks_tokens`, and its relative sd. Raises InputError where none was measured."""
+        if self.ranks_rows is None:
+            raise InputError(f"{self.source}: no mixture of experts was measured on several ranks")
+        return self.ranks_rows.nearest(dtype, (experts, top_k, hidden, inter, ranks))
+
+    def prefill_attention(
+        self, dtype: str, heads: int, kv_heads: int, head_dim: int, window: int = 0
+    ) -> tuple[float, float]:
+        """MFU of causal prefill attention of long prompts, and its relative sd; `dtype` is that of the cache.
+
+        With a `window` it is of the pairs that the window leaves, s·W - W²/2 of a prompt of s tokens. Where no window
+        was measured, the share of the whole context stands in, and is that much less certain.
+        """
+        if window and self.prefill_window_rows is not None:
+            values, sd = self.prefill_window_rows.nearest(dtype, (heads, kv_heads, head_dim, window))
+        else:
+            values, sd = self.prefill_attention_rows.nearest(dtype, (heads, kv_heads, head_dim))
+            sd = math.hypot(sd, SD_OF_WINDOW if window else 0.0)
         return float(np.median(values[np.isfinite(values)][-4:])), sd
 
-    def decode_attention(self, kv_dtype: str, heads: int, kv_heads: int, head_dim: int) -> DecodeAttention:
-        """Decode attention of the measured shape nearest in queries a KV head, KV heads and head size."""
+    def decode_attention(
+        self, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, window: int = 0
+    ) -> DecodeAttention:
+        """Decode attention of the measured shape nearest in queries a KV head, KV heads, head size and window.
+
+        With a `window` its bytes are those of the last `window` tokens of each request.
+        """
+        shape = [heads, kv_heads, head_dim]
         rows = self.decode_attention_rows
-        by_group = Rows(rows.path, rows.about, rows.dtype, _grouped(rows.sizes), rows.values)
-        shape = _grouped(np.array([[heads, kv_heads, head_dim]], np.float64))[0]
-        (fixed, item, mbu, sd), reach = by_group.nearest(kv_dtype, list(shape))
+        if window and self.decode_window_rows is not None:
+            rows, shape = self.decode_window_rows, [*shape, window]
+        by_group = replace(rows, sizes=_grouped(rows.sizes))
+        (fixed, item, mbu, sd), reach = by_group.nearest(kv_dtype, list(_grouped(np.array([shape], np.float64))[0]))
+        if window and self.decode_window_rows is None:
+            reach = math.hypot(reach, SD_OF_WINDOW)
         return DecodeAttention(fixed, item, mbu, math.hypot(sd, reach))
 
     def latent_prefill(self, dtype: str, heads: int) -> tuple[float, float]:
@@ -112,6 +168,8 @@ def at_datasheet(measured: Efficiency) -> Efficiency:
         decode_attention_rows=decode,
         latent_prefill_rows=at_peak(measured.latent_prefill_rows),
         latent_decode_rows=at_bandwidth(measured.latent_decode_rows),
+        prefill_window_rows=at_peak(measured.prefill_window_rows),
+        decode_window_rows=at_bandwidth(measured.decode_window_rows),
         allreduce_us={gpus: times[-1] * sizes / sizes[-1] for gpus, times in measured.allreduce_us.items()},
         source="datasheet",
         modules=Modules(),
@@ -119,5 +177,5 @@ def at_datasheet(measured: Efficiency) -> Efficiency:
 
 
 def _grouped(sizes: Floats) -> Floats:
-    """(rows, [heads, kv_heads, head_dim]) -> (rows, [heads a KV head, kv_heads, head_dim])."""
-    return np.column_stack((sizes[:, 0] / sizes[:, 1], sizes[:, 1], sizes[:, 2]))
+    """(rows, [heads, kv_heads, ...]) -> (rows, [heads a KV head, kv_heads, ...])."""
+    return np.column_stack((sizes[:, 0] / sizes[:, 1], sizes[:, 1:]))

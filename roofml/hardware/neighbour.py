@@ -75,7 +75,8 @@ def _gemm(table: GemmTable, ours: Gpu, theirs: Gpu) -> GemmTable:
         for dtype, slowdown in table.slowdown.items()
         if {arithmetic_of(dtype)} <= set(ours.flops_per_us) & set(theirs.flops_per_us)
     }
-    return replace(table, slowdown=carried)
+    element_us = {dtype: gemm_us(ours, dtype, table.tokens, np.ones(1), np.ones(1)) for dtype in carried}
+    return replace(table, slowdown=carried, element_us=element_us)
 
 
 def _known(rows: Rows, ours: Gpu) -> Rows:

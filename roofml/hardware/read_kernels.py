@@ -12,7 +12,8 @@ import numpy as np
 
 from roofml.hardware.formats import FORMATS
 from roofml.hardware.gpu import Gpu, packaged_gpu
-from roofml.hardware.kernel_tables import STANDS_IN, GemmTable, Rows
+from roofml.hardware.kernel_drift import ShapeRatios, release_number
+from roofml.hardware.kernel_tables import STANDS_IN, GemmTable, Rows, rising
 from roofml.hardware.kernels import Efficiency
 from roofml.util.arrays import Floats
 from roofml.util.digest import digest
@@ -30,7 +31,7 @@ MOST_CELLS = 10_000
 """Pairs of n and k in the grid of products, which is full; the largest shipped one has 484."""
 MOST_SHARE = 10.0
 """Of a datasheet's rate; beyond 1.15 the datasheet is wrong."""
-ABOVE_0 = ("mbu", "mfu", "index_mbu", "index_mfu", "norm", "time_us")
+ABOVE_0 = ("mbu", "mfu", "index_mbu", "index_mfu", "norm", "time_us", "ratio")
 """Columns that something is divided by, or a time that nothing can take."""
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
 MOST_SD = 10.0
@@ -141,7 +142,7 @@ def _knots(rows: Rows, path: Path) -> Floats:
     return np.array([float(name[1:]) for name in columns])
 
 
-def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
+def gemm_table(path: Path, gpu: Gpu) -> GemmTable:
     """The products as a full grid: an unmeasured shape is as efficient as the nearest; time never falls with size."""
     rows = _with_stand_in(read_rows(path, ("n", "k"), "dtype"))
     tokens = _knots(rows, path)
@@ -149,6 +150,7 @@ def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
     if min(len(n), len(k)) < 2 or len(n) * len(k) > MOST_CELLS:
         raise InputError(f"{path}: {len(n)} n and {len(k)} k, expected at least two of each and {MOST_CELLS} pairs")
     slowdown: dict[str, Floats] = {}
+    element_us: dict[str, Floats] = {}
     for dtype in dict.fromkeys(rows.dtype):
         of_dtype = np.array(rows.dtype) == dtype
         logs = np.log2(rows.sizes[of_dtype])
@@ -160,12 +162,11 @@ def _gemm_table(path: Path, gpu: Gpu) -> GemmTable:
             raise InputError(f"{path}: unknown kernel format {shown(dtype)}, expected {', '.join(FORMATS)}")
         rate = gpu.flops_rate(gpu.computes_in(FORMATS[dtype].flops_dtype))
         reading = FORMATS[dtype].weight_bytes / gpu.bandwidth_bytes_per_us
-        ideal = n[:, None, None] * k[None, :, None] * np.maximum(2 * tokens / rate, reading)
-        time = ideal * grid
-        for axis in range(3):
-            time = np.maximum.accumulate(time, axis=axis)
-        slowdown[dtype] = time / ideal
-    return GemmTable(tokens, n, k, slowdown, rows.sd, rows.about.get("source", rows.path))
+        element_us[dtype] = np.maximum(2 * tokens / rate, reading)
+        ideal = n[:, None, None] * k[None, :, None] * element_us[dtype]
+        slowdown[dtype] = rising(ideal * grid) / ideal
+    source = rows.about.get("source", rows.path)
+    return GemmTable(tokens, n, k, slowdown, rows.sd, source, element_us=element_us)
 
 
 def _with_stand_in(rows: Rows) -> Rows:
@@ -189,7 +190,12 @@ def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
     sizes, by_gpus = _allreduce(folder / "allreduce.csv")
     moe, latent = folder / "moe.csv", [is_there(folder / f"mla_{name}.csv") for name in ("prefill", "decode")]
     experts = read("moe.csv", ("experts", "top_k", "hidden", "inter"), "dtype") if is_there(moe) else None
-    gemm = _gemm_table(folder / "gemm.csv", gpu)
+    gemm = gemm_table(folder / "gemm.csv", gpu)
+
+    def read_if_there(name: str, sizes: Sequence[str], first: str, values: Sequence[str] | None = None) -> Rows | None:
+        return read_rows(folder / name, sizes, first, values) if is_there(folder / name) else None
+
+    ranks = read_if_there("moe_ep.csv", ("experts", "top_k", "hidden", "inter", "ranks"), "dtype")
     return Efficiency(
         gemm=gemm,
         moe=experts,
@@ -201,7 +207,39 @@ def read_efficiency(folder: Path, gpu: Gpu) -> Efficiency:
         allreduce_bytes=sizes,
         allreduce_us=by_gpus,
         source=gemm.source,
+        prefill_window_rows=read_if_there("prefill_window.csv", (*attention, "window"), "dtype"),
+        decode_window_rows=read_if_there("decode_window.csv", (*attention, "window"), "kv_dtype", fitted),
+        ranks_rows=ranks,
+        ranks_tokens=np.zeros(0) if ranks is None else _knots(ranks, folder / "moe_ep.csv"),
+        drift_rows=read_if_there("drift.csv", ("release", "size"), "table", ("ratio", "sd")),
+        moe_drift=_shape_ratios(folder / "moe_drift.csv", ("experts", "top_k", "hidden", "inter")),
+        gemm_drift=_shape_ratios(folder / "gemm_drift.csv", ("n", "k")),
+        decode_drift_rows=read_if_there("decode_drift.csv", ("release", *attention), "kv_dtype", fitted),
+        releases=_releases(folder),
     )
+
+
+def _shape_ratios(path: Path, shape: Sequence[str]) -> ShapeRatios | None:
+    """The ratios of single shapes at other releases; None without the file."""
+    if not is_there(path):
+        return None
+    rows = read_rows(path, ("release", *shape), "dtype")
+    ratios = {
+        (dtype, *map(int, sizes)): values
+        for dtype, sizes, values in zip(rows.dtype, rows.sizes, rows.values, strict=True)
+    }
+    return ShapeRatios(_knots(rows, path), ratios)
+
+
+def _releases(folder: Path) -> dict[str, int]:
+    """Table -> the release of vLLM that its head names; those that name none, or several, are left out."""
+    found: dict[str, int] = {}
+    for path in sorted(folder.glob("*.csv")):
+        about, _, _ = _parts(path)
+        named = re.fullmatch(r"vllm (\d{1,3})\.(\d{1,3})\.(\d{1,3})", about.get("engine", ""))
+        if named:
+            found[path.stem] = release_number((int(named[1]), int(named[2]), int(named[3])))
+    return found
 
 
 def _allreduce(path: Path) -> tuple[Floats, dict[int, Floats]]:

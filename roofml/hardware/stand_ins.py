@@ -47,14 +47,20 @@ def mixture(
     Raises InputError where no mixture was measured.
     """
     other, sd = stand_in(format, set(efficiency.moe.dtype if efficiency.moe else ()))
-    values, measured_sd = efficiency.mixture(other, experts, top_k, hidden, inter)
+    values, (its_experts, its_top_k, *sides), measured_sd = efficiency.mixture(other, experts, top_k, hidden, inter)
     slowdown = 1 / values
-    if other != format and format in FORMATS:
-        m = efficiency.moe_tokens
-        hit = experts_hit(experts, top_k, m)
-        mine, theirs = (_ideal_us(gpu, kind, m * top_k, hit, 3 * hidden * inter) for kind in (format, other))
+    if (its_experts, its_top_k, *sides) != (experts, top_k, hidden, inter) or (other != format and format in FORMATS):
+        theirs = _mixture_us(efficiency, gpu, other, its_experts, its_top_k, 3 * sides[0] * sides[1])
+        kind = format if format in FORMATS else other
+        mine = _mixture_us(efficiency, gpu, kind, experts, top_k, 3 * hidden * inter)
         slowdown = with_floor(slowdown, mine, theirs, MOE_FLOOR_US)
     return slowdown, math.hypot(sd, measured_sd)
+
+
+def _mixture_us(efficiency: Efficiency, gpu: Gpu, format: str, experts: int, top_k: int, elements: float) -> Floats:
+    """Ideal time at each M of `moe_tokens`, µs, of experts of so many elements each."""
+    m = efficiency.moe_tokens
+    return _ideal_us(gpu, format, m * top_k, experts_hit(experts, top_k, m), elements)
 
 
 def _ideal_us(gpu: Gpu, format: str, rows: Floats, matrices: float | Floats, elements: float) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from roofml.hardware.gpu import Gpu, load_gpu
+from roofml.hardware.kernel_drift import at_version
 from roofml.hardware.kernels import Efficiency
 from roofml.hardware.load_kernels import load_kernels
 from roofml.hardware.read_kernels import tables_folder, tables_sha256
@@ -19,6 +20,7 @@ from roofml.latency.server_defaults import graphs_of
 from roofml.latency.speculation import Speculation, speculating
 from roofml.models.load import load_model
 from roofml.models.spec import ModelSpec
+from roofml.traces.engine_version import Release, release_of
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.digest import digest
@@ -36,6 +38,12 @@ class Engine:
     version: str | None
     dtype: str
     kv_dtype: str
+
+    @property
+    def release(self) -> Release:
+        """The release of vLLM whose kernels stand for its own; of several versions the first's."""
+        first = None if self.version is None else self.version.split(",")[0].strip()
+        return release_of(self.name, first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +120,14 @@ class Deployment:
             tables = speculating(tables, self.model, self.gpu, self.tp, self.kernels, self.drafts)
         return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
 
+    def fitted_on(self, name: str, version: str | None) -> Deployment:
+        """The same with the kernels of the engine that coefficients were fitted on, which they correct."""
+        changed = replace(self, engine=replace(self.engine, name=name, version=version))
+        if changed.engine.release == self.engine.release:
+            return changed
+        kernels = at_version(load_kernels(self.gpu).efficiency, changed.engine.release)
+        return replace(changed, kernels=kernels)._with_tables(self.budget, self.graphs)
+
 
 def deploy(
     model: str,
@@ -139,7 +155,9 @@ def deploy(
     spec, device = load_model(model, precision), load_gpu(gpu)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
-    efficiency, kernels_sha256 = load_kernels(device)
+    measured, kernels_sha256 = load_kernels(device)
+    served = Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype)
+    efficiency = at_version(measured, served.release)
     if uses_modules(spec, tp):
         kernels_sha256 = digest(kernels_sha256, tables_sha256(tables_folder(device) / "modules"))
     parallel = Parallel(tp, pp, dp, ep)
@@ -151,7 +169,7 @@ def deploy(
         model=spec,
         gpu=device,
         tp=tp,
-        engine=Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype),
+        engine=served,
         tables=component_tables(spec, device, parallel, budget, efficiency, graphs),
         table_sd=table_sd,
         hf_repo=model,

@@ -70,11 +70,11 @@ class StepParameters(NamedTuple):
     weights: Annotated[float, _correction(1.0, 0.06, 0.05, "reading the weights")] = 1.0
     expert_weights: Annotated[
         float,
-        _correction(0.95, 0.1, 0.07, "reading the experts' weights; routing that is not even hits fewer"),
+        _correction(1.0, 0.1, 0.07, "reading the experts' weights; routing that is not even hits fewer"),
     ] = 1.0
     kv_cache: Annotated[float, _correction(1.0, 0.04, 0.03, "reading and writing keys and values")] = 1.0
     attention_items: Annotated[
-        float, _correction(0.8, 0.5, 0.25, "launching attention, and requests besides their keys and values")
+        float, _correction(0.7, 0.5, 0.25, "launching attention, and requests besides their keys and values")
     ] = 1.0
     long_context: Annotated[
         float,
@@ -82,7 +82,7 @@ class StepParameters(NamedTuple):
     ] = 0.0
     communication: Annotated[
         float,
-        _correction(0.78, 0.2, 0.15, "all-reduces; vLLM fuses them with the norm, they were measured apart"),
+        _correction(1.05, 0.2, 0.15, "all-reduces; vLLM fuses them with the norm, they were measured apart"),
     ] = 1.0
     per_layer_us: Annotated[
         float, _overhead(500.0, 10.0, 4.0, 2.0, "norms, rotary, activation and launch gaps, per layer")

@@ -2,89 +2,97 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from roofml.hardware.gpu import Gpu
 from roofml.microbench.derive import COLUMNS, NEEDED, derive
+from roofml.microbench.derive.known_bad import version_of
+from roofml.microbench.drift import (
+    COMPARISONS,
+    decode_drift_lines,
+    drift_lines,
+    drift_text,
+    gemm_drift_lines,
+    moe_drift_lines,
+)
+from roofml.microbench.packages import SYSTEMS, Package, campaign_of, newest, tables_of
 from roofml.util.errors import InputError, because
 from roofml.util.outside_text import for_line
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, is_there, open_file
 from roofml.util.writing import write_files
 
-SYSTEMS = {
-    "A100-SXM": "a100_sxm",
-    "H100": "h100_sxm",
-    "H200": "h200_sxm",
-    "B200": "b200_sxm",
-    "GB200": "gb200",
-    "L40S": "l40s",
-}
-"""GPU -> name of its system in the package."""
 MOST = 1e12
 """Largest size, count or time, ms, that a measurement may have."""
-INSTALL = "pip install 'roofml[aiconfigurator]'"
 
 
-def package_data() -> tuple[Path, str]:
-    """Folder of the measurements in the installed aiconfigurator-core, and its version.
+def import_package(gpu: Gpu, engine: str | None, held_by: Sequence[Package]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Measurements of `gpu` from packages (kernel -> table), and their provenance.
 
-    Raises InputError if it is not installed.
+    Every kernel is that of the newest version up to `engine`, a version of vLLM, or up to the GPU's campaign if None.
+    Raises InputError where the packages hold none so old of a kernel that every GPU needs.
     """
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        package = distribution("aiconfigurator-core")
-    except PackageNotFoundError:
-        raise InputError(f"aiconfigurator-core is not installed: {INSTALL}, or give --from FOLDER") from None
-    return Path(str(package.locate_file("aiconfigurator_core"))) / "systems" / "data", package.version
-
-
-def package_versions(gpu: Gpu, data: Path) -> dict[str, list[str]]:
-    """Kernel -> the versions of vLLM it was measured with on `gpu`, oldest first."""
-    folder = data / SYSTEMS.get(gpu.name, "-")
-    if not folder.is_dir():
-        names = ", ".join(name for name, system in SYSTEMS.items() if (data / system).is_dir())
-        raise InputError(f"{gpu.name}: aiconfigurator-core has no measurements of it (it has {names})")
-    versions: dict[str, list[str]] = {}
-    for kernel in COLUMNS:
-        measured = {path.parent.name for path in folder.glob(f"*/vllm/*/{kernel}_perf.parquet")}
-        if measured:
-            versions[kernel] = sorted(measured, key=_version)
-    return versions
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else -1 for part in text.split("."))
-
-
-def import_package(gpu: Gpu, engine: str | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """Measurements of `gpu` from the package (kernel -> table), and their provenance.
-
-    Every kernel is that of `engine`, a version of vLLM, or of the newest version if None. Raises InputError for a
-    version or a kernel that the package does not hold.
-    """
-    data, version = package_data()
-    available = package_versions(gpu, data)
-    folder = data / SYSTEMS[gpu.name]
+    available = tables_of(gpu, held_by, list(COLUMNS))
+    until = campaign_of(gpu) if engine is None else (*version_of(engine), *(99,) * (3 - len(version_of(engine))))
     measured: dict[str, Any] = {}
-    engines: set[str] = set()
+    sources: set[str] = set()
     for kernel in COLUMNS:
-        versions = available.get(kernel, [])
-        chosen = engine if engine is not None else (versions[-1] if versions else None)
-        if chosen is None or chosen not in versions:
-            if kernel not in NEEDED:
-                continue
-            raise InputError(f"{gpu.name}: no {kernel} of vLLM {chosen} (it has {', '.join(versions) or 'none'})")
-        (path,) = folder.glob(f"*/vllm/{chosen}/{kernel}_perf.parquet")
-        measured[kernel] = read_table(path, kernel)
-        engines.add(chosen)
+        held = newest(available.get(kernel, []), until)
+        if held is None:
+            if kernel in NEEDED:
+                versions = ", ".join(table.version for table in available.get(kernel, [])) or "none"
+                raise InputError(
+                    f"{gpu.name}: no {kernel} of vLLM {'.'.join(map(str, until))} or older (it has {versions})"
+                )
+            continue
+        measured[kernel] = read_table(held.path, kernel)
+        sources.add(f"{held.package.name} {held.package.version}")
     return measured, {
-        "source": f"NVIDIA aiconfigurator-core {version}, {folder.name}",
-        "engine": f"vllm {' and '.join(sorted(engines, key=_version))}",
+        "source": f"NVIDIA {' and '.join(sorted(sources))}, {SYSTEMS[gpu.name]}",
+        "engine": "vllm",
         "licence": "Apache-2.0",
     }
+
+
+def write_drift(
+    gpu: Gpu, held_by: Sequence[Package], folders: Sequence[Path], about: Mapping[str, str], folder: Path
+) -> dict[str, int]:
+    """Write drift.csv and those of single shapes into `folder`: other versions against the campaign.
+
+    Returns file name -> rows; no file is written where no other version was measured.
+    """
+    base, provenance = import_package(gpu, None, held_by)
+    available = tables_of(gpu, held_by, list(COMPARISONS))
+    versions = sorted({held.version for tables in available.values() for held in tables}, key=version_of)
+    others: list[dict[str, Any]] = [
+        {
+            kernel: read_table(held.path, kernel)
+            for kernel, tables in available.items()
+            for held in tables
+            if held.version == version
+        }
+        for version in versions
+    ]
+    others += [import_folder(path, "", "", needed=())[0] for path in folders]
+    derived = {
+        "drift": drift_lines,
+        "gemm_drift": gemm_drift_lines,
+        "moe_drift": moe_drift_lines,
+        "decode_drift": decode_drift_lines,
+    }
+    tables = {name: lines_of(base, others, gpu) for name, lines_of in derived.items()}
+    sources = [provenance["source"], *(f"{path.resolve().name} of NVIDIA aiconfigurator" for path in folders)]
+    about = {**about, "source": "; ".join(sources), "licence": provenance["licence"]}
+    texts = {
+        folder / f"{name}.csv": drift_text(name, lines, gpu, about) for name, lines in tables.items() if len(lines) > 1
+    }
+    if texts:
+        make_folder(folder)
+        write_files(texts)
+    return {path.name: len(tables[path.stem]) - 1 for path in texts}
 
 
 def import_folder(
@@ -114,17 +122,19 @@ def import_folder(
     return measured, {"source": source, "engine": " and ".join(sorted(engines)) or "not said", "licence": licence}
 
 
-def read_table(path: Path, kernel: str) -> Any:
+def read_table(path: Path | zipfile.Path, kernel: str) -> Any:
     """A table of measurements as a pandas DataFrame. Raises InputError naming what is missing or impossible."""
     try:
         import pandas as pd
     except ImportError:
         raise InputError("reading measurements needs pandas and pyarrow: pip install 'roofml[bench]'") from None
-    with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
+    with open_file(path, MOST_BYTES_OF_A_TABLE) if isinstance(path, Path) else path.open("rb") as file:
         try:
-            table: Any = pd.read_parquet(file) if path.suffix == ".parquet" else pd.read_csv(file)
+            parquet = path.name.endswith(".parquet")
+            table: Any = pd.read_parquet(io.BytesIO(file.read())) if parquet else pd.read_csv(file)
         except Exception as error:  # of pandas or of what it reads with, each of its own kind
-            raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {for_line(str(error))[:300]}") from None
+            kind = path.name.rpartition(".")[2]
+            raise InputError(f"{path}: cannot be read as {kind}: {for_line(str(error))[:300]}") from None
     for column in COLUMNS[kernel]:
         if column not in table:
             raise InputError(f"{path}: {column}: missing column")

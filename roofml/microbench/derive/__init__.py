@@ -8,12 +8,17 @@ of NVIDIA's aiconfigurator and times in ms. Every family of kernels is a module 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from roofml.hardware.gpu import Gpu
+from roofml.hardware.kernel_tables import GemmTable
+from roofml.hardware.load_kernels import load_efficiency
+from roofml.hardware.read_kernels import gemm_table
 from roofml.microbench.derive import allreduce, attention, blocks, gemm, hyper_connections, latent, moe, recurrent
-from roofml.microbench.derive.family import Family
+from roofml.microbench.derive.family import Derived, Family
 from roofml.util.outside_text import for_line
 
 MODULES = (gemm, moe, attention, latent, allreduce, recurrent, blocks, hyper_connections)
@@ -26,6 +31,24 @@ NEEDED = tuple(family.kernel for family in FAMILIES if family.needed)
 """Kernels without which a GPU's tables do not serve every usual model."""
 
 
+def engine_of(table: Any) -> dict[str, str]:
+    """The line of a table's head that names the engine, where the measurements do: `vllm 0.25.0`."""
+    if not {"framework", "version"} <= set(table):
+        return {}
+    pairs = table[["framework", "version"]].drop_duplicates().itertuples(index=False)
+    return {"engine": " and ".join(sorted(f"{framework} {version}".lower() for framework, version in pairs))}
+
+
+def _products(texts: Mapping[str, str], gpu: Gpu) -> GemmTable:
+    """The GPU's matrix products: those derived just now, or its shipped ones where none were measured."""
+    if "gemm.csv" not in texts:
+        return load_efficiency(gpu).gemm
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "gemm.csv"
+        path.write_text(texts["gemm.csv"], encoding="utf-8")
+        return gemm_table(path, gpu)
+
+
 def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> dict[str, str]:
     """File name -> text of every table that `measured` (kernel -> pandas table with its `COLUMNS`) has data for.
 
@@ -35,10 +58,16 @@ def derive(measured: Mapping[str, Any], gpu: Gpu, about: Mapping[str, str]) -> d
     for family in FAMILIES:
         if family.kernel not in measured:
             continue
-        derived = family.lines_of(measured[family.kernel], gpu)
+        given = [measured[family.kernel], gpu]
+        if family.with_products:
+            given.append(_products(texts, gpu))
+        derived: Derived = cast("Any", family.lines_of)(*given)
         if len(derived.lines) < 2:
             continue
-        header = {"kernel": family.file, "gpu": gpu.name, **about, **derived.about, "sd": f"{derived.sd:.2g}"}
+        engine = engine_of(measured[family.kernel])
+        header = {
+            "kernel": family.file, "gpu": gpu.name, **about, **engine, **derived.about, "sd": f"{derived.sd:.2g}",
+        }  # fmt: skip
         texts[f"{family.file}.csv"] = (
             "".join(f"# {key}: {for_line(value)}\n" for key, value in header.items()) + "\n".join(derived.lines) + "\n"
         )

@@ -17,7 +17,6 @@ from scipy.optimize import nnls  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.hardware.gpu import Gpu
 from roofml.hardware.kernel_tables import GemmTable
-from roofml.hardware.load_kernels import load_efficiency
 from roofml.microbench.derive.curves import robust_sd
 from roofml.microbench.derive.family import Derived, Family
 from roofml.models.attention import CompressedAttention, LatentAttention, SparseIndexer
@@ -129,11 +128,10 @@ def fit(block: Block, rows: Any, gpu: Gpu, gemm: GemmTable, heads: int, kv_dtype
     return np.array([*solution[:2], *shares]), sd
 
 
-def lines_of(block: Block, prompts: bool, gemm_of: Callable[[Gpu], GemmTable]) -> Callable[[Any, Gpu], Derived]:
+def lines_of(block: Block, prompts: bool) -> Callable[[Any, Gpu, GemmTable], Derived]:
     """The function of a family that derives its file."""
 
-    def derive(table: Any, gpu: Gpu) -> Derived:
-        gemm = gemm_of(gpu)
+    def derive(table: Any, gpu: Gpu, gemm: GemmTable) -> Derived:
         lines: list[str] = []
         errors: list[float] = []
         for (kv_dtype, heads), rows in chosen(block, table, prompts).groupby(["kv_cache_dtype", "num_heads"]):
@@ -158,13 +156,15 @@ def chosen(block: Block, table: Any, prompts: bool) -> Any:
     return table[(table.batch_size * table.isl >= 512) & (table.isl > 1) & (1e3 * table.latency >= block.floor_us)]
 
 
-def _gemm_of(gpu: Gpu) -> GemmTable:
-    return load_efficiency(gpu).gemm
-
-
 COLUMNS = ("kv_cache_dtype", "batch_size", "isl", "step", "num_heads", "latency")
 FAMILIES = tuple(
-    Family(f"modules/{name}_{'prefill' if prompts else 'decode'}", kernel, COLUMNS, lines_of(block, prompts, _gemm_of))
+    Family(
+        f"modules/{name}_{'prefill' if prompts else 'decode'}",
+        kernel,
+        COLUMNS,
+        lines_of(block, prompts),
+        with_products=True,
+    )
     for name, block, prompts, kernel in (
         ("mla", MLA, False, "mla_generation_module"),
         ("mla", MLA, True, "mla_context_module"),

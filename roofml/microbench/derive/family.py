@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from roofml.hardware.gpu import Gpu
+from roofml.hardware.kernel_tables import GemmTable
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Family:
     """The measurements are `<kernel>_perf.parquet` or `.csv`."""
     columns: tuple[str, ...]
     """Columns that they must have: numbers above 0, but for data types, names and `step`."""
-    lines_of: Callable[[Any, Gpu], Derived]
-    """From the table of all measurements (pandas; `latency` in ms) and the GPU."""
+    lines_of: Callable[[Any, Gpu], Derived] | Callable[[Any, Gpu, GemmTable], Derived]
+    """From the table of all measurements (pandas; `latency` in ms), the GPU and, `with_products`, its products."""
+    with_products: bool = False
+    """Whether `lines_of` takes the GPU's matrix products, as the same import derives them: blocks include some."""
     needed: bool = False
     """Whether a GPU's tables do not serve every usual model without it."""

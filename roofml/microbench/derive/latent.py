@@ -8,7 +8,7 @@ import numpy as np
 
 from roofml.hardware.gpu import Gpu
 from roofml.microbench.derive.attention import PROMPTS, decode_lines, prompt_lines
-from roofml.microbench.derive.dtypes import DTYPES
+from roofml.microbench.derive.dtypes import CACHE_DTYPES
 from roofml.microbench.derive.family import Derived, Family
 
 LATENT_ENTRY = 576
@@ -19,12 +19,12 @@ def latent_decode(table: Any, gpu: Gpu) -> Derived:
     """Lines of mla_decode.csv, by heads on one GPU, and the median relative residual of its lines."""
     lines: list[str] = []
     errors: list[float] = []
-    for source_dtype, (dtype, size) in DTYPES.items():
+    for source_dtype, (dtype, size) in CACHE_DTYPES.items():
         rows = table[table.kv_cache_dtype == source_dtype].assign(entry_bytes=LATENT_ENTRY * size, pairs=1)
         dtype_lines, error = decode_lines(rows, ["num_heads"], dtype, gpu)
         lines += dtype_lines
         errors += [error] * len(dtype_lines)
-    return Derived(["kv_dtype,heads,fixed_us,item_us,mbu,sd", *lines], float(np.median(errors)))
+    return Derived(["kv_dtype,heads,fixed_us,item_us,mbu,sd", *lines], float(np.median(errors)) if errors else 0.0)
 
 
 def latent_prefill(table: Any, gpu: Gpu) -> Derived:
