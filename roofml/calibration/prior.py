@@ -65,6 +65,14 @@ class Prior:
         shared = common * np.outer(OF_KERNELS, OF_KERNELS)
         return replace(self, covariance=self.covariance + np.diag(extra**2) + shared)
 
+    def slower(self, factors: Mapping[str, float], sd: float) -> Prior:
+        """With corrections raised by `factors`, each known to a relative `sd`."""
+        mean, extra = self.mean.copy(), np.zeros(len(self.mean))
+        for name, factor in factors.items():
+            mean[NAMES.index(name)] += np.log(factor)
+            extra[NAMES.index(name)] = sd**2
+        return replace(self, mean=mean, covariance=self.covariance + np.diag(extra))
+
     def draws(self, count: int, seed: int = 0) -> Floats:
         """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.
 

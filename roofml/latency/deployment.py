@@ -14,6 +14,7 @@ from roofml.latency.arithmetic import weight_only
 from roofml.latency.attention_kernels import uses_modules
 from roofml.latency.components import GRAPHS, ComponentTables, component_sd, component_tables
 from roofml.latency.doubts import Doubt
+from roofml.latency.experience import unseen
 from roofml.latency.feasibility import check_run
 from roofml.latency.parallel import Parallel
 from roofml.latency.server_defaults import graphs_of
@@ -180,6 +181,7 @@ def deploy(
         doubts=(
             *(Doubt("kernels", why, variance**0.5) for why, variance in efficiency.variances.items()),
             *parallel.doubts(device),
+            *unseen(spec, served.release),
         ),
     )
 

@@ -16,6 +16,8 @@ from roofml.util.arrays import Floats
 from roofml.validation.points.point import Point
 from roofml.validation.points.serving import load_of, server_of
 
+FIRST_TOKEN_SD, FIRST_TOKEN_US = 0.25, 30_000.0
+"""What tokenization, HTTP and the first requests of a server do to a mean TTFT: a share of it, and some time."""
 DRAWS = 40
 """Sets of parameters behind an interval."""
 
@@ -51,12 +53,12 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
     Raises InputError where its GPUs cannot.
     """
     asked = aggregate_of(point, calibration)
-    parameters = calibration.parameters.paced(pace)
+    parameters = _warmed_up(calibration.parameters.paced(pace))
     served = replay(asked.run, asked.tables, parameters)
     figures = statistics(asked.run, served)
     if not figures:
         return Answer(point, refusal="no request would complete")
-    drawn = [Parameters.of(values).paced(pace) for values in calibration.draws(DRAWS)]
+    drawn = [_warmed_up(Parameters.of(values).paced(pace)) for values in calibration.draws(DRAWS)]
     spread = ratios(served, asked.tables, parameters, drawn).T
     slower: dict[str, Floats] = {**dict(zip(KINDS, spread, strict=True)), "output": 1 / spread[KINDS.index("e2e")]}
     wider = wider_for(calibration.deployment.engine.name)
@@ -65,5 +67,14 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
         drawn_values = value * slower[name.split("_")[0]]
         if name == "output_tokens_per_s":  # of all engines
             value, drawn_values = value * point.dp, drawn_values * point.dp
-        metrics[name] = Prediction.of_draws(value, drawn_values).stretched(wider).doubted(doubts)
+        prediction = Prediction.of_draws(value, drawn_values).stretched(wider).doubted(doubts)
+        if name.startswith("ttft"):
+            prediction = prediction.wider("first token", FIRST_TOKEN_SD**2 + (FIRST_TOKEN_US / value) ** 2)
+        metrics[name] = prediction
     return Answer(point, metrics, reasons=tuple(doubt.sentence for doubt in by_size(doubts)))
+
+
+def _warmed_up(parameters: Parameters) -> Parameters:
+    """On a server that compiled its experts' kernels before it took requests, as those of today do: the first mixed
+    step is slow all the same."""
+    return parameters._replace(request=parameters.request._replace(cold_kernel_us=0.0))

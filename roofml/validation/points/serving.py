@@ -91,7 +91,7 @@ def deployment_of(served: Served) -> Deployment:
 
 
 def server_of(point: Point, deployment: Deployment) -> Server:
-    """The server of a point: what its row tells, and the release's defaults for the rest.
+    """The server of a point: what its row tells, and the release's defaults for the rest; started for the benchmark.
 
     Raises InputError for a model that its GPUs cannot hold.
     """
@@ -113,7 +113,6 @@ def server_of(point: Point, deployment: Deployment) -> Server:
         num_gpu_blocks=blocks,
         max_model_len=longest,
         gpu=point.gpu,
-        fresh=False,
         engine=deployment.engine.name,
         engine_version=deployment.engine.version,
         kv_dtype=deployment.engine.kv_dtype,
