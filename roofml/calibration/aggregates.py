@@ -60,14 +60,16 @@ def ratios(served: Replay, tables: ComponentTables, parameters: Parameters, othe
     """How many times as long TTFT, TPOT and E2E are with each of the `others`, for the schedule as it is: (others, 3).
 
     Decoding takes the times of steps in which tokens are decoded. A first token waits for steps that compute prompts,
-    and for the way from the client to the queue and back.
+    for the way from the client to the queue and back, and for what a server does once.
     """
-    steps, durations = served.schedule.steps, served.schedule.step_time_us
+    steps = served.schedule.steps
     stride = max(1, steps.length // SAMPLED_STEPS)
-    sampled, usual = StepSums.from_columns(steps.columns()[::stride]), durations[::stride]
+    sampled = StepSums.from_columns(steps.columns()[::stride])
+    usual = step_times(tables, sampled, parameters.step)
     done = served.completed
     ttft, e2e = float(np.mean(served.ttft_us[done])), float(np.mean(served.e2e_us[done]))
-    aside = parameters.request.queueing_us + parameters.request.pipeline_delay_us
+    stalled = _stalled_us(served, parameters)
+    aside = parameters.request.queueing_us + parameters.request.pipeline_delay_us + stalled
     inside = max(0.0, ttft - aside)
     decoding, prompting = usual * sampled.decode_tokens, usual * (sampled.prefill_tokens > 0)
     if not prompting.any():
@@ -80,8 +82,20 @@ def ratios(served: Replay, tables: ComponentTables, parameters: Parameters, othe
         decode = float(np.average(slower, weights=decoding))
         first = inside * float(np.average(slower, weights=prompting))
         first += other.request.queueing_us + other.request.pipeline_delay_us
+        first += stalled * other.request.cold_step_us / max(parameters.request.cold_step_us, 1.0)
         result[i] = first / (inside + aside), decode, (first + (e2e - ttft) * decode) / (e2e - ttft + inside + aside)
     return result
+
+
+def _stalled_us(served: Replay, parameters: Parameters) -> float:
+    """Mean time that first tokens waited for what a server does once, on its first steps, µs."""
+    schedule, request = served.schedule, parameters.request
+    once = request.cold_step_us * schedule.cold[0] + request.cold_kernel_us * schedule.cold[1]
+    before = np.concatenate(([0.0], np.cumsum(once)))
+    done = served.completed
+    arrived = np.searchsorted(schedule.step_start_us, schedule.arrival_us[done])
+    first = schedule.first_step[done] + 1
+    return float(np.mean(before[first] - before[np.minimum(arrived, first)]))
 
 
 KINDS: tuple[Kind, ...] = ("ttft", "tpot", "e2e")

@@ -155,7 +155,9 @@ def test_what_a_slow_server_does_at_one_point_tells_the_others(point: Point) -> 
     slow = calibration.parameters.paced(1.25)
     points: list[Point] = []
     for clients in (1, 4, 16, 32):
-        asked = replace(point, id=str(clients), concurrency=clients, requests=10 * clients)
+        asked = replace(
+            point, id=str(clients), concurrency=clients, requests=20 * clients, output_range=(205, 256), max_num_seqs=64
+        )
         aggregate = aggregate_of(asked, calibration)
         figures = statistics(aggregate.run, replay(aggregate.run, aggregate.tables, slow))
         points.append(replace(asked, measured={name: figures[name] for name in ("ttft_mean", "tpot_mean")}))
