@@ -21,6 +21,7 @@ from roofml.calibration.covariance import check_triangle
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
 from roofml.hardware.gpu import Gpu
+from roofml.hardware.read_kernels import tables_folder, tables_sha256
 from roofml.latency.deployment import Deployment
 from roofml.latency.parameters import BY_NAME, NAMES, from_coordinates, to_coordinates
 from roofml.util.errors import InputError
@@ -66,14 +67,25 @@ class OtherModels(Strict):
     gpu: Name
     gpu_sheet_sha256: Sha256 | None = None
     """Which GPU that is, whatever it is called. Files of 0.1.0 have none."""
+    kernel_tables_sha256: Sha256 | None = None
+    """Digest of that GPU's kernel tables, which the fits correct. Files of 0.1.0 have none."""
     parameters: list[str]
     members: list[SavedPosterior]
 
     def prior(self, deployment: Deployment) -> Prior:
-        """What is believed of a deployment before any trace of its model."""
+        """What is believed of a deployment before any trace of its model.
+
+        Raises InputError where the fits are of the deployment's GPU but correct other kernel tables than it has.
+        """
         base = pool([member.evidence(self.parameters) for member in self.members if not _is_of(member, deployment)])
         gpu = deployment.gpu
         if gpu.name == self.gpu and self.gpu_sheet_sha256 in (None, gpu.sheet_sha256):
+            ours, theirs = tables_sha256(tables_folder(gpu)), self.kernel_tables_sha256
+            if theirs not in (None, ours):
+                raise InputError(
+                    f"the fits of other models on {gpu.name} are over other kernel tables ({str(theirs)[:12]}, not "
+                    f"{ours[:12]}): `roofml pool RUN... --gpu {gpu.name} -o coeffs/global.yaml` makes them anew"
+                )
             return base
         return Prior(base.mean, base.covariance * OTHER_GPU**2, f"{base.source} (on {self.gpu})")
 
@@ -128,6 +140,7 @@ def pooled_text(gpu: Gpu, members: Sequence[SavedPosterior]) -> str:
             "schema": SCHEMA,
             "gpu": gpu.name,
             "gpu_sheet_sha256": gpu.sheet_sha256,
+            "kernel_tables_sha256": tables_sha256(tables_folder(gpu)),
             "parameters": list(NAMES),
             "members": entries,
         }

@@ -63,16 +63,32 @@ class Efficiency:
     modules: Modules = field(default_factory=Modules)
     """Measured parts of a layer that only some architectures have."""
 
-    def mixture(
+    def mixtures(
         self, dtype: str, experts: int, top_k: int, hidden: float, inter: float
-    ) -> tuple[Floats, tuple[int, int, float, float], float]:
-        """Ideal over measured time of the most alike mixture at each M of `moe_tokens`, its experts, top_k, hidden and
-        inter, and the relative sd of another's that is priced by it. Raises InputError where none was measured."""
+    ) -> tuple[list[tuple[float, Floats, tuple[int, int, float, float]]], float]:
+        """The most alike mixtures, and the relative sd of another that is priced by them.
+
+        Of each its weight, ideal over measured time at each M of `moe_tokens`, and its experts, top_k, hidden and
+        inter: the next narrower and the next wider one, by the logarithm of their widths, where both are of the same
+        experts and hidden size; else the nearest alone. Raises InputError where none was measured.
+        """
         if self.moe is None:
             raise InputError(f"{self.source}: no mixture of experts was measured")
-        row, sd = self.moe.nearest_row(dtype, (experts, top_k, hidden, inter))
-        found, chosen, width, inner = map(float, self.moe.sizes[row])
-        return self.moe.values[row], (int(found), int(chosen), width, inner), sd
+        rows = self.moe
+        nearest, sd = rows.nearest_row(dtype, (experts, top_k, hidden, inter))
+        alike = (np.array(rows.dtype) == rows.dtype[nearest]) & (rows.sizes[:, :3] == [experts, top_k, hidden]).all(1)
+        widths = np.where(alike, rows.sizes[:, 3], np.nan)
+        weights = {nearest: 1.0}
+        if (widths < inter).any() and (widths > inter).any() and inter not in widths:
+            narrow = int(np.nanargmax(np.where(widths < inter, widths, np.nan)))
+            wide = int(np.nanargmin(np.where(widths > inter, widths, np.nan)))
+            share = math.log(inter / widths[narrow]) / math.log(widths[wide] / widths[narrow])
+            weights = {narrow: 1 - share, wide: share}
+        found: list[tuple[float, Floats, tuple[int, int, float, float]]] = []
+        for row, weight in weights.items():
+            its, chosen, width, inner = map(float, rows.sizes[row])
+            found.append((weight, rows.values[row], (int(its), int(chosen), width, inner)))
+        return found, sd
 
     def expert_ranks(
         self, dtype: str, experts: int, top_k: int, hidden: float, inter: float, ranks: int

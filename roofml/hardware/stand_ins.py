@@ -47,14 +47,18 @@ def mixture(
     Raises InputError where no mixture was measured.
     """
     other, sd = stand_in(format, set(efficiency.moe.dtype if efficiency.moe else ()))
-    values, (its_experts, its_top_k, *sides), measured_sd = efficiency.mixture(other, experts, top_k, hidden, inter)
-    slowdown = 1 / values
-    if (its_experts, its_top_k, *sides) != (experts, top_k, hidden, inter) or (other != format and format in FORMATS):
-        theirs = _mixture_us(efficiency, gpu, other, its_experts, its_top_k, 3 * sides[0] * sides[1])
-        kind = format if format in FORMATS else other
-        mine = _mixture_us(efficiency, gpu, kind, experts, top_k, 3 * hidden * inter)
-        slowdown = with_floor(slowdown, mine, theirs, MOE_FLOOR_US)
-    return slowdown, math.hypot(sd, measured_sd)
+    found, measured_sd = efficiency.mixtures(other, experts, top_k, hidden, inter)
+    kind = format if format in FORMATS else other
+    logs = np.zeros_like(efficiency.moe_tokens)
+    for weight, values, shape in found:
+        slowdown = 1 / values
+        if shape != (experts, top_k, hidden, inter) or kind != other:
+            its_experts, its_top_k, its_hidden, its_inter = shape
+            theirs = _mixture_us(efficiency, gpu, other, its_experts, its_top_k, 3 * its_hidden * its_inter)
+            mine = _mixture_us(efficiency, gpu, kind, experts, top_k, 3 * hidden * inter)
+            slowdown = with_floor(slowdown, mine, theirs, MOE_FLOOR_US)
+        logs += weight * np.log(slowdown)
+    return np.exp(logs), math.hypot(sd, measured_sd)
 
 
 def _mixture_us(efficiency: Efficiency, gpu: Gpu, format: str, experts: int, top_k: int, elements: float) -> Floats:
