@@ -13,7 +13,7 @@ from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
 from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.judge import judge
-from roofml.calibration.other_models import read_other_models
+from roofml.calibration.other_models import OtherModels, read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.fit import StepData, fit_steps
@@ -27,6 +27,10 @@ from roofml.traces.selection import Selection, first, groups, trainable
 from roofml.util.errors import InputError
 
 KINDS: tuple[Kind, ...] = ("e2e", "ttft", "tpot")
+UNSAID = (
+    "made by a roofml that did not write down its kernel tables, which have been mended since: predictions are up to a "
+    "tenth off, refit with `roofml fit`"
+)
 SUSTAINED = {"prefill_gemm": 1.2, "prefill_attention": 1.2, "long_context": 0.4}
 """Component -> how much longer it takes in a server than is believed otherwise, for predictions without a trace. The
 fits of other models do not tell it: nearly all prompts of their runs were in the cache, and their contexts are short.
@@ -65,9 +69,13 @@ def physics(
 
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
     """The calibration of a deployment by priors alone, widened where kernels were not measured."""
-    believed = read_other_models().prior(deployment) if prior is None else prior
-    believed = believed.slower(SUSTAINED, SUSTAINED_SD).widened(deployment.table_sd)
-    return Calibration(deployment, posterior_of(believed))
+    believed = without_trace(deployment, read_other_models()) if prior is None else prior
+    return Calibration(deployment, posterior_of(believed.widened(deployment.table_sd)))
+
+
+def without_trace(deployment: Deployment, other_models: OtherModels) -> Prior:
+    """What is believed of a deployment of which there is no trace, and none will be fitted."""
+    return other_models.prior(deployment).slower(SUSTAINED, SUSTAINED_SD)
 
 
 def fit(
@@ -238,4 +246,5 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         path=path,
         said=tuple(read.fit.not_identified),
         misfit=tuple(read.fit.misfit or ()),
+        unsaid=() if read.physics is not None else (f"{path}: {UNSAID}",),
     )

@@ -76,6 +76,8 @@ class Calibration(Shown):
     """What cannot fit on the GPUs is said, not refused."""
     misfit: tuple[str, ...] = ()
     """Why this fit does not describe what it was fitted to (`judge`); empty where it does."""
+    unsaid: tuple[str, ...] = ()
+    """What its file does not say, and may be otherwise now."""
 
     @property
     def fitted(self) -> bool:
@@ -117,7 +119,7 @@ class Calibration(Shown):
     def doubts(self) -> list[str]:
         """What every use has to say: of a fit that does not describe its runs, of arithmetic that the GPU lacks."""
         misfit = [f"{self.source}: this fit does not describe its runs: {sentence}" for sentence in self.misfit]
-        return [*misfit, *self.deployment.weight_only]
+        return [*misfit, *self.unsaid, *self.deployment.weight_only]
 
     def warnings_for(self, run: Run) -> list[str]:
         """What is taken on trust when this run is predicted."""

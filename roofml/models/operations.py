@@ -42,7 +42,8 @@ class Gemm:
     @property
     def flops_per_row(self) -> float:
         """2·n·k FLOP for a row, times the experts of this rank that it visits on average; one layer."""
-        return 2 * self.n * self.k * max(1, self.experts_per_token) / self.ranks
+        whole = 2 * self.n * self.k * max(1, self.experts_per_token)
+        return whole if self.ranks == 1 else whole / self.ranks
 
     @property
     def resident_bytes(self) -> int:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from roofml.calibration.calibrate import uncalibrated
+from roofml.calibration.calibrate import uncalibrated, without_trace
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.older_engines import with_older_engine
 from roofml.calibration.other_models import OtherModels, read_other_models
@@ -73,7 +73,7 @@ def believed(
     served: Served, deployment: Deployment, other_models: OtherModels
 ) -> tuple[Calibration, tuple[Doubt, ...], float]:
     """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace."""
-    prior, doubts, pace = other_models.prior(deployment), deployment.doubts, 1.0
+    prior, doubts, pace = without_trace(deployment, other_models), deployment.doubts, 1.0
     if served.older:
         ported = deployment.gpu.kernels_of == TYPICAL
         prior, pace, doubt = with_older_engine(prior, served.engine, served.parallel.tp, ported=ported)

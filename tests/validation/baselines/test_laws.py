@@ -153,7 +153,8 @@ def test_blackbox_recovers_its_betas() -> None:
 
 def test_direct_calibration_has_the_measured_mean_e2e() -> None:
     (s,) = samples()
-    assert served("direct-calibration").e2e_us.mean() == pytest.approx(s.run.e2e_us.mean(), rel=2e-4)
+    # One factor is searched for; the schedule moves in steps with it, and with it the mean, by a few seats' worth.
+    assert served("direct-calibration").e2e_us.mean() == pytest.approx(s.run.e2e_us.mean(), rel=2e-3)
     assert trained("direct-calibration").request == RequestParameters(0.0, 0.0, 0.0)
 
 
@@ -170,7 +171,7 @@ def test_what_regresses_is_right_on_what_it_learned_from(name: str) -> None:
 def test_step_times_are_finite_positive_and_pure(name: str) -> None:
     times_in = times_of(named(name))
     steps = any_steps()
-    before = [column.copy() for column in steps]
+    before = [np.array(column) for column in steps]
     times = times_in(steps)
     assert times.shape == (steps.length,)
     assert np.isfinite(times).all()
