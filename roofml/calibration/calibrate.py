@@ -28,8 +28,8 @@ from roofml.util.errors import InputError
 
 KINDS: tuple[Kind, ...] = ("e2e", "ttft", "tpot")
 UNSAID = (
-    "made by a roofml that did not write down its kernel tables, which have been mended since: predictions are up to a "
-    "tenth off, refit with `roofml fit`"
+    "made by a roofml that did not write down its kernel tables, which have been mended since: predictions are off by "
+    "a tenth and more, refit with `roofml fit`"
 )
 SUSTAINED = {"prefill_gemm": 1.2, "prefill_attention": 1.2, "long_context": 0.4}
 """Component -> how much longer it takes in a server than is believed otherwise, for predictions without a trace. The

@@ -333,10 +333,10 @@ def test_every_file_of_0_1_0_is_here() -> None:
 def test_a_file_of_0_1_0_says_that_its_tables_are_others_and_predicts_what_one_with_digests_does(
     name: str, tmp_path: Path
 ) -> None:
-    """The tables were mended in between: its predictions moved with them, up to a tenth, and it says so."""
+    """The tables were mended in between: its predictions moved with them, by a tenth and more, and it says so."""
     old = load(OLD / f"{name}.yaml")
     times = tuple(old.step_time(batch).total_us for batch in BATCHES)
-    assert times == pytest.approx(PREDICTED[name], rel=0.1)
+    assert times == pytest.approx(PREDICTED[name], rel=0.15)
     assert any("mended since" in text for text in old.step_time(BATCHES[0]).outside)
     path = tmp_path / "with_digests.yaml"
     shutil.copy(OLD / f"{name}.yaml", path)
