@@ -164,7 +164,7 @@ def test_a_file_of_0_1_0_knows_servers_by_name_alone_and_says_so() -> None:
     assert warning.startswith(f"{known.name}: its pace is that of a run of this name in {OLD}, ")
     assert warning.endswith("refit to be sure")
     assert old.pace_of(a_run()) == 1
-    assert old.warnings_for(a_run()) == []
+    assert not any("pace" in text for text in old.warnings_for(a_run()))
 
 
 def test_a_name_that_a_file_of_0_1_0_has_twice_is_nobody_s() -> None:
