@@ -78,7 +78,7 @@ def model(config: dict[str, Any] = LLAMA, **changes: Any) -> ModelSpec:
     return model_from_config({**config, **changes}, "toy")
 
 
-def plain_tables(gemm_us: float = 0.0, kv_token_us: float = 0.0, budget: int = BUDGET, **more: int) -> ComponentTables:
+def plain_tables(gemm_us: float = 0.0, kv_token_us: float = 0.0, budget: int = BUDGET, **more: Any) -> ComponentTables:
     """Tables of one layer where so long is all that a new token, and a token of context or of KV written, takes."""
     tokens = np.arange(budget + 1.0)
     return ComponentTables(

@@ -66,7 +66,7 @@ def test_known_kernels_come_back(measured: Path, tmp_path: Path) -> None:
     ok("bench", "import", "--gpu", "H100", "--from", measured, "--date", "2026-01-01", "-o", out)
     found = read_efficiency(out, GPU)
     assert found.gemm.at("bfloat16", 3000, 5000)[0] == pytest.approx(2, rel=2e-3)
-    assert found.mixture("bfloat16", 8, 2, 4096, 7168)[0] == pytest.approx(0.5, rel=2e-3)
+    assert found.mixtures("bfloat16", 8, 2, 4096, 7168)[0][0][1] == pytest.approx(0.5, rel=2e-3)
     assert found.prefill_attention("bfloat16", 32, 8, 128)[0] == pytest.approx(0.5, rel=1e-3)
     decode = found.decode_attention("bfloat16", 32, 8, 128)
     assert (decode.fixed_us, decode.item_us, decode.mbu) == pytest.approx((10, 0.02, 0.8), rel=2e-3)

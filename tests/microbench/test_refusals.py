@@ -87,9 +87,10 @@ def test_what_a_cache_explains_stays() -> None:
 
 @given(st.lists(st.floats(1.0, 1.0999), min_size=8, max_size=8))
 def test_noise_of_a_tenth_is_not_a_fault(noise: list[float]) -> None:
-    sizes, left_out = 2.0 ** np.arange(8), LeftOut()
+    sizes, left_out = np.asarray(2.0 ** np.arange(8), np.float64), LeftOut()
     times = 10 * np.array(noise)
-    assert np.isfinite(possible(sizes, times, 0 * sizes, 0 * sizes + 4, 0 * sizes, left_out)).all()
+    none = np.zeros(8)
+    assert np.isfinite(possible(sizes, times, none, none + 4, none, left_out)).all()
     assert left_out.about() == {}
 
 
