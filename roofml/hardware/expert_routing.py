@@ -7,8 +7,9 @@ import numpy as np
 from roofml.util.arrays import Floats
 
 
-def experts_hit(experts: int, top_k: int, tokens: Floats) -> Floats:
-    """Of E experts, k at random each, M tokens hit E·(1 - (1 - k/E)^M) on average. Shape (M,) -> (M,).
+def experts_hit(experts: int | Floats, top_k: int | Floats, tokens: Floats) -> Floats:
+    """Of E experts, k at random each, M tokens hit E·(1 - (1 - k/E)^M) on average. Shape (M,) -> (M,); several mixtures
+    broadcast.
 
     Real routers prefer some experts, but not for every batch the same: loads of a power law of exponent 1.01, as
     NVIDIA's collector draws them, hit 0.8 (M·k = E) to 1 of it, round robin up to 1.56. What is left is the prior of

@@ -110,6 +110,8 @@ class Sheet(NamedTuple):
     """One sheet of `hardware/`."""
 
     gpu: Gpu
+    stem: str
+    """The name of its file."""
     names: tuple[str, ...]
     """Its name, its file's and its aliases, in lower case."""
 
@@ -122,16 +124,14 @@ def _packaged() -> tuple[Sheet, ...]:
         sheet = read_mapping(entry)
         gpu = _gpu(sheet, entry)
         names = dict.fromkeys((gpu.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)))
-        sheets.append(Sheet(gpu, tuple(names)))
+        sheets.append(Sheet(gpu, entry.stem, tuple(names)))
     return tuple(sheets)
 
 
 def packaged_gpu(name: str) -> Gpu | None:
     """The GPU of `hardware/` with this name, or with one that stands for the same folder; None if there is none."""
-    for entry in sorted(data_folder("hardware").glob("*.yaml")):
-        if for_file_name(entry.stem) == for_file_name(name):
-            return _gpu(read_mapping(entry), entry)
-    return None
+    folder = for_file_name(name)
+    return next((sheet.gpu for sheet in _packaged() if for_file_name(sheet.stem) == folder), None)
 
 
 @dataclass(frozen=True)

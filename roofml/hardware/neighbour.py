@@ -14,12 +14,10 @@ import numpy as np
 
 from roofml.hardware.fabric import ALLREDUCE_SD, allreduce_tables
 from roofml.hardware.gpu import ACROSS, IN_KIND, Gpu
-from roofml.hardware.ideal import arithmetic_of, gemm_us, moe_us
+from roofml.hardware.ideal import FLOOR_US, arithmetic_of, ideal_us, moe_us, with_floor
 from roofml.hardware.kernel_tables import GemmTable, Rows
 from roofml.hardware.kernels import Efficiency
 
-FLOOR_US = {"gemm": 3.0, "moe": 10.0, "attention": 8.0}
-"""Time of a launch and of the shortest kernel, which does not shrink with a faster GPU."""
 STEP_SD = {IN_KIND: 0.1, ACROSS: 0.3}
 """Relative standard deviation of a kernel carried over: within a generation, or to another one or to GDDR memory."""
 
@@ -55,27 +53,19 @@ def carried_over(kernels: Efficiency, ours: Gpu, theirs: Gpu, step: str) -> Effi
     )
 
 
-def _slowdown(slowdown: object, floor_us: float, ours: object, theirs: object) -> np.ndarray:
-    """Measured over ideal time on ours; a kernel that took less than the floor on theirs has none but that time."""
-    there, here = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
-    measured = np.asarray(slowdown, np.float64) * there
-    floor = np.minimum(floor_us, measured)
-    return floor / here + (measured - floor) / there
-
-
 def _gemm(table: GemmTable, ours: Gpu, theirs: Gpu) -> GemmTable:
     n, k = table.n[:, None, None], table.k[None, :, None]
     carried = {
-        dtype: _slowdown(
+        dtype: with_floor(
             slowdown,
+            ideal_us(ours, dtype, table.tokens, 1.0, n * k),
+            ideal_us(theirs, dtype, table.tokens, 1.0, n * k),
             FLOOR_US["gemm"],
-            gemm_us(ours, dtype, table.tokens, n, k),
-            gemm_us(theirs, dtype, table.tokens, n, k),
         )
         for dtype, slowdown in table.slowdown.items()
         if {arithmetic_of(dtype)} <= set(ours.flops_per_us) & set(theirs.flops_per_us)
     }
-    element_us = {dtype: gemm_us(ours, dtype, table.tokens, np.ones(1), np.ones(1)) for dtype in carried}
+    element_us = {dtype: ideal_us(ours, dtype, table.tokens, 1.0, 1.0) for dtype in carried}
     return replace(table, slowdown=carried, element_us=element_us)
 
 
@@ -93,7 +83,7 @@ def _moe(rows: Rows, tokens: np.ndarray, ours: Gpu, theirs: Gpu) -> Rows:
         of_dtype = np.array(rows.dtype) == dtype
         sizes = rows.sizes[of_dtype]
         here, there = moe_us(ours, dtype, tokens, sizes), moe_us(theirs, dtype, tokens, sizes)
-        values[of_dtype] = 1 / _slowdown(1 / rows.values[of_dtype], FLOOR_US["moe"], here, there)
+        values[of_dtype] = 1 / with_floor(1 / rows.values[of_dtype], here, there, FLOOR_US["moe"])
     return replace(rows, values=values)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from roofml.hardware.formats import FORMATS
 from roofml.hardware.gpu import Gpu, packaged_gpu
+from roofml.hardware.ideal import ideal_us
 from roofml.hardware.kernel_drift import ShapeRatios, release_number
 from roofml.hardware.kernel_tables import STANDS_IN, GemmTable, Rows, rising
 from roofml.hardware.kernels import Efficiency
@@ -160,9 +161,7 @@ def gemm_table(path: Path, gpu: Gpu) -> GemmTable:
             grid[i, j] = 1 / rows.values[of_dtype][nearest]
         if dtype not in FORMATS:
             raise InputError(f"{path}: unknown kernel format {shown(dtype)}, expected {', '.join(FORMATS)}")
-        rate = gpu.flops_rate(gpu.computes_in(FORMATS[dtype].flops_dtype))
-        reading = FORMATS[dtype].weight_bytes / gpu.bandwidth_bytes_per_us
-        element_us[dtype] = np.maximum(2 * tokens / rate, reading)
+        element_us[dtype] = ideal_us(gpu, dtype, tokens, 1.0, 1.0)
         ideal = n[:, None, None] * k[None, :, None] * element_us[dtype]
         slowdown[dtype] = rising(ideal * grid) / ideal
     source = rows.about.get("source", rows.path)

@@ -9,23 +9,9 @@ import numpy as np
 from roofml.hardware.expert_routing import experts_hit
 from roofml.hardware.formats import FORMATS, stand_in
 from roofml.hardware.gpu import Gpu
+from roofml.hardware.ideal import FLOOR_US, ideal_us, with_floor
 from roofml.hardware.kernels import Efficiency
 from roofml.util.arrays import Floats
-
-GEMM_FLOOR_US = 3.0
-MOE_FLOOR_US = 10.0
-"""Launch of the smallest product, and of a mixture's kernels; without them errors are up to twice as large."""
-
-
-def with_floor(slowdown: Floats, ideal: Floats, other_ideal: Floats, floor_us: float) -> Floats:
-    """Measured over ideal time of a kernel whose ideal time is `ideal`, from that of one of `other_ideal`, µs.
-
-    t = f + (t' - f)·ideal/ideal', with f the floor. Between H100 and H200, or from BF16 to MXFP4 experts, the rule has
-    a median error of 3 to 13 %.
-    """
-    time = slowdown * other_ideal
-    floor = np.minimum(floor_us, time)
-    return (floor + (time - floor) * ideal / other_ideal) / ideal
 
 
 def product(efficiency: Efficiency, gpu: Gpu, format: str, n: float, k: float) -> tuple[Floats, float]:
@@ -34,8 +20,8 @@ def product(efficiency: Efficiency, gpu: Gpu, format: str, n: float, k: float) -
     other, sd = stand_in(format, set(table.slowdown))
     slowdown, measured_sd = table.at(other, n, k)
     if other != format and format in FORMATS:
-        mine, theirs = (_ideal_us(gpu, kind, table.tokens, 1.0, n * k) for kind in (format, other))
-        slowdown = with_floor(slowdown, mine, theirs, GEMM_FLOOR_US)
+        mine, theirs = (ideal_us(gpu, kind, table.tokens, 1.0, n * k) for kind in (format, other))
+        slowdown = with_floor(slowdown, mine, theirs, FLOOR_US["gemm"])
     return slowdown, math.hypot(sd, measured_sd)
 
 
@@ -56,7 +42,7 @@ def mixture(
             its_experts, its_top_k, its_hidden, its_inter = shape
             theirs = _mixture_us(efficiency, gpu, other, its_experts, its_top_k, 3 * its_hidden * its_inter)
             mine = _mixture_us(efficiency, gpu, kind, experts, top_k, 3 * hidden * inter)
-            slowdown = with_floor(slowdown, mine, theirs, MOE_FLOOR_US)
+            slowdown = with_floor(slowdown, mine, theirs, FLOOR_US["moe"])
         logs += weight * np.log(slowdown)
     return np.exp(logs), math.hypot(sd, measured_sd)
 
@@ -64,12 +50,4 @@ def mixture(
 def _mixture_us(efficiency: Efficiency, gpu: Gpu, format: str, experts: int, top_k: int, elements: float) -> Floats:
     """Ideal time at each M of `moe_tokens`, µs, of experts of so many elements each."""
     m = efficiency.moe_tokens
-    return _ideal_us(gpu, format, m * top_k, experts_hit(experts, top_k, m), elements)
-
-
-def _ideal_us(gpu: Gpu, format: str, rows: Floats, matrices: float | Floats, elements: float) -> Floats:
-    """max(2·rows·elements/rate, bytes of the weights/bandwidth), µs, of matrices of so many elements."""
-    kind = FORMATS[format]
-    rate = gpu.flops_rate(gpu.computes_in(kind.flops_dtype))
-    reading = matrices * elements * kind.weight_bytes / gpu.bandwidth_bytes_per_us
-    return np.maximum(2 * rows * elements / rate, reading)
+    return ideal_us(gpu, format, m * top_k, experts_hit(experts, top_k, m), elements)

@@ -6,10 +6,9 @@ import numpy as np
 
 from roofml.hardware.fabric import ALLREDUCE_SD, allreduce_tables
 from roofml.hardware.gpu import Gpu
-from roofml.hardware.ideal import gemm_us
+from roofml.hardware.ideal import FLOOR_US, ideal_us
 from roofml.hardware.kernel_tables import STANDS_IN, GemmTable, Rows
 from roofml.hardware.kernels import Efficiency
-from roofml.hardware.neighbour import FLOOR_US
 
 ARITHMETIC = 0.55
 """Share of the peak rate in large products: 0.8 to 0.97 of NVIDIA's GPUs, 0.45 to 0.65 reported of other makers'."""
@@ -32,8 +31,8 @@ def typical_kernels(gpu: Gpu) -> Efficiency:
     slowdown: dict[str, np.ndarray] = {}
     dtypes = [dtype for dtype in (STANDS_IN, "fp8", "int8") if dtype in gpu.flops_per_us]
     for dtype in dtypes:
-        ideal = gemm_us(gpu, dtype, TOKENS, n, k)
-        reading = gemm_us(gpu, dtype, np.zeros(1), n, k)
+        ideal = ideal_us(gpu, dtype, TOKENS, 1.0, n * k)
+        reading = ideal_us(gpu, dtype, np.zeros(1), 1.0, n * k)
         slower = np.maximum(ideal / np.where(ideal > reading, ARITHMETIC, READING), reading / READING)
         slowdown[dtype] = np.maximum.accumulate(FLOOR_US["gemm"] + slower, axis=2) / ideal
     about = {"source": SOURCE, "gpu": gpu.name, "sd": "0.1"}

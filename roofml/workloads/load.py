@@ -22,8 +22,6 @@ class Load:
     output_tokens: Ints
     clients: int = 0
     """Of a closed load, each of which sends its next request when its last one is answered; 0: an open one."""
-    repeated: bool = False
-    """Whether all prompts are one and the same, so that all but the first are in the cache."""
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -38,8 +36,8 @@ class Load:
             arrival_us=self.arrival_us,
             prompt_tokens=self.prompt_tokens,
             output_tokens=self.output_tokens,
-            prefix_group=np.full(size, 0 if self.repeated else -1),
-            prefix_tokens=self.prompt_tokens if self.repeated else np.zeros(size, np.int64),
+            prefix_group=np.full(size, -1),
+            prefix_tokens=np.zeros(size, np.int64),
             ttft_us=np.full(size, np.nan),
             e2e_us=np.full(size, np.nan),
             ok=np.zeros(size, np.bool_),

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from roofml.hardware import load_kernels as load_kernels_module
 from roofml.hardware.fabric import allreduce_tables
 from roofml.hardware.gpu import ACROSS, IN_KIND, TYPICAL, Gpu, _packaged, load_gpu
-from roofml.hardware.ideal import gemm_us
+from roofml.hardware.ideal import FLOOR_US, ideal_us
 from roofml.hardware.load_kernels import load_efficiency, load_kernels
-from roofml.hardware.neighbour import FLOOR_US, STEP_SD, carried_over
+from roofml.hardware.neighbour import STEP_SD, carried_over
 from roofml.hardware.typical import TYPICAL_SD
 from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
@@ -48,8 +48,7 @@ def test_a_kernel_is_scaled_by_its_ideal_above_the_floor() -> None:
     theirs, ours = load_gpu("H100"), load_gpu("H20")
     table = load_efficiency(theirs).gemm
     carried = carried_over(load_efficiency(theirs), ours, theirs, IN_KIND).gemm
-    shape = (table.tokens, np.array([4096.0]), np.array([4096.0]))
-    there, here = gemm_us(theirs, "bfloat16", *shape), gemm_us(ours, "bfloat16", *shape)
+    there, here = (ideal_us(gpu, "bfloat16", table.tokens, 1.0, 4096.0 * 4096.0) for gpu in (theirs, ours))
     i, j = int(np.argmin(abs(table.n - 4096))), int(np.argmin(abs(table.k - 4096)))
     assert (table.n[i], table.k[j]) == (4096, 4096)
     measured = table.slowdown["bfloat16"][i, j] * there
@@ -83,12 +82,12 @@ def test_a_kernel_takes_at_least_its_floor_and_more_on_a_slower_datasheet(flops:
             bandwidth_bytes_per_us=theirs.bandwidth_bytes_per_us * bandwidth,
         )
         table = carried_over(kernels, ours, theirs, ACROSS).gemm
-        shape = (table.tokens, table.n[:, None, None], table.k[None, :, None])
-        return table.slowdown["bfloat16"] * gemm_us(ours, "bfloat16", *shape)
+        elements = table.n[:, None, None] * table.k[None, :, None]
+        return table.slowdown["bfloat16"] * ideal_us(ours, "bfloat16", table.tokens, 1.0, elements)
 
     time = carried(flops, bandwidth)
     table = kernels.gemm
-    there = gemm_us(theirs, "bfloat16", table.tokens, table.n[:, None, None], table.k[None, :, None])
+    there = ideal_us(theirs, "bfloat16", table.tokens, 1.0, table.n[:, None, None] * table.k[None, :, None])
     least = np.minimum(FLOOR_US["gemm"], table.slowdown["bfloat16"] * there)
     assert np.all(time >= least * (1 - 1e-9))
     assert np.all(carried(flops / 1.1, bandwidth / 1.1) >= time * (1 - 1e-9))

@@ -10,6 +10,7 @@ from synthetic import GPU, ROUND
 
 from roofml.hardware import stand_ins
 from roofml.hardware.formats import FORMATS, WEIGHTS_ALONE, stand_in
+from roofml.hardware.ideal import with_floor
 from roofml.models.load import load_model
 from roofml.models.quantization import read_quantization
 from roofml.models.weights import WeightFormat, plain
@@ -86,7 +87,7 @@ def test_unpacked_weights_are_read_faster_but_not_computed_faster() -> None:
 def test_the_launch_stays_and_the_rest_goes_as_ideal_times_do(
     slowdown: float, ideal: float, other: float, floor: float
 ) -> None:
-    found = stand_ins.with_floor(np.array([slowdown]), np.array([ideal]), np.array([other]), floor)[0] * ideal
+    found = with_floor(np.array([slowdown]), np.array([ideal]), np.array([other]), floor)[0] * ideal
     kept = min(floor, slowdown * other)
     assert found == pytest.approx(kept + (slowdown * other - kept) * ideal / other, rel=1e-9)
     assert found >= kept * (1 - 1e-12)

@@ -26,8 +26,6 @@ from roofml.util.arrays import Floats
 LEAST_SHARE = 0.15
 """Of a block's time that is left at least when its projections are taken off: what they leave cannot be nothing."""
 GEMM_DTYPES = {"bfloat16": "bfloat16", "fp8_block": "fp8", "fp8": "fp8"}
-CACHED_US = 40.0
-"""Entries that are read in less may lie in the cache where a kernel is measured alone (as `curves.straight_line`)."""
 DECODE = "kv_dtype,heads,fixed_us,item_us,mbu,index_mbu,sd"
 PREFILL = "kv_dtype,heads,fixed_us,token_us,mfu,index_mfu,sd"
 Mixer = LatentAttention | CompressedAttention

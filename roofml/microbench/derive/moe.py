@@ -8,7 +8,7 @@ import numpy as np
 
 from roofml.hardware.formats import FORMATS
 from roofml.hardware.gpu import Gpu
-from roofml.hardware.stand_ins import MOE_FLOOR_US, with_floor
+from roofml.hardware.ideal import FLOOR_US, with_floor
 from roofml.microbench.derive.bounds import MANY_ROWS, LeftOut, possible, unusable
 from roofml.microbench.derive.curves import at_sizes, robust_sd
 from roofml.microbench.derive.dtypes import FORMATS_MEASURED
@@ -78,7 +78,7 @@ def _error(
         np.maximum(*_ideal(source, routing, m, experts, top_k, elements(experts, top_k, hidden, inter), gpu)[:2])
         for experts, top_k, hidden, inter in (shape, other)
     )
-    return -np.log(found) - np.log(with_floor(1 / theirs, mine, its, MOE_FLOOR_US))
+    return -np.log(found) - np.log(with_floor(1 / theirs, mine, its, FLOOR_US["moe"]))
 
 
 def _distribution(table: Any) -> str:

@@ -9,7 +9,7 @@ from roofml.calibration.aggregates import sharpened
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.posterior import posterior_of
 from roofml.latency.doubts import Doubt, total_sd
-from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.errors import InputError
 from roofml.validation.points.answer import aggregate_of
 from roofml.validation.points.point import Point
 
@@ -35,7 +35,7 @@ def anchored(
     try:
         aggregate = aggregate_of(learned, calibration)
         after = sharpened(prior, pace, sd, [aggregate], f"{calibration.source}, and one measured point")
-    except (InputError, NotSupportedError):
+    except InputError:
         return calibration, doubts, pace
     left = Doubt("anchor", "what one measured point leaves open of its deployment", after.pace_sd)
     return replace(calibration, posterior=posterior_of(after.prior)), (left,), after.pace

@@ -13,7 +13,7 @@ from roofml.calibration.other_models import OtherModels, read_other_models
 from roofml.hardware.gpu import TYPICAL
 from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
-from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.errors import InputError
 from roofml.util.outside_text import for_line
 from roofml.validation.points.anchor import anchor_of, anchored
 from roofml.validation.points.answer import Answer, answer
@@ -38,7 +38,7 @@ def evaluate_points(
     for place, point in enumerate(points):
         try:
             groups.setdefault(served_of(point), []).append(place)
-        except (InputError, NotSupportedError) as error:
+        except InputError as error:
             answers[place] = _refused(point, error)
             on_point()
 
@@ -47,7 +47,7 @@ def evaluate_points(
         try:
             deployment = deployment_of(served)
             calibration, doubts, pace = believed(served, deployment, other_models)
-        except (InputError, NotSupportedError) as error:
+        except InputError as error:
             for place in places:
                 answers[place] = _refused(points[place], error)
                 on_point()
@@ -84,7 +84,7 @@ def believed(
 def _answered(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace: float) -> Answer:
     try:
         return answer(point, calibration, doubts, pace)
-    except (InputError, NotSupportedError) as error:
+    except InputError as error:
         return _refused(point, error)
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from roofml.traces.csv_table import Table, read_table
 from roofml.util.errors import InputError
-from roofml.util.names import shown
 
 WORDS = ("id", "source", "model", "gpu", "precision", "kv_dtype", "engine", "engine_version", "load_kind", "quality")
 COUNTS = ("tp", "pp", "ep", "dp", "concurrency", "n_prompts", "max_num_seqs", "max_num_batched_tokens", "kv_tokens")
-NUMBERS = ("rate", "isl", "osl", "isl_mean", "osl_mean", "len_ratio", "prefix_shared")
+NUMBERS = ("rate", "isl", "osl", "isl_mean", "osl_mean", "len_ratio")
 MEASURED = {
     "mean_ttft_ms": "ttft_mean",
     "median_ttft_ms": "ttft_median",
@@ -74,7 +73,6 @@ class Point:
     input_range: tuple[int, int]
     """Shortest and longest prompt drawn."""
     output_range: tuple[int, int]
-    prefix_shared: bool
     max_num_seqs: int | None
     max_num_batched_tokens: int | None
     kv_tokens: int | None
@@ -201,15 +199,9 @@ def _point(table: Table, row: int) -> Point:
         output_tokens=output_tokens,
         input_range=input_range,
         output_range=output_range,
-        prefix_shared=_word(table, row, "prefix_shared") in ("1", "1.0", "true", "True"),
         max_num_seqs=counts["max_num_seqs"],
         max_num_batched_tokens=counts["max_num_batched_tokens"],
         kv_tokens=counts["kv_tokens"],
         quality=_word(table, row, "quality") or "good",
         measured=measured,
     )
-
-
-def said(point: Point) -> str:
-    """How a message names a point."""
-    return f"point {shown(point.id)}"

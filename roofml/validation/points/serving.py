@@ -15,7 +15,7 @@ from roofml.traces.engine_version import said as written
 from roofml.traces.release_dates import version_in
 from roofml.traces.server import KV_DTYPES, Server
 from roofml.util.arrays import Ints
-from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.validation.points.point import Point
 from roofml.workloads.lengths import constant, uniform
@@ -121,19 +121,12 @@ def server_of(point: Point, deployment: Deployment) -> Server:
 
 def kv_blocks(model: ModelSpec, gpu: Gpu, tp: int, release: Release, tokens: int, seqs: int) -> tuple[int, int]:
     """KV blocks of a server, and the tokens of each. A server that ran took as much memory as it needed."""
-    for share in (default_memory_utilization(release), FULL_MEMORY):
-        try:
-            capacity = kv_capacity(
-                model, gpu, tp, gpu_memory_utilization=share, max_num_batched_tokens=tokens, max_num_seqs=seqs
-            )
-        except NotSupportedError:
-            raise
-        except InputError:
-            if share == FULL_MEMORY:
-                raise
-            continue
-        return capacity.blocks, capacity.block_size
-    raise AssertionError  # the last share returns or raises
+    limits = {"max_num_batched_tokens": tokens, "max_num_seqs": seqs}
+    try:
+        capacity = kv_capacity(model, gpu, tp, gpu_memory_utilization=default_memory_utilization(release), **limits)
+    except InputError:
+        capacity = kv_capacity(model, gpu, tp, gpu_memory_utilization=FULL_MEMORY, **limits)
+    return capacity.blocks, capacity.block_size
 
 
 def load_of(point: Point) -> Load:
