@@ -63,7 +63,7 @@ def engine_of(point: Point) -> tuple[str, str | None, bool]:
 
 
 def served_of(point: Point) -> Served:
-    """The deployment of a point. Raises InputError, NotSupportedError for one that cannot be priced."""
+    """The deployment of a point. Raises InputError for one that cannot be priced."""
     engine, version, older = engine_of(point)
     kv_dtype = KV_NAMES.get(point.kv_dtype or "", point.kv_dtype)
     if kv_dtype is not None and kv_dtype not in KV_DTYPES:
