@@ -153,8 +153,7 @@ def test_blackbox_recovers_its_betas() -> None:
 
 def test_direct_calibration_has_the_measured_mean_e2e() -> None:
     (s,) = samples()
-    # One factor is searched for; the schedule moves in steps with it, and with it the mean, by a few seats' worth.
-    assert served("direct-calibration").e2e_us.mean() == pytest.approx(s.run.e2e_us.mean(), rel=2e-3)
+    assert served("direct-calibration").e2e_us.mean() == pytest.approx(s.run.e2e_us.mean(), rel=2e-4)
     assert trained("direct-calibration").request == RequestParameters(0.0, 0.0, 0.0)
 
 
