@@ -25,10 +25,12 @@ from roofml.util.arrays import Floats
 SAMPLED_STEPS = 600
 """Steps of a schedule whose times are taken again with other parameters."""
 ROUNDS = 4
-MEASURED_SD = {"tpot": 0.03, "ttft": 0.08, "e2e": 0.03}
+MEASURED_SD = {"tpot": 0.03, "ttft": 0.25, "e2e": 0.03}
 """Relative standard deviation of a latency as measured and as a replay with the right parameters has it."""
-FRONT_END_US = 8000.0
+FRONT_END_US = 30_000.0
 """How much hosts and clients differ in what comes before and after the engine, the standard deviation of a TTFT."""
+SURPRISE, NO_NEWS = 3.0, 1e6
+"""Standard deviations beyond which a figure is rather wrong than news, and the variance that it then has."""
 NUDGE = 0.25
 """Standard deviations by which a parameter is moved to see what it does."""
 
@@ -141,9 +143,12 @@ def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[A
         slopes, misses, noise = _linearized(state, sd, aggregates)
         if not len(misses):
             break
+        off = misses + slopes @ (state - centre)
+        expected = np.einsum("ij,jk,ik->i", slopes, covariance, slopes)
+        noise = np.where(off**2 > SURPRISE**2 * (expected + noise), NO_NEWS, noise)
         spread = slopes @ covariance @ slopes.T + np.diag(noise)
         gain = np.linalg.solve(spread, slopes @ covariance).T
-        state = centre + gain @ (misses + slopes @ (state - centre))
+        state = centre + gain @ off
         state[:size] = np.clip(state[:size], LOWER, UPPER)
         left = covariance - gain @ slopes @ covariance
     left = 0.5 * (left + left.T)

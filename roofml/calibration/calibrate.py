@@ -13,10 +13,11 @@ from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
 from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.judge import judge
-from roofml.calibration.other_models import OtherModels, read_other_models
+from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.fit import StepData, fit_steps
+from roofml.calibration.untraced import untraced
 from roofml.engine.latency_model import Kind, judged_us
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
@@ -31,15 +32,6 @@ UNSAID = (
     "made by a roofml that did not write down its kernel tables, which have been mended since: predictions are off by "
     "a tenth and more, refit with `roofml fit`"
 )
-SUSTAINED = {"prefill_gemm": 1.2, "prefill_attention": 1.2, "long_context": 0.4}
-"""Component -> how much longer it takes in a server than is believed otherwise, for predictions without a trace. The
-fits of other models do not tell it: nearly all prompts of their runs were in the cache, and their contexts are short.
-Prompts of 1,000 to 8,000 tokens took 1.2 to 1.35 times what kernels say on H200 (Llama-3.3-70B in FP8 at four sizes of
-tensor parallelism, measured points of others): kernels measured alone run at clocks that the power limit does not allow
-for long. `long_context` was fitted to one overloaded server; on contexts of 5,000 to 190,000 tokens most of it is not
-there (MiniMax-M2.5 on three GPUs)."""
-SUSTAINED_SD = 0.15
-"""Relative."""
 
 
 def physics(
@@ -69,13 +61,8 @@ def physics(
 
 def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibration:
     """The calibration of a deployment by priors alone, widened where kernels were not measured."""
-    believed = without_trace(deployment, read_other_models()) if prior is None else prior
+    believed = untraced(read_other_models().prior(deployment), deployment) if prior is None else prior
     return Calibration(deployment, posterior_of(believed.widened(deployment.table_sd)))
-
-
-def without_trace(deployment: Deployment, other_models: OtherModels) -> Prior:
-    """What is believed of a deployment of which there is no trace, and none will be fitted."""
-    return other_models.prior(deployment).slower(SUSTAINED, SUSTAINED_SD)
 
 
 def fit(

@@ -9,13 +9,10 @@ size 1 to 4), residuals 5 to 8 %; a cell left out moves the predictions of its b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from roofml.calibration.prior import Prior
 from roofml.latency.doubts import Doubt
-from roofml.latency.parameters import NAMES
 
 
 @dataclass(frozen=True)
@@ -51,17 +48,11 @@ def with_older_engine(prior: Prior, engine: str, tp: int, *, ported: bool) -> tu
     `ported`: on a GPU that it was not first written for.
     """
     older = OLDER[engine]
-    mean, covariance = prior.mean.copy(), prior.covariance.copy()
-    added = {
-        "per_step_us": older.step_us + older.doubling_us * math.log2(tp),
-        "per_request_us": older.request_us,
-    }
-    for name, extra in added.items():
-        place = NAMES.index(name)
-        mean[place] += extra
-        covariance[place, place] += (SHARE_SD * extra) ** 2
+    shifted = replace(prior, source=f"{prior.source}, an older engine")
+    step_us = older.step_us + older.doubling_us * math.log2(tp)
+    for name, extra in (("per_step_us", step_us), ("per_request_us", older.request_us)):
+        shifted = shifted.longer(name, extra, SHARE_SD * extra)
     sentence = f"an old release of {engine}: what its CPU did between steps is taken from batches of Llama 2 on H100"
-    shifted = Prior(mean, np.asarray(covariance, np.float64), f"{prior.source}, an older engine")
     if ported:
         sentence += ", and its kernels on this GPU were young"
         return shifted, older.pace * PORTED_PACE, Doubt("older engine", sentence, PORTED_SD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,6 +16,9 @@ from roofml.validation.points.point import Point
 
 SERVER_SD = 0.08
 """Relative: how much servers of a deployment differ in their step times, and what its tables have wrong in common."""
+
+OTHER_LOADS = 0.7
+"""Share of the doubts that one point leaves: what is wrong at its load is not what is wrong at others."""
 
 
 def anchor_of(points: Sequence[Point]) -> Point:
@@ -37,5 +41,6 @@ def anchored(
         after = sharpened(prior, pace, sd, [aggregate], f"{calibration.source}, and one measured point")
     except InputError:
         return calibration, doubts, pace
-    left = Doubt("anchor", "what one measured point leaves open of its deployment", after.pace_sd)
+    left_sd = math.hypot(after.pace_sd, OTHER_LOADS * total_sd(doubts))
+    left = Doubt("anchor", "what one measured point leaves open of its deployment", left_sd)
     return replace(calibration, posterior=posterior_of(after.prior)), (left,), after.pace

@@ -53,12 +53,12 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
     Raises InputError where its GPUs cannot.
     """
     asked = aggregate_of(point, calibration)
-    parameters = _warmed_up(calibration.parameters.paced(pace))
+    parameters = calibration.parameters.paced(pace)
     served = replay(asked.run, asked.tables, parameters)
     figures = statistics(asked.run, served)
     if not figures:
         return Answer(point, refusal="no request would complete")
-    drawn = [_warmed_up(Parameters.of(values).paced(pace)) for values in calibration.draws(DRAWS)]
+    drawn = [Parameters.of(values).paced(pace) for values in calibration.draws(DRAWS)]
     spread = ratios(served, asked.tables, parameters, drawn).T
     slower: dict[str, Floats] = {**dict(zip(KINDS, spread, strict=True)), "output": 1 / spread[KINDS.index("e2e")]}
     wider = wider_for(calibration.deployment.engine.name)
@@ -72,9 +72,3 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
             prediction = prediction.wider("first token", FIRST_TOKEN_SD**2 + (FIRST_TOKEN_US / value) ** 2)
         metrics[name] = prediction
     return Answer(point, metrics, reasons=tuple(doubt.sentence for doubt in by_size(doubts)))
-
-
-def _warmed_up(parameters: Parameters) -> Parameters:
-    """On a server that compiled its experts' kernels before it took requests, as those of today do: the first mixed
-    step is slow all the same."""
-    return parameters._replace(request=parameters.request._replace(cold_kernel_us=0.0))

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from roofml.calibration.calibrate import uncalibrated, without_trace
+from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.older_engines import with_older_engine
 from roofml.calibration.other_models import OtherModels, read_other_models
+from roofml.calibration.untraced import SUSTAINED, SUSTAINED_SD, untraced
 from roofml.hardware.gpu import TYPICAL
 from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
@@ -22,6 +23,8 @@ from roofml.validation.points.point import Point
 from roofml.validation.points.serving import Served, deployment_of, served_of
 
 OnPoint = Callable[[], None]
+COMPILED_SD_US = 1.0
+"""Standard deviation of the time that is left of compiling kernels."""
 
 
 def evaluate_points(
@@ -72,12 +75,20 @@ def evaluate_points(
 def believed(
     served: Served, deployment: Deployment, other_models: OtherModels
 ) -> tuple[Calibration, tuple[Doubt, ...], float]:
-    """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace."""
-    prior, doubts, pace = without_trace(deployment, other_models), deployment.doubts, 1.0
+    """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace.
+
+    Servers of today compile their experts' kernels before they take requests; the first mixed step is slow all the
+    same.
+    """
+    prior, doubts, pace = other_models.prior(deployment), deployment.doubts, 1.0
+    prior = prior.known("cold_kernel_us", 0.0, COMPILED_SD_US)
     if served.older:
         ported = deployment.gpu.kernels_of == TYPICAL
+        prior = prior.slower(SUSTAINED, SUSTAINED_SD)
         prior, pace, doubt = with_older_engine(prior, served.engine, served.parallel.tp, ported=ported)
         doubts = (*doubts, doubt)
+    else:
+        prior = untraced(prior, deployment)
     return uncalibrated(deployment, prior), doubts, pace
 
 

@@ -15,7 +15,7 @@ from roofml.calibration.other_models import read_other_models
 from roofml.engine.replay import replay
 from roofml.traces.release_dates import release_on, version_in
 from roofml.util.errors import InputError
-from roofml.validation.points.anchor import anchor_of
+from roofml.validation.points.anchor import anchor_of, anchored
 from roofml.validation.points.answer import aggregate_of
 from roofml.validation.points.evaluation import evaluate_points
 from roofml.validation.points.judge import cells_of, figures_of, mean_of_cells
@@ -165,4 +165,15 @@ def test_what_a_slow_server_does_at_one_point_tells_the_others(point: Point) -> 
     assert figures_of(before.points).tpot > 15
     assert len(after.points) == 3  # the one learned from is not judged
     assert figures_of(after.points).tpot < 3  # what part of a step is slow is not known from one point
-    assert figures_of(after.points).ttft < 6
+    assert figures_of(after.points).ttft < 10  # of a first token a quarter is the host and the client
+
+
+@pytest.mark.slow
+def test_a_figure_that_cannot_be_is_no_news(point: Point) -> None:
+    """One measured wrongly, four times as long as believed, moves nothing."""
+    deployment = deployment_of(served_of(point))
+    calibration = uncalibrated(deployment, read_other_models().prior(deployment))
+    wrong = replace(point, measured={"tpot_mean": 4 * 7_500.0})
+    after, _, pace = anchored(calibration, deployment.doubts, 1.0, wrong)
+    np.testing.assert_allclose(after.values, calibration.values)
+    assert pace == pytest.approx(1.0)
