@@ -12,6 +12,7 @@ from roofml.calibration.judge import judge as judge_fit
 from roofml.calibration.other_models import evidence_of
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
+from roofml.calibration.untraced import untraced
 from roofml.latency.deployment import Deployment, deployment_of
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
@@ -91,7 +92,8 @@ def lomo(runs: Sequence[Run], on_fold: OnFold | None = None) -> Judged:
             if deployment.identity not in fits:
                 fits[deployment.identity] = of_selections(deployment, fit_selections(group, deployment), group)
             evidence.append(evidence_of(fits[deployment.identity].posterior, deployment.model.name))
-        calibration = uncalibrated(deployment_of([judged.run for judged in fold.test]), pool(evidence))
+        deployment = deployment_of([judged.run for judged in fold.test])
+        calibration = uncalibrated(deployment, untraced(pool(evidence), deployment))
         reports += [judge(judged, calibration) for judged in fold.test]
     return reports, list(fits.values())
 

@@ -136,7 +136,7 @@ def test_groups_over_pcie_are_priced_on_trust_and_say_so() -> None:
     assert check_step(LLAMA, l40s, 1, batch) == []
     (text,) = check_step(LLAMA, l40s, 2, batch)
     assert text == (
-        "tensor parallel size 2 on L40S: its all-reduces go over PCIe, and are priced as measured between GPUs that "
-        "reach each other's memory; without peer-to-peer access they take longer, nobody here knows how much"
+        "tensor parallel size 2 on L40S: its all-reduces go over PCIe, and are priced by what was measured between "
+        "GPUs that reach each other's memory; without peer-to-peer access they take longer, nobody here knows how much"
     )
     assert check_step(LLAMA, H100, 2, batch) == []
