@@ -33,8 +33,10 @@ from roofml.util.errors import InputError
 from roofml.util.json_stream import JsonDocument
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_file, is_folder, open_file, parse_quickly
 
-FIELDS = ("start_time", "end_time", "first", "input_tokens", "output_tokens", "asked", "forced", "by_server")
-FIELDS += ("server_input_tokens", "cached_tokens", "chunks", "times", "failed")
+FIELDS = (
+    *("start_time", "end_time", "first", "input_tokens", "output_tokens", "asked", "forced", "by_server"),
+    *("server_input_tokens", "cached_tokens", "chunks", "times", "failed"),
+)
 CONFIGS = ("config.yaml", "inference-perf.yaml")
 """Names of the tool's configuration beside its reports."""
 TWO_A_TOKEN = 1.9
