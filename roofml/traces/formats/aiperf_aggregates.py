@@ -78,7 +78,8 @@ def read(path: Path) -> Recording:
         if value:
             found[ours] = factor * value
     asked = mapping(path, report, "input_config")
-    model = _model(path, asked)
+    model, gpus = _model(path, asked), _gpus(path, report)
+    hints = ({"model": model} if model else {}) | ({"gpu": gpus[0]} if len(gpus) == 1 else {})
     lengths = [
         number(path, mapping(path, report, f"{kind}_sequence_length"), "avg") or None for kind in ("input", "output")
     ]
@@ -91,9 +92,9 @@ def read(path: Path) -> Recording:
         completed=completed,
         aggregates=found,
         load=_load(path, asked, lengths),
-        hints={path.name: {"model": model}} if model else {},
+        hints={path.name: hints} if hints else {},
         generator=_generator(path, asked),
-        findings=(*_telemetry(path, report), *_turns(path, asked), *([_cancelled()] if cancelled else [])),
+        findings=(*_telemetry(gpus), *_turns(path, asked), *([_cancelled()] if cancelled else [])),
         refused=None if completed else "no request succeeded",
     )
 
@@ -143,23 +144,27 @@ def _model(path: Path, asked: Mapping[str, Any]) -> str | None:
     return text(names[0]) if names else None
 
 
-def _telemetry(path: Path, report: Mapping[str, Any]) -> list[Finding]:
-    """The finding about GPUs that the tool watched: perhaps the server's, perhaps among others."""
+def _gpus(path: Path, report: Mapping[str, Any]) -> list[str]:
+    """Names of the GPUs that the tool watched."""
     names: set[str] = set()
     endpoints = mapping(path, mapping(path, report, "telemetry_data"), "endpoints", "telemetry_data.")
     for endpoint in endpoints:
         gpus = mapping(path, mapping(path, endpoints, endpoint, "telemetry_data.endpoints."), "gpus")
         names |= {text(as_mapping(path, gpu, "telemetry_data").get("gpu_name")) or "" for gpu in gpus.values()}
-    names.discard("")
-    if not names:
+    return sorted(names - {""})
+
+
+def _telemetry(names: list[str]) -> list[Finding]:
+    """The finding about GPUs that were watched, of which one kind served."""
+    if len(names) < 2:
         return []
-    listed = ", ".join(sorted(names)[:5])
+    listed = ", ".join(names[:5])
     return [
         Finding(
             "telemetry-gpus",
             "info",
             f"The tool watched GPUs: {listed}. Which of them served is not said.",
-            {"gpus": sorted(names)[:5]},
+            {"gpus": names[:5]},
             "Give --gpu if it is one of them.",
         )
     ]
