@@ -1,0 +1,1 @@
+"""Server files: what lies beside a run and says how its server was set."""
