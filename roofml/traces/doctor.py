@@ -58,6 +58,8 @@ def clean(raw: RawRun) -> Run:
         deadline_us=deadline_us,
         late=late if late.any() else late[:0],
         priority=raw.priority,
+        clients=raw.clients,
+        overview=raw.overview,
         identity=raw.identity,
     )
     findings += time_unit(whole)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from roofml.traces.finding import Finding
+from roofml.traces.overview import Overview
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.digest import digest
@@ -77,6 +78,14 @@ class RawRun:
     output_tokens_override: int | None = None
     findings: tuple[Finding, ...] = ()
     """Findings of the reader itself."""
+    prompt: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Number of the prompt: requests of equal prompts have equal numbers. Empty: nobody says."""
+    cached_tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Prompt tokens that the server found in its cache, as it said. Empty: it did not."""
+    clients: int = 0
+    """Of a closed loop, as in `Run`."""
+    overview: Overview | None = None
+    """None: the reader knows of nothing but these requests."""
 
     def __post_init__(self) -> None:
         """Without times of failures, none is known."""

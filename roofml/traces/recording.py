@@ -70,13 +70,13 @@ class Recording:
     completed: int
     each: Requests | None = None
     """None: the file has aggregates alone."""
-    aggregates: Mapping[str, float] = field(default_factory=dict)
-    """As the file has them: `ttft_mean`, `ttft_median`, `ttft_p99`, `tpot_...`, `itl_...`, `e2e_...` in µs, `duration_us`,
-    `output_tokens_per_s`, `requests_per_s`."""
+    aggregates: Mapping[str, float] = field(default_factory=dict[str, float])
+    """As the file has them: `ttft_mean`, `ttft_median`, `ttft_p99`, `tpot_...`, `itl_...`, `e2e_...` in µs,
+    `duration_us`, `output_tokens_per_s`, `requests_per_s`."""
     load: LoadSaid = LoadSaid()
-    facts: Mapping[str, Facts] = field(default_factory=dict)
+    facts: Mapping[str, Facts] = field(default_factory=dict[str, Facts])
     """File -> what it says of the server."""
-    hints: Mapping[str, Facts] = field(default_factory=dict)
+    hints: Mapping[str, Facts] = field(default_factory=dict[str, Facts])
     """File -> what it says in passing: the model as the client typed it."""
     generator: Generator | None = None
     findings: tuple[Finding, ...] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from roofml.traces.engine_version import ENGINES, parse_version, schedules_ahead
 from roofml.traces.finding import Finding, Number
-from roofml.traces.limits import MOST_OF_SERVER
+from roofml.traces.limits import MOST_OF_SERVER, MOST_TOKENS
 from roofml.traces.settings import NAMES as SETTINGS
 from roofml.traces.settings import SchedulerSettings, settings_of
 from roofml.util.errors import InputError
@@ -45,6 +45,11 @@ class Server:
     kv_dtype: str | None = None
     """Type of the KV cache, where another than the model's was asked for."""
     settings: SchedulerSettings = field(default_factory=SchedulerSettings)
+    missing: tuple[str, ...] = ()
+    """Fields that nobody says and a replay needs. Their values here are as if there were no limit: no run of such a
+    server is computed with."""
+    said_by: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+    """Field -> the file or flag that gave it."""
 
 
 @dataclass(frozen=True)
@@ -108,28 +113,48 @@ OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh", "engine", "eng
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
 """Types of a KV cache; `auto` is the model's own."""
 
+UNLIMITED: Mapping[str, object] = {
+    "model": "",
+    "tensor_parallel": 1,
+    "max_num_seqs": MOST_OF_SERVER["max_num_seqs"],
+    "max_num_batched_tokens": MOST_OF_SERVER["max_num_batched_tokens"],
+    "block_size": 16,
+    "num_gpu_blocks": MOST_OF_SERVER["num_gpu_blocks"],
+    "max_model_len": MOST_TOKENS,
+}
+"""What stands for fields that nobody says, so that no request is found impossible by them."""
+PASTED = {"model": "--model MODEL", "gpu": "--gpu GPU"}
+"""Field -> flag with a place for its value; of the others the value is a number."""
+
 Settings = Mapping[str, object]
 """Server field -> value, as one file gives it."""
 
 
 def resolve_server(
-    path: Path, files: Mapping[str, Settings], hints: Mapping[str, Settings], overrides: ServerOverrides
+    path: Path,
+    files: Mapping[str, Settings],
+    hints: Mapping[str, Settings],
+    overrides: ServerOverrides,
+    *,
+    complete: bool = True,
 ) -> tuple[Server, tuple[Finding, ...]]:
     """The server of a run, from its `files` (settings by file name) and the user's `overrides`.
 
     The user's value takes precedence over every file, and a finding says so. `hints` are files about something else
     that mention the server in passing; they count only if neither the user nor a file gives a value.
 
-    Raises InputError if two files disagree and the user does not decide, if nobody gives a required field, and for an
-    impossible value.
+    Raises InputError if two files disagree and the user does not decide, and for an impossible value; with `complete`
+    also for required fields that nobody gives, all in one message. Without, they are listed as `missing`.
     """
     values: dict[str, object] = {"settings": _settings(path, files, overrides)}
     findings: list[Finding] = []
-    for name in (each.name for each in fields(Server) if each.name != "settings"):
+    missing: list[str] = []
+    said_by: dict[str, str] = {}
+    for name in (each.name for each in fields(Server) if each.name not in ("settings", "missing", "said_by")):
         by_file, by_hint = _values_of(name, path, files), _values_of(name, path, hints)
         override: object = getattr(overrides, name)
         if override is not None:
-            values[name] = override
+            values[name], said_by[name] = override, FLAGS[name]
             overruled = {file: value for file, value in by_file.items() if value != override}
             if overruled:
                 findings.append(_overruled(name, override, overruled))
@@ -137,18 +162,30 @@ def resolve_server(
         if len(set(by_file.values())) > 1:
             pairs = ", ".join(f"{file} says {_said(value)}" for file, value in by_file.items())
             raise InputError(f"{path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
-        for value in (*by_file.values(), *by_hint.values()):
-            values.setdefault(name, value)
+        for file, value in (*by_file.items(), *by_hint.items()):
+            if values.setdefault(name, value) == value:
+                said_by.setdefault(name, file)
         deviations = {file: value for file, value in by_hint.items() if value != values[name]}
         if deviations:
             findings.append(_mentioned(name, values[name], deviations))
         if name not in values and name not in OPTIONAL:
-            sources = " or ".join(files) if files else "a file beside the trace"
-            raise InputError(f"{path}: {name}: not said by {sources}; give {FLAGS[name]}")
+            missing.append(name)
+            values[name] = UNLIMITED[name]
+    if missing and complete:
+        raise InputError(_asks_for(path, missing, "gpu" not in values, files))
     if "async_scheduling" not in values:
         engine, version = str(values.get("engine", "vllm")), str(values.get("engine_version", ""))
         values["async_scheduling"] = schedules_ahead(engine, version or None)
+    values |= {"missing": tuple(missing), "said_by": said_by}
     return Server(**values), tuple(findings)  # pyright: ignore[reportArgumentType]  # _checked has checked each
+
+
+def _asks_for(path: Path, missing: list[str], no_gpu: bool, files: Mapping[str, Settings]) -> str:
+    """One line that names all that nobody says, and the flags to paste."""
+    sources = " or ".join(files) if files else "a file beside the trace"
+    wanted = [*missing, *(["gpu"] if no_gpu else [])]
+    line = " ".join(PASTED.get(name, f"{FLAGS[name]} N") for name in wanted)
+    return f"{path}: {', '.join(missing)}: not said by {sources}; give {line}"
 
 
 def _settings(path: Path, files: Mapping[str, Settings], overrides: ServerOverrides) -> SchedulerSettings:

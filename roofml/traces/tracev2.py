@@ -17,6 +17,7 @@ from roofml.traces.csv_table import Table, read_table
 from roofml.traces.finding import Finding
 from roofml.traces.inference_perf import read_inference_perf
 from roofml.traces.limits import MOST_REQUESTS, MOST_RTT_MS, MOST_TOKENS
+from roofml.traces.overview import Overview
 from roofml.traces.raw import Generator, RawRun
 from roofml.traces.request_times import Fault, Stamps, any_of, faults, most_left_out, told
 from roofml.traces.server import ServerOverrides, Settings, resolve_server
@@ -91,10 +92,11 @@ def detect(path: Path) -> bool:
     return path.suffix in (".csv", ".yaml") and is_there(path)
 
 
-def read(path: Path, overrides: ServerOverrides) -> RawRun:
+def read(path: Path, overrides: ServerOverrides, complete: bool = True) -> RawRun:
     """The run in folder `path`, or the run that the trace file `path` (.csv or .yaml) belongs to.
 
-    Raises InputError, one line naming file and line or field, for content that cannot be a TraceV2 run.
+    Raises InputError, one line naming file and line or field, for content that cannot be a TraceV2 run; with
+    `complete` also where nobody says what a replay needs of the server.
     """
     if is_folder(path):
         folder, header_path, table_path = path, path / "trace.yaml", path / "trace.csv"
@@ -119,7 +121,7 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
     if is_there(folder / "inference-perf.yaml"):
         generator, model = read_inference_perf(folder / "inference-perf.yaml")
         hints["inference-perf.yaml"] = {"model": model} if model is not None else {}
-    server, server_findings = resolve_server(folder, files, hints, overrides)
+    server, server_findings = resolve_server(folder, files, hints, overrides, complete=complete)
     name = for_line(folder.resolve().name if table_path.name == "trace.csv" else table_path.stem) or "run"
     run, request_findings = _requests(table, header["warm_up_requests"], server.settings.policy == "priority")
     return RawRun(
@@ -130,6 +132,7 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
         output_tokens_override=overrides.output_tokens,
         deadline_s=overrides.deadline_s,
         findings=(*server_findings, *_header_findings(header), *request_findings),
+        overview=Overview("tracev2", len(table.lines), sum(status == "ok" for status in table.words["status"])),
         **run,
     )
 
