@@ -137,7 +137,7 @@ def between(scrapes: Sequence[Scrape]) -> tuple[dict[str, float | None], Finding
         finding = Finding(
             "scrapes-of-two-servers",
             "warning",
-            f"{for_line(first.path.name)} and {for_line(last.path.name)} are no scrapes before and after one load: {because}.",
+            f"{for_line(first.path.name)} and {for_line(last.path.name)} are of no one load: {because}.",
             {"first": first.path.name, "last": last.path.name},
             "Their difference was not taken. Give two scrapes of one server that did not restart.",
         )
@@ -160,8 +160,7 @@ def _drafts(scrape: Scrape) -> Finding:
     return Finding(
         "gaps-of-several-tokens",
         "warning",
-        f"The server guessed ahead ({drafts:.0f} drafts): its inter_token_latency is the gap between outputs of several "
-        f"tokens.",
+        f"The server guessed ahead ({drafts:.0f} drafts): its inter_token_latency is a gap of several tokens.",
         {"drafts": drafts},
         "TPOT was taken from request_time_per_output_token_seconds. Speculative decoding is not modelled for runs.",
     )
@@ -175,8 +174,8 @@ def _observed(after: Scrape, before: Scrape | None) -> dict[str, float | None]:
             return None
         return after.totals[name] - (before.totals.get(name, 0.0) if before else 0.0)
 
-    observed: dict[str, float | None] = {key: grown(name) for key, name in TOTALS.items()}
-    observed["completed"] = after.completed - (before.completed if before else 0.0)
+    observed: dict[str, float | None] = {key: _whole(grown(name)) for key, name in TOTALS.items()}
+    observed["completed"] = _whole(after.completed - (before.completed if before else 0.0))
     for key, histograms in MEANS.items():
         for name in histograms:
             count, total = grown(f"{name}_count"), grown(f"{name}_sum")
@@ -186,6 +185,11 @@ def _observed(after: Scrape, before: Scrape | None) -> dict[str, float | None]:
     tokens, steps = grown("vllm:iteration_tokens_total_sum"), observed["iterations"]
     observed["tokens_per_iteration"] = tokens / steps if tokens is not None and steps else None
     return observed
+
+
+def _whole(value: float | None) -> float | None:
+    """A counter as the whole number that it is."""
+    return int(value) if value is not None and value == int(value) else value
 
 
 def _cache(labels: Mapping[str, str]) -> tuple[dict[str, object], tuple[Finding, ...]]:

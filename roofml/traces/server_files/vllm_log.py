@@ -1,9 +1,9 @@
 """Reader: vLLM's start-up log, alone or within the output of a job: version, settings, KV cache, CUDA graphs, backend.
 
 A record is `(EngineCore_0 pid=7) INFO 09-04 01:29:26 [kv_cache_utils.py:849] GPU KV cache size: 464,848 tokens`, with
-colours, a prefix of docker's or Ray's, or none. Terminals and pagers wrap it at their width, in mid-word and mid-number:
-such a file has many lines of one greatest length, and what follows one of them belongs to it. (Where colours were cut
-out of a wrapped log, lines that had some are shorter by them.)
+colours, a prefix of docker's or Ray's, or none. Terminals and pagers wrap it at their width, in mid-word and in
+mid-number: such a file has many lines of one greatest length, and what follows one of them belongs to it. (Where
+colours were cut out of a wrapped log, lines that had some are shorter by them.)
 """
 
 from __future__ import annotations
