@@ -13,16 +13,29 @@ from typing import Any
 
 from roofml.traces import tracev2
 from roofml.traces.aggregate_run import AggregateRun, RefusedRun
-from roofml.traces.beside import Beside, beside, files_in
+from roofml.traces.beside import Neighbours, files_in
 from roofml.traces.doctor import clean
 from roofml.traces.finding import Finding
-from roofml.traces.formats import blis_ground_truth, csv_requests, sglang_bench, vllm_bench
+from roofml.traces.formats import (
+    aiperf,
+    blis_ground_truth,
+    csv_requests,
+    guidellm,
+    inference_perf,
+    llmperf,
+    llmservingsim,
+    otel_spans,
+    sglang_bench,
+    vllm_bench,
+)
 from roofml.traces.from_recording import as_run, overview_of
 from roofml.traces.raw import RawRun
 from roofml.traces.recording import Recording
 from roofml.traces.run import Run, told_apart
 from roofml.traces.server import ServerOverrides, resolve_server
+from roofml.traces.server_files import ServerFiles, is_server_file, server_reports
 from roofml.traces.settings import refuse_unmodelled
+from roofml.traces.steps import is_steps
 from roofml.util.errors import InputError
 from roofml.util.outside_text import for_line
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, is_there, open_file
@@ -32,6 +45,12 @@ READERS: Mapping[str, ModuleType] = {
     "blis-ground-truth": blis_ground_truth,
     "vllm-bench": vllm_bench,
     "sglang-bench": sglang_bench,
+    "guidellm": guidellm,
+    "inference-perf": inference_perf,
+    "aiperf": aiperf,
+    "llmperf": llmperf,
+    "llmservingsim": llmservingsim,
+    "otel-spans": otel_spans,
     "csv": csv_requests,
 }
 """Format -> the module that detects and reads it, into recordings; the first that recognises a path reads it. TraceV2
@@ -48,8 +67,10 @@ class Reading:
     """All that was read from some paths, in their order and the files'; names are unique."""
 
     every: Sequence[AnyRun]
-    server: Mapping[str, Mapping[str, object]]
-    """File -> what it says of a server, where files of a server alone were given."""
+    servers: Sequence[ServerFiles] = ()
+    """What files say of servers, where no run was given with them."""
+    steps: Sequence[Path] = ()
+    """Tables of steps among the paths."""
 
     @property
     def runs(self) -> list[Run]:
@@ -73,7 +94,7 @@ def read_raw(path: Path, overrides: ServerOverrides = NO_OVERRIDES) -> RawRun:
     Raises InputError, one line naming file and line or field, if nothing is there, no format fits, the content cannot
     be a run, there are several, or one that has means alone.
     """
-    found = list(_raw_runs(path, overrides, {}, complete=True))
+    found = list(_raw_runs(path, overrides, Neighbours(), complete=True))
     if len(found) > 1:
         raise InputError(f"{path}: {len(found)} runs in it, expected one")
     (run,) = found
@@ -106,7 +127,8 @@ def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NO_OVERRIDES, 
     for run in reading.aggregates:
         raise InputError(f"{run.source}: {_why_not(run)}")
     if paths and not reading.every:
-        raise InputError(f"{', '.join(map(str, paths))}: no run in it, but {', '.join(reading.server)} of a server")
+        what = "a table of steps" if reading.steps else "what a server was told"
+        raise InputError(f"{paths[0]}: not a run, but {what}: expected a run beside it")
     return reading.runs
 
 
@@ -121,16 +143,19 @@ def read_all(
     """
     every: list[AnyRun] = []
     recordings: dict[Path | str, Path] = {}  # by resolved path and by identity
-    sorted_out = Beside.of(paths)
     for path in paths:
         is_folder(path)  # refuses a name that cannot be looked up: too long, links in a circle
         resolved = path.resolve() if not is_standard_input(path) else path
         if resolved in recordings:
             raise InputError(f"{path}: given twice")
         recordings[resolved] = path
-        if path in sorted_out.paths:
+    kinds = {path: kind_of_path(path) for path in paths}
+    servers = [path for path in paths if kinds[path] == "server"]
+    neighbours = Neighbours([file for path in servers for file in (files_in(path) if is_folder(path) else [path])])
+    for path in paths:
+        if kinds[path] != "run":
             continue
-        found = [_cleaned(raw, complete) for raw in _raw_runs(path, overrides, sorted_out.facts, complete=complete)]
+        found = [_cleaned(raw, complete) for raw in _raw_runs(path, overrides, neighbours, complete=complete)]
         if strict:
             _refuse_errors(path, found)
         for run in found:
@@ -139,7 +164,24 @@ def read_all(
                     run = replace(run, findings=(_copy_of(recordings[run.identity]), *run.findings))
                 recordings[run.identity] = path
             every.append(run)
-    return Reading(told_apart(every), sorted_out.facts if not every else {})
+    reports = server_reports(servers) if servers and not every else []
+    return Reading(told_apart(every), reports, [path for path in paths if kinds[path] == "steps"])
+
+
+def kind_of_path(path: Path) -> str:
+    """`run`, `steps` for a table of steps, or `server` for what tells of a server alone. What is nothing is a `run`."""
+    if not is_folder(path):
+        if is_steps(path):
+            return "steps"
+        if any(reader.detect(path) for reader in (tracev2, *READERS.values())):
+            return "run"
+        return "server" if is_server_file(path) else "run"
+    if any(reader.detect(path) for reader in (tracev2, *READERS.values())):
+        return "run"
+    inside = files_in(path)
+    if any(reader.detect(file) for file in inside for reader in READERS.values()):
+        return "run"
+    return "server" if any(is_server_file(file) for file in inside) else "run"
 
 
 def _refuse_errors(path: Path, found: Sequence[AnyRun]) -> None:
@@ -171,9 +213,9 @@ def _cleaned(run: RawRun | AggregateRun | RefusedRun, complete: bool) -> AnyRun:
 
 
 def _raw_runs(
-    path: Path, overrides: ServerOverrides, facts: Mapping[str, Mapping[str, object]], *, complete: bool
+    path: Path, overrides: ServerOverrides, neighbours: Neighbours, *, complete: bool
 ) -> Iterator[RawRun | AggregateRun | RefusedRun]:
-    """What is at `path`, as it was recorded, on its server. `facts` are what files given beside it say of that."""
+    """What is at `path`, as it was recorded, on its server, of which files beside it tell."""
     if not is_there(path):
         raise InputError(f"{path}: no such file or folder")
     if tracev2.detect(path):
@@ -187,55 +229,63 @@ def _raw_runs(
         if not is_folder(path):
             open_file(path, MOST_BYTES_OF_A_TABLE).close()  # says it if it is no file at all
         raise InputError(f"{path}: not a run; expected a folder or a file of one of {', '.join(FORMATS)}")
-    for recording in _numbered(recordings):
-        yield _on_its_server(path, recording, overrides, facts, complete)
+    for file, recording in _numbered(recordings):
+        yield _on_its_server(path, file, recording, overrides, neighbours, complete)
 
 
-def _recordings(path: Path) -> Iterator[Recording]:
-    """The recordings at `path`: of the first format that recognises it, or of each file in a folder."""
+def _recordings(path: Path) -> Iterator[tuple[Path, Recording]]:
+    """The recordings at `path`, each with its file: of the first format that recognises it, or of each in a folder."""
     for module in READERS.values():
         if module.detect(path):
-            yield from module.read(path)
+            yield from ((path, recording) for recording in module.read(path))
             return
     for file in files_in(path):
         for module in READERS.values():
             if module.detect(file):
-                yield from module.read(file)
+                yield from ((file, recording) for recording in module.read(file))
                 break
 
 
-def _numbered(recordings: Sequence[Recording]) -> Iterator[Recording]:
+def _numbered(recordings: Sequence[tuple[Path, Recording]]) -> Iterator[tuple[Path, Recording]]:
     """The recordings of a path, those that share a name as `name`, `name#2`, ..."""
     used: dict[str, int] = {}
-    for recording in recordings:
+    for file, recording in recordings:
         name = for_line(recording.name) or "run"
         used[name] = used.get(name, 0) + 1
-        yield replace(recording, name=name if used[name] == 1 else f"{name}#{used[name]}")
+        yield file, replace(recording, name=name if used[name] == 1 else f"{name}#{used[name]}")
 
 
 def _on_its_server(
     path: Path,
+    file: Path,
     recording: Recording,
     overrides: ServerOverrides,
-    given: Mapping[str, Mapping[str, object]],
+    neighbours: Neighbours,
     complete: bool,
 ) -> RawRun | AggregateRun | RefusedRun:
     """A recording with its server, from itself, the files beside it, and the user's word."""
     overview = overview_of(recording)
+
+    def refused(reason: str) -> RefusedRun:
+        return RefusedRun(recording.name, overview, reason, recording.findings, recording.source)
+
     if recording.refused is not None:
-        return RefusedRun(recording.name, overview, recording.refused, recording.findings, recording.source)
-    found, findings = beside(path, Path(recording.source))
-    files = {**found, **given, **recording.facts}
+        return refused(recording.refused)
     folder = path if is_folder(path) else path.parent
     try:
+        said = neighbours.of(path, file)
+        files = {**said.facts, **recording.facts}
+        if said.refused is not None:
+            return refused(said.refused)
         for name, facts in files.items():
             refuse_unmodelled(facts, str(folder / name))
-        server, server_findings = resolve_server(folder, files, recording.hints, overrides, complete=complete)
-        return as_run(recording, server, (*findings, *server_findings), overrides)
+        hints = {**recording.hints, **said.hints}
+        server, findings = resolve_server(folder, files, hints, overrides, complete=complete)
+        return as_run(recording, server, (*said.findings, *findings), overrides)
     except InputError as error:
         if complete:
             raise
-        return RefusedRun(recording.name, overview, str(error), recording.findings, recording.source)
+        return refused(str(error))
 
 
 def _copy_of(path: Path) -> Finding:

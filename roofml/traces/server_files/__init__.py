@@ -141,7 +141,7 @@ def read_server_files(paths: Sequence[Path]) -> ServerFiles:
     Two scrapes or more are taken as before and after a load. Raises InputError if a file cannot be read.
     """
     order = list(READERS)
-    known = [(kind, path) for path in paths if (kind := _kind(path)) is not None]
+    known = [(kind, path) for path in paths if (kind := kind_of(path)) is not None]
     known.sort(key=lambda one: order.index(one[0]))
     facts: dict[str, Facts] = {}
     hints: dict[str, Facts] = {}
@@ -180,14 +180,14 @@ def server_reports(paths: Sequence[Path]) -> list[ServerFiles]:
     scrapes: list[Path] = []
     for path in paths:
         inside = files_in(path) if is_folder(path) else [path]
-        known = [file for file in inside if _kind(file) is not None]
+        known = [file for file in inside if kind_of(file) is not None]
         if not known:
             kinds = ", ".join(READERS)
             raise InputError(f"{path}: says nothing of a server, expected one of: {kinds}")
-        logs = [file for file in known if _kind(file) == "vLLM log"]
+        logs = [file for file in known if kind_of(file) == "vLLM log"]
         if len(logs) > 1 and len(logs) == len(known):  # of one server each
             groups += [[log] for log in logs]
-        elif known == [path] and _kind(path) == "/metrics":
+        elif known == [path] and kind_of(path) == "/metrics":
             if not scrapes:
                 groups.append(scrapes)
             scrapes.append(path)
@@ -215,7 +215,7 @@ def files_in(folder: Path) -> list[Path]:
     return files
 
 
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
     """The kind of a server file; None for anything else."""
     return next((kind for kind, reader in READERS.items() if reader.detect(path)), None)
 
