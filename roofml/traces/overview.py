@@ -16,6 +16,6 @@ class Overview:
     """All that were sent, failed ones too."""
     completed: int
     means: Mapping[str, float] = field(default_factory=dict[str, float])
-    """`ttft_mean`, `tpot_mean`, `e2e_mean`, µs, where they are not those of the requests in the file."""
+    """`ttft_mean`, `tpot_mean`, `e2e_mean`, µs, of all requests that completed."""
     unfit: str | None = None
     """Why the run can be judged and not fitted on."""

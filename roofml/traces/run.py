@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class Run(Shown):
 
         None where neither says.
         """
-        said = self.overview.means if self.overview is not None else {}
+        said = self.overview.means if self.overview is not None else dict[str, float]()
         found: dict[str, float | None] = {}
         for kind, values in (("ttft", self.ttft_us), ("tpot", self.tpot_us), ("e2e", self.e2e_us)):
             measured = values[self.ok & np.isfinite(values)]
@@ -161,7 +161,21 @@ def server_said(server: Server) -> dict[str, Any]:
     }
 
 
-def told_apart(runs: Sequence[Run]) -> list[Run]:
+class _Named(Protocol):
+    """What `told_apart` needs of a run."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
+
+
+def told_apart(runs: Sequence[Named]) -> list[Named]:
     """The runs, each with a unique name: runs that share a name get as many parent folders before it as they need.
 
     Runs that their folders do not tell apart either are numbered: `run`, `run#2`, ...
@@ -176,7 +190,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
             for name, parents in zip(names, folders, strict=True)
         ]
     used: set[str] = set()
-    result: list[Run] = []
+    result: list[Named] = []
     for run, name in zip(runs, names, strict=True):
         unique, number = name, 1
         while unique in used or (number > 1 and unique in names):
