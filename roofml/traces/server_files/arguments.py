@@ -11,7 +11,7 @@ from typing import cast
 
 from roofml.traces.finding import Finding
 from roofml.traces.settings import NAMES as SETTINGS
-from roofml.traces.settings import NOT_MODELLED
+from roofml.traces.settings import NOT_MODELLED, is_on
 from roofml.util.names import shown
 from roofml.util.outside_text import for_line
 
@@ -111,7 +111,7 @@ def facts_of(arguments: Mapping[str, object]) -> tuple[dict[str, object], tuple[
             facts |= _graphs(cast("Mapping[str, object]", value))
         elif name == "enable_chunked_prefill" and value is False:
             findings.append(_unread(name, value, "prompts are not cut into chunks"))
-        elif name in NOT_READ and value not in (False, 1):
+        elif name in NOT_READ and is_on(value):
             findings.append(_unread(name, value, NOT_READ[name]))
         elif name == "quantization" and value in AT_LOAD:
             facts[name] = value

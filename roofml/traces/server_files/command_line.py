@@ -93,8 +93,10 @@ def arguments(words: Sequence[str], path: Path) -> Arguments:
     while left:
         word = left.pop(0)
         if not word.startswith("-") or len(word) < 2 or word[1].isdecimal():
-            if "model" not in given and word and not word.startswith(UNKNOWN + "$("):
+            if "model" not in {*given, *unknown} and word:
                 _give(given, unknown, "model", word)  # the positional argument
+            elif UNKNOWN in word:
+                unknown.setdefault("arguments", _of(word))
             continue
         word, equals, value = word.partition("=")
         short = word.startswith("-") and not word.startswith("--")

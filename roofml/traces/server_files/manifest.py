@@ -23,6 +23,9 @@ from roofml.util.reading import as_text, first_bytes, is_file, read_bytes, read_
 from roofml.util.yaml_io import parse_documents
 
 HEAD = 65_536
+NO_SERVER = ("healthcheck", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+"""Parts of a container whose commands look at a server."""
+
 _KIND = re.compile(rb"^(?:services:|apiVersion:)", re.M)
 _K8S_VARIABLE = re.compile(r"\$\(([A-Za-z_][\w.-]*)\)")
 _SERVE = re.compile(r"(?:^|\s)(?:vllm\s+serve|-m\s+vllm\.entrypoints\.(?:openai\.)?api_server)(?=\s|$)")
@@ -56,7 +59,7 @@ def facts(path: Path) -> Said:
         refused = OLD_ENGINE if str(environment.get("VLLM_USE_V1")).lower() in ("0", "false") else refused
         known: Mapping[str, str | None] = {**_env_file(path), **environment}
         if any(re.fullmatch(r"-\w*c", word) for word in words):  # a shell and its script
-            script = max(words, key=len)
+            script = max(words, key=len).replace("$$", "$")
             scripts.append(said_of_script(_k8s(script, environment), path, known))
             continue
         filled = [_filled(_k8s(word, environment), path, environment) for word in words]
@@ -100,7 +103,7 @@ def _containers(document: object) -> Iterator[Mapping[str, Any]]:
         if isinstance(mapping.get("image"), str) or isinstance(mapping.get("args"), list):
             yield mapping
         for key, value in mapping.items():
-            if key not in ("healthcheck", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"):
+            if key not in NO_SERVER and not str(key).startswith("x-"):  # compose's templates
                 yield from _containers(value)
     elif isinstance(document, list):
         for item in cast("list[object]", document):

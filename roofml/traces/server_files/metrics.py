@@ -24,7 +24,9 @@ MOST_BYTES = 64_000_000
 """Of one scrape; a server with many adapters and engines has a few megabytes."""
 
 _MARK = re.compile(rb"^(?:# (?:HELP|TYPE) )?vllm:\w+[ {]", re.M)
-_SAMPLE = re.compile(r"([a-zA-Z_:][\w:]*)(?:\{(.*)\})? +([^ ]+)(?: +-?\d+)?(?: +#.*)?")
+_SAMPLE = re.compile(
+    r"([a-zA-Z_:][\w:]*)(?:\{((?:[a-zA-Z_]\w*=\"(?:[^\"\\]|\\.)*\",?)*)\})? +([^ ]+)(?: +-?\d+)?(?: +#.*)?"
+)
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
 
 MEANS = {

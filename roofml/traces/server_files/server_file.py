@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import cast
 
 from roofml.traces.recording import Facts
-from roofml.traces.server import Server, check_facts
+from roofml.traces.server import FLAGS, Server, ServerOverrides, check_facts
 from roofml.traces.server_files.said import Said
 from roofml.traces.settings import NAMES as SETTINGS
-from roofml.traces.settings import NOT_MODELLED, SchedulerSettings
+from roofml.traces.settings import NOT_MODELLED, SchedulerSettings, is_on
 from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.util.outside_text import for_line, for_yaml
@@ -81,6 +81,22 @@ def described(server: Server) -> Described:
     return Described(facts, server.said_by)
 
 
+def with_flags(server: Described, overrides: ServerOverrides) -> Described:
+    """The server with the facts that flags and `--server` give before those of its files."""
+    facts, said_by = dict(server.facts), dict(server.said_by)
+    for name in KEYS:
+        value, source = overrides.said(name)
+        if value is not None:
+            facts[name], said_by[name] = value, source
+    own = overrides.server_file
+    for name in SETTINGS:
+        if own is not None and name in own.facts:
+            facts[name], said_by[name] = own.facts[name], own.name
+        if overrides.settings is not None and name in overrides.settings:
+            facts[name], said_by[name] = overrides.settings[name], FLAGS["settings"]
+    return Described(facts, said_by)
+
+
 def server_yaml(server: Described) -> str:
     """The text of the server file, each line with where it came from."""
     lines = [
@@ -91,6 +107,8 @@ def server_yaml(server: Described) -> str:
         if server.facts.get(name) is not None:
             lines.append(_line(name, server.facts[name], server.said_by.get(name, "")))
     settings = [name for name in SETTINGS if server.facts.get(name) is not None]
+    # What nothing here prices is written too, so that the file is refused as the server itself is.
+    settings += [name for name in NOT_MODELLED if is_on(server.facts.get(name))]
     if settings:
         lines += [
             "settings:",
@@ -131,5 +149,5 @@ def _line(name: str, value: object, source: str) -> str:
     elif isinstance(value, list | tuple):
         text = f"[{', '.join(str(item) for item in cast('Sequence[object]', value))}]"
     else:
-        text = for_yaml(value) if isinstance(value, str) else str(value)
+        text = str(value) if isinstance(value, int | float) else for_yaml(str(value))
     return f"{name}: {text}" + (f"  # {for_line(source)[:200]}" if source else "")

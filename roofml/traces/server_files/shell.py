@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 
 UNKNOWN = "\x00"
 """Stands in a word for what the script does not say, followed by the variable's name and UNKNOWN again."""
+ELSEWHERE = f"{UNKNOWN}another-command{UNKNOWN}"
+"""What another command would say."""
 LONGEST = 2_000_000
 MOST_WORDS = 2_000
 
@@ -124,7 +126,7 @@ class Script:
 
         def value(found: re.Match[str]) -> str:
             if found[0].startswith("$("):
-                return f"{UNKNOWN}$(...){UNKNOWN}"
+                return ELSEWHERE
             name, how = found[2] or found[4], found[3] or ""
             default = how.removeprefix(":")
             known = self.variables.get(name, "" if name in self.variables else None)
@@ -139,7 +141,7 @@ class Script:
                 return f"{UNKNOWN}{name}{UNKNOWN}"
             return known
 
-        text = re.sub(r"\$\(\(?[^()]*\)?\)", f"{UNKNOWN}$(...){UNKNOWN}", text)
+        text = re.sub(r"\$\(\(?[^()]*\)?\)", ELSEWHERE, text)
         return _VARIABLE.sub(value, text)
 
 
