@@ -6,9 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from roofml.traces.read import Reading
 
 from roofml.traces.server import ServerFileFacts, ServerOverrides
 from roofml.traces.settings import read_settings
@@ -80,6 +83,12 @@ def check_train_fraction(share: float) -> None:
     """Raise InputError for a share of a run that is none."""
     if not 0 < share <= 1:
         raise InputError(f"--train-fraction {share:g}: expected more than 0 and at most 1")
+
+
+def check_something(reading: Reading) -> None:
+    """Raise InputError where files were read and there is no run among them."""
+    if not reading.judged:
+        raise InputError("no run among what was given: files of a server, or tables of steps, alone")
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
+
+import numpy as np
 
 from roofml.traces.finding import Finding
 from roofml.traces.overview import Overview
@@ -15,6 +18,8 @@ from roofml.util.arrays import Ints
 from roofml.util.digest import digest
 
 MEANS = ("ttft_mean", "tpot_mean", "e2e_mean")
+BINDING = 0.9
+"""Share of the places under a limit of the client's that must be taken for the limit to be what makes the load."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +37,8 @@ class AggregateRun:
     """The same of their outputs; both are empty where the file has no lengths."""
     measured: Mapping[str, float]
     """As in `Recording.aggregates`."""
+    prompt: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(requests that completed,) Number of the prompt: equal numbers were equal prompts. Empty: all were different."""
     findings: tuple[Finding, ...] = ()
     saturated: bool = False
     """The server was slower than the load that it was asked to take."""
@@ -114,3 +121,14 @@ class RefusedRun:
             "refused": self.reason,
             "findings": [asdict(finding) for finding in self.findings],
         }
+
+
+def limited(load: LoadSaid, measured: Mapping[str, float]) -> bool:
+    """Whether the client's own limit made the load: by Little's law, as many were under way as it allowed."""
+    limit = load.max_concurrency
+    if limit is None:
+        return False
+    if load.requests_per_s is None or math.isinf(load.requests_per_s):
+        return True
+    served, took = measured.get("requests_per_s"), measured.get("e2e_mean")
+    return served is not None and took is not None and served * took / 1e6 >= BINDING * limit

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from roofml.traces.aggregate_run import MEANS, AggregateRun
+from roofml.traces.aggregate_run import MEANS, AggregateRun, limited
 from roofml.traces.finding import Finding
 from roofml.traces.limits import MOST_TIME_US, MOST_TOKENS
 from roofml.traces.overview import Overview
@@ -26,8 +26,6 @@ ORIGIN_US = 1e9
 """When the first request is taken to have been sent, where times are judged: a clock that reads 0 says nothing."""
 REBUILT = 0.1
 """How much longer or shorter than it was a run may come out whose times of sending are rebuilt."""
-BINDING = 0.9
-"""Share of the places under a limit of the client's that must be taken for the limit to be what makes the load."""
 BEHIND = 0.8
 """Share of the asked rate below which a server is slower than its load."""
 
@@ -234,11 +232,17 @@ def _aggregate_run(recording: Recording, server: Server, findings: Sequence[Find
     if not set(MEANS) & set(measured):
         raise InputError(f"{recording.source}: {for_line(recording.name)}: no latency, neither of requests nor means")
     prompts, outputs = of_mean(load.input_tokens, completed), of_mean(load.output_tokens, completed)
+    generator = recording.generator
+    in_turn = generator.prompts if generator is not None and generator.prompts is not None else 0
+    prompt = np.arange(len(prompts)) % in_turn if 0 < in_turn < len(prompts) else np.zeros(0, np.int64)
+    if in_turn and len(prompt):
+        findings = [*findings, _in_turn(in_turn, str(generator and generator.source))]
     if each is not None and whole:
         counted = np.where(each.server_input_tokens > 0, each.server_input_tokens, each.input_tokens)
         done = each.ok & (each.output_tokens > 0) & (counted > 0)
         if int(done.sum()) == completed:
             prompts, outputs = counted[done], each.output_tokens[done]
+            prompt = each.prompt[done] if len(each.prompt) else prompt
     overview, behind = overview_of(recording), _behind(load, measured)
     findings = [*findings, _means_alone(each is not None)]
     if completed < recording.requests:
@@ -255,6 +259,7 @@ def _aggregate_run(recording: Recording, server: Server, findings: Sequence[Find
         prompt_tokens=prompts,
         output_tokens=outputs,
         measured=measured,
+        prompt=prompt,
         findings=tuple(findings),
         saturated=behind,
         source=recording.source,
@@ -270,6 +275,16 @@ def _means_alone(lists: bool) -> Finding:
         {},
         "It can be judged, and says little to a fit. Write requests down one by one (vllm bench serve: "
         "--save-detailed), with a client that notes when each was sent.",
+    )
+
+
+def _in_turn(prompts: int, source: str) -> Finding:
+    return Finding(
+        "repeated-prompts",
+        "corrected",
+        f"{prompts} prompts were sent over and over, {source} says.",
+        {"period": prompts},
+        "After its first time each is taken from the prefix cache.",
     )
 
 
@@ -317,14 +332,3 @@ def _behind(load: LoadSaid, measured: Mapping[str, float]) -> bool:
     if asked is None or math.isinf(asked) or served is None or limited(load, measured):
         return False
     return served < BEHIND * asked
-
-
-def limited(load: LoadSaid, measured: Mapping[str, float]) -> bool:
-    """Whether the client's own limit made the load: by Little's law, as many were under way as it allowed."""
-    limit = load.max_concurrency
-    if limit is None:
-        return False
-    if load.requests_per_s is None or math.isinf(load.requests_per_s):
-        return True
-    served, took = measured.get("requests_per_s"), measured.get("e2e_mean")
-    return served is not None and took is not None and served * took / 1e6 >= BINDING * limit

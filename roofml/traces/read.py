@@ -83,6 +83,11 @@ class Reading:
         return [run for run in self.every if isinstance(run, AggregateRun)]
 
     @property
+    def judged(self) -> list[Run | AggregateRun]:
+        """Both, in their order."""
+        return [run for run in self.every if not isinstance(run, RefusedRun)]
+
+    @property
     def why_nothing(self) -> str | None:
         """Why nothing of all that can be used; None where something can, a server's facts or a table of steps too."""
         if self.steps or any(server.refused is None for server in self.servers):
