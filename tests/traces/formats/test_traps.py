@@ -302,7 +302,7 @@ def test_times_per_token_that_are_half_are_told_and_not_used(tmp_path: Path) -> 
 
 
 def test_lengths_of_a_stage_are_the_servers_or_the_forced_ones_or_none(tmp_path: Path) -> None:
-    wrong = {"output_len": {"mean": 127.0}, "token_count_mismatches": 99}
+    wrong: dict[str, Any] = {"output_len": {"mean": 127.0}, "token_count_mismatches": 99}
     nobody = staged(tmp_path, stage(**wrong))
     assert codes(nobody)["counts-contradict-server"] == "warning"
     assert "tpot_mean" not in nobody.aggregates
