@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,8 @@ STRICT_LINES = 200
 """First lines in which a key may not stand twice. Who writes keys twice does so from the first line on."""
 BLOCK = 2**20
 """Bytes that are read at a time."""
-_SPACE = " \t\r\n"
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
+_OF_NUMBERS = frozenset("0123456789.eE+-")
 _MARK = "\ufeff"
 
 
@@ -73,12 +75,10 @@ class JsonDocument:
     def next(self) -> str:
         """The first character of what comes next; empty at the end of the file. Nothing is read."""
         while True:
-            text, place = self._text, self._place
-            while place < len(text) and text[place] in _SPACE:
-                place += 1
-            self._place = place
-            if place < len(text):
-                return text[place]
+            found = _NO_SPACE.search(self._text, self._place)
+            self._place = found.start() if found is not None else len(self._text)
+            if found is not None:
+                return found.group()
             if not self._more():
                 return ""
 
@@ -121,8 +121,9 @@ class JsonDocument:
         while True:
             try:
                 found, end = self._decoder.raw_decode(self._text, self._place)
-                # A number that the block ends with may go on in the next.
-                if end < len(self._text) or not self._more(size):
+                # A number that the block ends with may go on in the next: 1 with .5, or with e3.
+                whole = end < len(self._text) and self._text[end] not in _OF_NUMBERS
+                if whole or not self._more(size):
                     self._place = end
                     return cast("object", found)
             except json.JSONDecodeError as error:

@@ -56,6 +56,8 @@ def beside(path: Path) -> Recording | None:
 def read(path: Path) -> Recording:
     """The aggregates in `path`. Raises InputError, naming file and field, for what AIPerf cannot have written."""
     report = read_json_object(path) if peek(path).paths else _of_csv(path)
+    if not mapping(path, report, "request_latency") and not mapping(path, report, "request_count"):
+        raise InputError(f"{path}: request_latency and request_count are missing, expected AIPerf's metrics")
     found: dict[str, float] = {}
     for theirs, ours in METRICS.items():
         metric = mapping(path, report, theirs)

@@ -94,9 +94,9 @@ class Columns:
         return np.array(self._columns[self.names.index(name)], np.float64)
 
     def times_us(self, name: str, factor: float) -> Floats:
-        """(requests,) A column of times, whose unit is `factor` µs. Raises InputError for a time beyond every clock."""
+        """(requests,) A column of times, whose unit is `factor` µs. Raises InputError for one that no clock shows."""
         values = factor * self.numbers(name)
-        self._refuse(~np.isnan(values) & ~(np.abs(values) < MOST_TIME_US), name, "a time of this age")
+        self._refuse(~np.isnan(values) & ~((values >= 0) & (values < MOST_TIME_US)), name, "a time of this age")
         return values
 
     def counts(self, name: str) -> Ints:

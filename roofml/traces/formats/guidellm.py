@@ -145,7 +145,7 @@ def _add(path: Path, found: _Benchmark, status: int, place: int, value: object) 
         found.unsent += 1
         return
     # What was not timed is 0 or -1 in some versions and null in others.
-    first, last = (time if isinstance(time, str) or (time and time > 0) else None for time in times[2:])
+    first, last = (None if isinstance(time, int | float) and time <= 0 else time for time in times[2:])
     found.columns.add(place, (*times[:2], first, last, *counted, chunks, cached, status))
     found.columns.add_id(request.get("request_id", len(found.columns)))
     found.cached |= cached is not None

@@ -46,6 +46,8 @@ def read(path: Path) -> list[Recording]:
     report = read_json_object(path)
     if "num_concurrent_requests" in report:
         return [_summary(path, report)]
+    if not report:
+        raise InputError(f"{path}: no summary, expected num_concurrent_requests and results")
     return [_summary(path, as_mapping(path, report[key], key), f"{key}.") for key in report]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,14 @@ def message(number: int, wall_s: float, decodes: int = 4, context: int = 4000, *
 MESSAGES = [message(number, 0.01 + 0.0001 * number, context=4000 + 4 * number) for number in range(200)]
 
 
+def packed(value: object) -> bytes:
+    content = msgpack.packb(value)
+    assert content is not None
+    return content
+
+
 def as_msgpack(messages: Sequence[dict[str, Any]]) -> bytes:
-    return b"".join(msgpack.packb(each) for each in messages)
+    return b"".join(packed(each) for each in messages)
 
 
 def as_trace(messages: Sequence[dict[str, Any]], pace: float = 1.0) -> bytes:
@@ -201,9 +207,9 @@ def as_lines(messages: Sequence[dict[str, Any]]) -> bytes:
     return b"".join(json.dumps(each).encode() + b"\n" for each in messages)
 
 
-FORMS = {
+FORMS: dict[str, Callable[[Sequence[dict[str, Any]]], bytes]] = {
     "msgpack": as_msgpack,
-    "msgpack list": lambda messages: msgpack.packb(list(messages)),
+    "msgpack list": lambda messages: packed(list(messages)),
     "lines": as_lines,
     "trace": as_trace,
     "exporter": lambda messages: as_lines(
