@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from roofml.traces.finding import Finding
 from roofml.traces.overview import Overview
 from roofml.traces.recording import LoadSaid
-from roofml.traces.run import server_said
+from roofml.traces.run import missing_of, served_by, server_said
 from roofml.traces.server import Server
 from roofml.util.arrays import Ints
 from roofml.util.digest import digest
@@ -43,6 +43,19 @@ class AggregateRun:
         figures = [f"{name}={value!r}" for name, value in sorted(self.measured.items())]
         return digest(*figures, self.prompt_tokens, self.output_tokens)
 
+    @property
+    def headline(self) -> str:
+        """What ran, and how many requests, in a line."""
+        told = self.overview
+        counted = f"{told.requests} requests, {told.completed} completed, means alone"
+        return f"{served_by(self.server)}; {counted}"
+
+    @property
+    def reservations(self) -> list[str]:
+        """What stands in the way of using it: what nobody says, and why no fit may see it."""
+        unfit = self.overview.unfit
+        return [*(missing_of(self.server)), *([f"cannot be fitted on: {unfit}"] if unfit else [])]
+
     def on(self, gpu: str) -> Self:
         """The run on `gpu`, unless its files or the user named a GPU."""
         return self if self.server.gpu is not None else replace(self, server=replace(self.server, gpu=gpu))
@@ -73,8 +86,19 @@ class RefusedRun:
     reason: str
     findings: tuple[Finding, ...] = ()
     source: str = ""
-    server: Server | None = field(default=None)
+    server: Server | None = None
     """None: nobody asked for it."""
+
+    @property
+    def headline(self) -> str:
+        """How many requests, in a line."""
+        told = self.overview
+        return f"{told.format}; {told.requests} requests, {told.completed} completed"
+
+    @property
+    def reservations(self) -> list[str]:
+        """Why it cannot be used."""
+        return [f"refused: {self.reason}"]
 
     def to_dict(self) -> dict[str, Any]:
         """The run as `roofml doctor --json` prints it. Times in µs."""

@@ -83,9 +83,15 @@ class Reading:
         return [run for run in self.every if isinstance(run, AggregateRun)]
 
     @property
-    def refused(self) -> list[RefusedRun]:
-        """Those that cannot be used."""
-        return [run for run in self.every if isinstance(run, RefusedRun)]
+    def why_nothing(self) -> str | None:
+        """Why nothing of all that can be used; None where something can, a server's facts or a table of steps too."""
+        if self.steps or any(server.refused is None for server in self.servers):
+            return None
+        reasons = [run.reason for run in self.every if isinstance(run, RefusedRun)]
+        if len(reasons) < len(self.every):
+            return None
+        reasons += [server.refused for server in self.servers if server.refused is not None]
+        return reasons[0] if len(reasons) == 1 else f"nothing can be used of {len(reasons)}: {'; '.join(reasons)}"
 
 
 def read_raw(path: Path, overrides: ServerOverrides = NO_OVERRIDES) -> RawRun:
@@ -127,6 +133,8 @@ def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NO_OVERRIDES, 
     for run in reading.aggregates:
         raise InputError(f"{run.source}: {_why_not(run)}")
     if paths and not reading.every:
+        for path in reading.steps:
+            open_file(path, MOST_BYTES_OF_A_TABLE).close()  # says it if it is no file at all
         what = "a table of steps" if reading.steps else "what a server was told"
         raise InputError(f"{paths[0]}: not a run, but {what}: expected a run beside it")
     return reading.runs
@@ -228,7 +236,8 @@ def _raw_runs(
             return
         if not is_folder(path):
             open_file(path, MOST_BYTES_OF_A_TABLE).close()  # says it if it is no file at all
-        raise InputError(f"{path}: not a run; expected a folder or a file of one of {', '.join(FORMATS)}")
+        expected = "a folder with trace.yaml and trace.csv, or a folder or file of another format"
+        raise InputError(f"{path}: not a run; expected {expected} ({', '.join(FORMATS)})")
     for file, recording in _numbered(recordings):
         yield _on_its_server(path, file, recording, overrides, neighbours, complete)
 
@@ -280,7 +289,7 @@ def _on_its_server(
         for name, facts in files.items():
             refuse_unmodelled(facts, str(folder / name))
         hints = {**recording.hints, **said.hints}
-        server, findings = resolve_server(folder, files, hints, overrides, complete=complete)
+        server, findings = resolve_server(folder, files, hints, overrides, complete=complete, run=path)
         return as_run(recording, server, (*said.findings, *findings), overrides)
     except InputError as error:
         if complete:

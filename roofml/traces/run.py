@@ -12,7 +12,7 @@ import numpy as np
 
 from roofml.traces.finding import Finding
 from roofml.traces.overview import Overview
-from roofml.traces.server import Server
+from roofml.traces.server import Server, flags_for
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.digest import digest
 from roofml.util.display import Shown, Table
@@ -110,6 +110,17 @@ class Run(Shown):
         return [Table(self.name, ["run", ""], rows)]
 
     @property
+    def headline(self) -> str:
+        """What ran, and how many requests, in a line."""
+        return f"{served_by(self.server)}; {len(self)} requests, {int(self.ok.sum())} to measure"
+
+    @property
+    def reservations(self) -> list[str]:
+        """What stands in the way of using it: what nobody says, and why no fit may see it."""
+        unfit = self.overview.unfit if self.overview is not None else None
+        return [*(missing_of(self.server)), *([f"cannot be fitted on: {unfit}"] if unfit else [])]
+
+    @property
     def means(self) -> dict[str, float | None]:
         """Mean TTFT, TPOT and E2E, µs, of the requests to measure, or as the file has them where it knows better.
 
@@ -139,6 +150,19 @@ class Run(Shown):
             "deadline_us": self.deadline_us if math.isfinite(self.deadline_us) else None,
             "findings": [asdict(finding) for finding in self.findings],
         }
+
+
+def served_by(server: Server) -> str:
+    """Model, tensor parallel size and GPU, for people."""
+    return f"{server.model or 'model not said'}, TP {tp_said(server)}, GPU {server.gpu or 'not said'}"
+
+
+def missing_of(server: Server) -> list[str]:
+    """One line that says which facts of a server commands that compute will ask for; none if they have all."""
+    if not server.missing:
+        return []
+    wanted = [*server.missing, *(["gpu"] if server.gpu is None else [])]
+    return [f"nobody says {', '.join(wanted)}; to compute, give {flags_for(wanted)}"]
 
 
 def tp_said(server: Server) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -158,11 +158,13 @@ def resolve_server(
     overrides: ServerOverrides,
     *,
     complete: bool = True,
+    run: Path | None = None,
 ) -> tuple[Server, tuple[Finding, ...]]:
     """The server of a run, from its `files` (settings by file name) and the user's `overrides`.
 
     The user's value takes precedence over every file, and a finding says so. `hints` are files about something else
-    that mention the server in passing; they count only if neither the user nor a file gives a value.
+    that mention the server in passing; they count only if neither the user nor a file gives a value. `path` is their
+    folder, `run` the run's own file, if errors are to name that.
 
     Raises InputError if two files disagree and the user does not decide, and for an impossible value; with `complete`
     also for required fields that nobody gives, all in one message. Without, they are listed as `missing`.
@@ -185,7 +187,7 @@ def resolve_server(
             continue
         if any(not alike(name, value, next(iter(by_file.values()))) for value in by_file.values()):
             pairs = ", ".join(f"{file} says {_said(value)}" for file, value in by_file.items())
-            raise InputError(f"{path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
+            raise InputError(f"{run or path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
         for file, value in (*by_file.items(), *by_hint.items()):
             if values.setdefault(name, value) == value:
                 said_by.setdefault(name, file)
@@ -196,7 +198,7 @@ def resolve_server(
             missing.append(name)
             values[name] = UNLIMITED[name]
     if missing and complete:
-        raise InputError(_asks_for(path, missing, "gpu" not in values, files))
+        raise InputError(_asks_for(run or path, missing, "gpu" not in values, files))
     if "async_scheduling" not in values:
         engine, version = str(values.get("engine", "vllm")), str(values.get("engine_version", ""))
         values["async_scheduling"] = schedules_ahead(engine, version or None)
@@ -208,8 +210,12 @@ def _asks_for(path: Path, missing: list[str], no_gpu: bool, files: Mapping[str, 
     """One line that names all that nobody says, and the flags to paste."""
     sources = " or ".join(files) if files else "a file beside the trace"
     wanted = [*missing, *(["gpu"] if no_gpu else [])]
-    line = " ".join(PASTED.get(name, f"{FLAGS[name]} N") for name in wanted)
-    return f"{path}: {', '.join(missing)}: not said by {sources}; give {line}"
+    return f"{path}: {', '.join(missing)}: not said by {sources}; give {flags_for(wanted)}"
+
+
+def flags_for(missing: Sequence[str]) -> str:
+    """The flags that say these fields, with a place for each value, to be pasted."""
+    return " ".join(PASTED.get(name, f"{FLAGS[name]} N") for name in missing)
 
 
 def _settings(path: Path, files: Mapping[str, Settings], overrides: ServerOverrides) -> SchedulerSettings:
