@@ -44,7 +44,8 @@ def vllm_bench_json(
     gaps = [one if good else one[:0] for one, good in zip(gaps, ok, strict=True)]
     prompt, output = np.where(ok, run.prompt_tokens, 0), np.where(ok, run.output_tokens, 0)
     decode = np.array([one.sum() for one in gaps])
-    duration = float(np.round((np.where(ok, ttft + decode, 0.0) + run.arrival_us / 1e6).max(), DIGITS))
+    ends: Floats = np.where(ok, ttft + decode, 0.0) + run.arrival_us / 1e6
+    duration = round(float(ends.max()), DIGITS)
     send = np.round(CLOCK_S + run.arrival_us / 1e6, DIGITS)
     document: dict[str, Any] = {
         "date": date,

@@ -25,14 +25,14 @@ from roofml.util.reading import as_text, first_bytes, is_file, read_bytes
 from roofml.util.yaml_io import read_mapping
 
 HEAD = 65_536
-MOST_COMMANDS = 1_000
+MOST_COMMANDS = 100
 
 _COMMAND = re.compile(
     r"(?:^|[\s'\"/(=])(?:vllm\s+serve(?=\s)|-m[\s'\",]+vllm\.entrypoints\.(?:openai\.)?api_server\b"
     r"|(?:vllm/vllm-openai|rocm/vllm)[^\s>|;&]*\s+(?=-)(?!-\w*c\s))"
 )
 _MARK = re.compile(_COMMAND.pattern.encode(), re.M)
-_IMAGE = re.compile(r"\b(?:[\w.-]+/)*vllm[\w./-]*:[\w.+-]+")
+_IMAGE = re.compile(r"\b(?:[\w.-]{1,100}/){0,4}vllm[\w./-]{0,100}:[\w.+-]{1,100}")
 _INSTALLED = re.compile(r"\bvllm==(\d[\w.+]*)")
 _JOB_GPU = re.compile(
     r"^#(?:SBATCH|PBS|\$) .*?\b(?:gres|gpus(?:-per-node)?|constraint)[= ](?:gpu:)?([a-zA-Z]\w+)\b", re.M

@@ -15,13 +15,19 @@ UNKNOWN = "\x00"
 ELSEWHERE = f"{UNKNOWN}another-command{UNKNOWN}"
 """What another command would say."""
 LONGEST = 2_000_000
-MOST_WORDS = 2_000
+"""Characters of a script that are read."""
+LONGEST_LINE = 100_000
+"""Of one command, before and after variables are put in."""
+LONGEST_VALUE = 20_000
+"""Of a variable: one that holds itself twice doubles with every line."""
+MOST_WORDS, LONGEST_COMMAND = 1_000, 20_000
+"""Of one command; what is longer is cut."""
 
 _ASSIGNED = re.compile(
     r"^(?:export |local |readonly |declare (?:-\w+ )*|typeset (?:-\w+ )*)*([A-Za-z_]\w*)(\+?)=(.*)$", re.DOTALL
 )
 _VARIABLE = re.compile(
-    r"\$(?:\{(#?)([A-Za-z_]\w*|[0-9@*])(?:\[[@*]\])?((?::?[-=+?]|[#%/^,:])[^}]*)?\}|([A-Za-z_]\w*|[0-9@*#?$!])|\(\(?)"
+    r"\$(?:\{(#?)([A-Za-z_]\w*|[0-9@*])(?:\[[@*]\])?((?::?[-=+?]|[#%/^,:])[^}]{0,2000})?\}|([A-Za-z_]\w*|[0-9@*#?$!])|\(\(?)"
 )
 _TEST = re.compile(r"^(?:if |elif )?\[\[? +(.*?) +\]\]?$")
 _LOOP = re.compile(r"^for ([A-Za-z_]\w*) in (.*)$")
@@ -48,7 +54,8 @@ class Script:
         branches: list[bool | None] = []  # of each `if` we are in: True taken, False not, None undecided
         taken: list[bool | None] = []  # whether one of its branches was
         cases = 0
-        for line in text.split("\n"):
+        for whole in text.split("\n"):
+            line = whole[:LONGEST_LINE]
             words = line.strip()
             if words.startswith("if "):
                 branches.append(self._test(words))
@@ -95,7 +102,7 @@ class Script:
                 held = None if before not in ("&&", "||") or held is None else held
 
     def _assign(self, name: str, appended: bool, text: str, sure: bool) -> None:
-        value: str | None = self.expand(_unquoted(text.strip()))
+        value: str | None = self.expand(_unquoted(text.strip()), LONGEST_VALUE)
         if appended:
             so_far = self.variables.get(name, "")
             value = None if so_far is None else f"{so_far} {value}".strip()
@@ -121,10 +128,17 @@ class Script:
                 return (raw[:place] == raw[place + 1 :]) == (sign != "!=")
         return None
 
-    def expand(self, text: str) -> str:
-        """The text with its variables put in."""
+    def expand(self, text: str, most: int = LONGEST_LINE) -> str:
+        """The text with its variables put in, until more than `most` characters are."""
+        room = most
 
         def value(found: re.Match[str]) -> str:
+            nonlocal room
+            put_in = value_of(found) if room > 0 else ""
+            room -= len(put_in)
+            return put_in
+
+        def value_of(found: re.Match[str]) -> str:
             if found[0].startswith("$("):
                 return ELSEWHERE
             name, how = found[2] or found[4], found[3] or ""
@@ -147,7 +161,7 @@ class Script:
 
 def words_of(text: str) -> list[str]:
     """The words of one command, up to whatever ends it: `;`, `&`, `|`, a redirection, a bracket or a loose quote."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=";&|<>()")
+    lexer = shlex.shlex(text[:LONGEST_COMMAND], posix=True, punctuation_chars=";&|<>()")
     lexer.whitespace_split = True
     lexer.commenters = ""
     words: list[str] = []

@@ -25,6 +25,8 @@ HEAD = 65_536
 LONGEST_LINE = 262_144
 """Bytes of one line that are read; the longest start-up line has 6,000 characters."""
 LONGEST_RECORD = 400_000
+MOST_STARTS = 100
+"""Starts of an engine in one log that are looked at; data-parallel ones start one each."""
 NARROWEST, WIDEST = 60, 400
 """Widths, in characters, at which people's terminals wrap."""
 COLOURS = 24
@@ -34,22 +36,27 @@ _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 _RECORD = re.compile(
     r"\b(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:[.,]\d+)? \[?[\w./]+\.py:\d+\] ?"
 )
-_OTHER = re.compile(r"^(?:\S+ +\| +)?\((?:\w[\w ]*)(?:_?\w+)* pid=\d+[^)]*\)")
+_OTHER = re.compile(r"^(?:\S{1,80} +\| +)?\([\w ]{1,80} pid=\d+[^)]{0,200}\)")
+_OF_INTEREST = re.compile(
+    r"LLM engine|args: |version|batched_tokens|scheduling is|KV cache|blocks: |concurrency for|block size|backend"
+    r"|device_name|MiB|throughput: |Error|failed"
+)
+"""One of these stands in every record that says something."""
 _STARTS = re.compile(r"Initializing an? (?:(V[01]) )?LLM engine \(v?([^)\s]+)\) with config: ")
 _ASKED = re.compile(r"non-default args: (?=\{)|\bargs: Namespace(?=\()")
 _VERSION = re.compile(r"vLLM API server version v?(\d[\w.+-]*)|█\s+version v?(\d[\w.+-]*)")
-_BUDGET = re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(\d+)")
+_BUDGET = re.compile(r"Chunked prefill is enabled with max_num_batched_tokens=(\d{1,12})")
 _ASYNC = re.compile(r"Asynchronous scheduling is (enabled|disabled)")
 _TOKENS = re.compile(r"GPU KV cache size: ([\d,]+) tokens")
-_BLOCKS = re.compile(r"# (?:GPU|CUDA) blocks: (\d+)")
-_CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: ([\d.]+)x")
-_BLOCK_SIZE = re.compile(r"(?:kv cache|attention) block size to (\d+)")
+_BLOCKS = re.compile(r"# (?:GPU|CUDA) blocks: (\d{1,12})")
+_CONCURRENCY = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request: (\d{1,12}(?:\.\d{1,12})?)x")
+_BLOCK_SIZE = re.compile(r"(?:kv cache|attention) block size to (\d{1,12})")
 _BACKEND = re.compile(
     r"Using (?:AttentionBackendEnum\.)?([A-Z][\w]*|Flash Attention|FlashInfer) (?:attention )?backend"
 )
 _DEVICE = re.compile(r"device_name=([\w.-]+?)(?:,|\.json)")
 _SMI = re.compile(r"\b(?:NVIDIA|AMD) ([A-Za-z][\w .-]{1,40}?), (\d{4,6}) MiB")
-_STATS = re.compile(r"Avg prompt throughput: .*?Running: (\d+) reqs, Waiting: (\d+) reqs")
+_STATS = re.compile(r"Avg prompt throughput: .*?Running: (\d{1,12}) reqs, Waiting: (\d{1,12}) reqs")
 _FAILED = re.compile(r"\b\w+Error: .*|Engine core initialization failed.*")
 
 SIZED_BY_MEMORY = {"H100": 80, "H800": 80, "A100": 80, "A800": 80}
@@ -121,18 +128,19 @@ class _Log:
         self.asked: dict[str, object] = {}
         self.version = self.engine_tag = self.failure = ""
         self.facts: dict[str, object] = {}
-        self.tokens: list[int] = []
-        self.blocks: list[int] = []
-        self.concurrency: list[tuple[int, float]] = []
+        self.tokens: set[int] = set()
+        self.blocks: set[int] = set()
+        self.concurrency: set[tuple[int, float]] = set()
         self.gpus: list[str] = []
-        self.running: list[int] = []
-        self.waiting: list[int] = []
+        self.stats_lines = self.running = self.waiting = 0
 
     def note(self, text: str) -> None:
         """Take from a record what it says."""
-        if found := _STARTS.search(text):
+        if not _OF_INTEREST.search(text):
+            return
+        if len(self.starts) < MOST_STARTS and (found := _STARTS.search(text)):
             self._start(found[1] or "", found[2], text[found.end() :])
-        if found := _ASKED.search(text):
+        if len(self.starts) < MOST_STARTS and (found := _ASKED.search(text)):
             part = balanced(text, found.end())
             given = {name: value_of(value) for name, value in pairs(part[1:-1], "=").items()}
             self.asked = given if part.startswith("(") else mapping_of(part)
@@ -143,18 +151,18 @@ class _Log:
         if found := _ASYNC.search(text):
             self.facts["async_scheduling"] = found[1] == "enabled"
         if found := _TOKENS.search(text):
-            self.tokens.append(_count(found[1]))
+            self.tokens |= {_count(found[1])}
         if found := _BLOCKS.search(text):
-            self.blocks.append(int(found[1]))
+            self.blocks |= {int(found[1])}
         if found := _CONCURRENCY.search(text):
-            self.concurrency.append((_count(found[1]), float(found[2])))
+            self.concurrency |= {(_count(found[1]), float(found[2]))}
         if found := _BLOCK_SIZE.search(text):
             self.facts["block_size"] = int(found[1])
         if found := _BACKEND.search(text):
             self.facts.setdefault("attention_backend", found[1].upper().replace(" ", "_"))
         if found := _STATS.search(text):
-            self.running.append(int(found[1]))
-            self.waiting.append(int(found[2]))
+            self.stats_lines += 1
+            self.running, self.waiting = max(self.running, int(found[1])), max(self.waiting, int(found[2]))
         if (found := _DEVICE.search(text)) and found[1] not in self.gpus:
             self.gpus.append(found[1])
         for name, memory in _SMI.findall(text):
@@ -169,7 +177,7 @@ class _Log:
         self.engine_tag, self.version = tag, version
         values = pairs(config, "=")
         if self.starts and values != self.starts[-1]:
-            self.tokens, self.blocks, self.concurrency = [], [], []
+            self.tokens, self.blocks, self.concurrency = set(), set(), set()
         self.starts.append(values)
 
     def said(self) -> Said:
@@ -191,9 +199,8 @@ class _Log:
             more = _several_gpus(self.gpus)
             by_summary[more.summary] = more
         observed: dict[str, float | None] = {}
-        if self.running:
-            observed = {"stats_lines": len(self.running), "max_running": max(self.running)}
-            observed["max_waiting"] = max(self.waiting)
+        if self.stats_lines:
+            observed = {"stats_lines": self.stats_lines, "max_running": self.running, "max_waiting": self.waiting}
         return Said(found, tuple(by_summary.values()), self._refused(found), observed)
 
     def _config(self) -> dict[str, object]:
@@ -217,7 +224,7 @@ class _Log:
             found["num_gpu_blocks"] = min(self.blocks)
         if self.starts and "block_size" not in found:
             found["block_size"] = BLOCK_SIZE
-        several = sorted(set(self.tokens or self.blocks))
+        several = sorted(self.tokens or self.blocks)
         if len(several) > 1:
             yield Finding(
                 "kv-cache-by-worker",
