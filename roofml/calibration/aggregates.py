@@ -27,6 +27,8 @@ SAMPLED_STEPS = 600
 ROUNDS = 4
 MEASURED_SD = {"tpot": 0.03, "ttft": 0.08, "e2e": 0.03}
 """Relative standard deviation of a latency as measured and as a replay with the right parameters has it."""
+SERVER_SD = 0.08
+"""Relative: how much servers of a deployment differ in their step times, and what its tables have wrong in common."""
 FRONT_END_US = 8000.0
 """How much hosts and clients differ in what comes before and after the engine, the standard deviation of a TTFT."""
 NUDGE = 0.25

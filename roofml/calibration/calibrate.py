@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from roofml.calibration.aggregates import SERVER_SD
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
@@ -105,7 +106,7 @@ def fit(
         prior = others.prior(deployment) if runs else without_trace(deployment, others)
     prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
     if not runs:
-        return fit_means(deployment, prior.widened(deployment.table_sd), weak)
+        return fit_means(deployment, prior.widened(deployment.table_sd, SERVER_SD**2), weak)
     if weak:
         prior = sharpened_by(prior, deployment, weak)
     learned = trainable(runs)

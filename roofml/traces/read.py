@@ -163,7 +163,7 @@ def read_all(
             raise InputError(f"{path}: given twice")
         recordings[resolved] = path
     kinds = {path: kind_of_path(path) for path in paths}
-    servers = [path for path in paths if kinds[path] == "server"]
+    servers = [path for path in paths if kinds[path] == "server" or (kinds[path] == "steps" and is_server_file(path))]
     neighbours = Neighbours([file for path in servers for file in (files_in(path) if is_folder(path) else [path])])
     for path in paths:
         if kinds[path] != "run":

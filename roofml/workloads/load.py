@@ -75,7 +75,7 @@ def poisson_load(name: str, rate: float, prompt_tokens: Ints, output_tokens: Int
 
 
 def bursty_load(name: str, rate: float, burstiness: float, prompt_tokens: Ints, output_tokens: Ints, seed: int) -> Load:
-    """As `poisson_load`, with gaps of a gamma distribution of that shape, as `vllm bench serve --burstiness` draws them:
+    """As `poisson_load`, with gaps of a gamma distribution of that shape, as `vllm bench serve --burstiness` has them:
     below 1 in bursts, above it the more even the larger; `inf`: at equal times."""
     requests = len(prompt_tokens)
     if np.isinf(burstiness):

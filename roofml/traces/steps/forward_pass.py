@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from scipy.special import ndtr  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.traces.finding import Finding
 from roofml.traces.formats.columns import Columns
@@ -224,7 +223,8 @@ def _contexts(counts: Mapping[str, Ints], spread: Mapping[str, Floats]) -> Conte
     over = mean - LONG_CONTEXT
     z = over / np.where(sd > 0, sd, 1.0)
     density = np.exp(-0.5 * np.minimum(z**2, 1000.0)) / np.sqrt(2 * np.pi)
-    beyond = np.where(sd > 0, over * ndtr(z) + sd * density, np.maximum(over, 0.0))
+    special: Any = import_module("scipy.special")  # slow to load, and no other reader needs it
+    beyond = np.where(sd > 0, over * special.ndtr(z) + sd * density, np.maximum(over, 0.0))
     prefills, new = counts["num_prefill_requests"], counts["sum_prefill_tokens"].astype(np.float64)
     before = counts["sum_prefill_kv_tokens"].astype(np.float64)
     each = np.maximum(prefills, 1)
