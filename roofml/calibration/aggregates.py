@@ -122,10 +122,18 @@ class Sharpened:
     """Relative."""
 
 
-def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[Aggregate], source: str) -> Sharpened:
+def sharpened(
+    prior: Prior,
+    pace: float,
+    doubt_sd: float,
+    aggregates: Sequence[Aggregate],
+    source: str,
+    start: float | None = None,
+) -> Sharpened:
     """The prior after seeing the aggregates, of steps that are believed to take `pace` times as long as physics says.
 
-    `doubt_sd` is that of the pace, relative.
+    `doubt_sd` is that of the pace, relative. Latencies are first linearized at steps of that pace, or of `start`, which
+    is no belief: near capacity a schedule of too slow steps says nothing about the measured one.
 
     E2E counts only where there is no TPOT: it is made of the others.
     """
@@ -137,6 +145,8 @@ def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[A
     covariance[size, size] = max(doubt_sd, 1e-4) ** 2
     sd = np.sqrt(np.diag(covariance))
     left = covariance
+    if start is not None:
+        state[size] = np.log(start)
     for _ in range(ROUNDS):
         slopes, misses, noise = _linearized(state, sd, aggregates)
         if not len(misses):

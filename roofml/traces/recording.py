@@ -41,6 +41,8 @@ class Requests:
     """Number of the prompt: requests of equal prompts have equal numbers; empty: nobody says."""
     warm_up: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
     """Sent to warm the server up; empty: none."""
+    aside: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Its times are no replay's, as of a prompt that was in the cache before the run; empty: none."""
     streamed: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
     """Empty: all were."""
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
-import zlib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -20,28 +16,35 @@ ALWAYS_ALLOWED = 64_000_000
 """Bytes that may come out of a file however small it is."""
 
 
+def _gzip(raw: io.BufferedReader) -> Any:
+    return import_module("gzip").GzipFile(fileobj=raw)
+
+
 def _zstd(raw: io.BufferedReader) -> Any:
     try:
         return import_module("compression.zstd").ZstdFile(raw)  # Python 3.14 has it
     except ImportError:
-        return (
-            import_module("zstandard")
-            .ZstdDecompressor(max_window_size=2**27)
-            .stream_reader(raw, read_across_frames=True)
-        )
+        decompressor = import_module("zstandard").ZstdDecompressor(max_window_size=2**27)
+        return decompressor.stream_reader(raw, read_across_frames=True)
 
 
 def _xz(raw: io.BufferedReader) -> Any:
-    return lzma.LZMAFile(raw, format=lzma.FORMAT_XZ)
+    return import_module("lzma").LZMAFile(raw)
+
+
+def _bzip2(raw: io.BufferedReader) -> Any:
+    return import_module("bz2").BZ2File(raw)
 
 
 _OPENERS: dict[bytes, tuple[str, Callable[[io.BufferedReader], Any]]] = {
-    b"\x1f\x8b": ("gzip", lambda raw: gzip.GzipFile(fileobj=raw)),
+    b"\x1f\x8b": ("gzip", _gzip),
     b"\x28\xb5\x2f\xfd": ("zstd", _zstd),
     b"\xfd7zXZ\x00": ("xz", _xz),
-    b"BZh": ("bzip2", bz2.BZ2File),
+    b"BZh": ("bzip2", _bzip2),
 }
-"""First bytes -> name, and what reads the text in it."""
+"""First bytes -> name, and what reads the text in it; a library is loaded when it is needed."""
+_OWN_ERRORS = ("error", "LZMAError", "ZstdError")
+"""Names of the errors that are neither OSError, EOFError nor ValueError: of zlib, lzma and zstandard."""
 LONGEST_MAGIC = max(map(len, _OPENERS))
 
 
@@ -79,10 +82,8 @@ class _Text(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             data: bytes = self._stream.read(len(buffer))
-        except Exception as error:  # each library has its own: zlib.error, LZMAError, EOFError, ZstdError
-            if not isinstance(error, (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)) and (
-                type(error).__name__ != "ZstdError"
-            ):
+        except Exception as error:
+            if not isinstance(error, OSError | EOFError | ValueError) and type(error).__name__ not in _OWN_ERRORS:
                 raise
             why = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{self._path}: not valid {self._name}, or cut short: {why}") from None

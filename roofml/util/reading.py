@@ -16,10 +16,9 @@ import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, cast
-
-import orjson
 
 from roofml.util.decompress import decompressed
 from roofml.util.errors import InputError, because
@@ -162,14 +161,20 @@ def as_text(raw: bytes, path: Path | str) -> str:
 
 
 def first_bytes(path: Path, count: int) -> bytes:
-    """The first bytes of a file, to see what it is; none of a folder or of what is no regular file."""
+    """The first bytes of a file, to see what it is; none of a folder or of what is no regular file.
+
+    Of a compressed file that was cut, those that can be read.
+    """
+    found = b""
     try:
         if not is_standard_input(path) and not stat.S_ISREG(path.stat().st_mode):
             return b""
         with open_file(path, most=2**63 - 1) as file:
-            return file.read(count)
+            while len(found) < count and (block := file.read1(min(count - len(found), 4096))):
+                found += block
     except (OSError, ValueError, InputError):
-        return b""
+        pass
+    return found
 
 
 def read_json(path: Path, most: int = MOST_BYTES) -> object:
@@ -213,9 +218,10 @@ def parse_json(raw: bytes | str, source: Path | str) -> object:
 
 def parse_quickly(raw: bytes | str, source: Path | str) -> object:
     """As `parse_json`, several times as fast: for what machines write. Of a key given twice the last counts."""
+    quick: Any = import_module("orjson")
     try:
-        return cast("object", orjson.loads(raw))
-    except orjson.JSONDecodeError:  # NaN, Infinity, numbers of many digits; or it is no JSON, and that says where
+        return cast("object", quick.loads(raw))
+    except ValueError:  # NaN, Infinity, numbers of many digits; or it is no JSON, and that says where
         return parse_json(raw, source)
 
 

@@ -72,3 +72,14 @@ def poisson_load(name: str, rate: float, prompt_tokens: Ints, output_tokens: Int
     """Requests that arrive at random, `rate` of them a second on average, however the server does."""
     gaps = np.random.default_rng(seed).exponential(1e6 / rate, len(prompt_tokens))
     return Load(name, np.cumsum(gaps) - gaps[:1], prompt_tokens, output_tokens)
+
+
+def bursty_load(name: str, rate: float, burstiness: float, prompt_tokens: Ints, output_tokens: Ints, seed: int) -> Load:
+    """As `poisson_load`, with gaps of a gamma distribution of that shape, as `vllm bench serve --burstiness` draws them:
+    below 1 in bursts, above it the more even the larger; `inf`: at equal times."""
+    requests = len(prompt_tokens)
+    if np.isinf(burstiness):
+        gaps = np.full(requests, 1e6 / rate)
+    else:
+        gaps = np.random.default_rng(seed).gamma(burstiness, 1e6 / (rate * burstiness), requests)
+    return Load(name, np.cumsum(gaps) - gaps[:1], prompt_tokens, output_tokens)

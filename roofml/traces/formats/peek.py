@@ -60,6 +60,7 @@ def _peek(head: bytes) -> Peek:
 def _paths(text: bytes) -> frozenset[str]:
     """Names in the first object, with those that they are inside of."""
     found: set[str] = set()
+    outermost = int(text[:1] == b"[")
     names: list[str] = []  # of the open objects and lists, "" for those without
     last = ""
     for token in _TOKEN.finditer(text):
@@ -71,7 +72,7 @@ def _paths(text: bytes) -> frozenset[str]:
             if names:
                 names.pop()
             last = ""
-            if what == b"}" and not any(names) and len(names) <= 1:
+            if what == b"}" and len(names) == outermost:
                 break  # the first object has ended
         elif token.group(2) is not None:
             last = token.group(1).decode("utf-8", "replace")
