@@ -27,6 +27,7 @@ from roofml.traces.formats import (
     otel_spans,
     sglang_bench,
     vllm_bench,
+    workload,
 )
 from roofml.traces.from_recording import as_run, overview_of
 from roofml.traces.raw import RawRun
@@ -51,6 +52,7 @@ READERS: Mapping[str, ModuleType] = {
     "llmperf": llmperf,
     "llmservingsim": llmservingsim,
     "otel-spans": otel_spans,
+    "workload": workload,
     "csv": csv_requests,
 }
 """Format -> the module that detects and reads it, into recordings; the first that recognises a path reads it. TraceV2
@@ -163,6 +165,7 @@ def read_all(
             raise InputError(f"{path}: given twice")
         recordings[resolved] = path
     kinds = {path: kind_of_path(path) for path in paths}
+    # A server's log tells of it, and with lines of iterations of its steps too.
     servers = [path for path in paths if kinds[path] == "server" or (kinds[path] == "steps" and is_server_file(path))]
     neighbours = Neighbours([file for path in servers for file in (files_in(path) if is_folder(path) else [path])])
     for path in paths:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
+
 from roofml.util.errors import InputError
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, open_file, parse_json, parse_quickly, refuse
 
@@ -20,6 +22,8 @@ LONGEST_PART = 64 * 2**20
 """Most bytes of a line, and most characters of a part of a document that is read as a whole."""
 STRICT_LINES = 200
 """First lines in which a key may not stand twice. Who writes keys twice does so from the first line on."""
+TRIES = 4
+"""Places at which a block of a list is cut in trial, and blocks after which that is given up."""
 BLOCK = 2**20
 """Bytes that are read at a time."""
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
@@ -113,6 +117,50 @@ class JsonDocument:
             place += 1
             if self._separator("]"):
                 return
+
+    def elements(self) -> Iterator[object]:
+        """All of a list, each as a whole and several times as fast as by `items` and `value`.
+
+        After the first STRICT_LINES, of a key given twice the last counts.
+        """
+        self._take("[", "a list")
+        if self.next() == "]":
+            self._place += 1
+            return
+        count, failures = 0, 0
+        while True:
+            self.next()
+            several = self._several() if count >= STRICT_LINES and failures < TRIES else None
+            if several:
+                yield from several
+                count += len(several)
+            else:
+                failures += several is not None
+                yield self.value()
+                count += 1
+            if self._separator("]"):
+                return
+
+    def _several(self) -> list[object] | None:
+        """The objects of a list that come next, as far as they were read; empty if they cannot be told apart.
+
+        None where too few were read. A cut between two braces is right if what is before it is a list of its own: in
+        a text, or deeper, its brackets would not match.
+        """
+        if len(self._text) - self._place < BLOCK // 2:
+            self._more()
+        end = len(self._text)
+        for _ in range(TRIES):
+            end = max(self._text.rfind(between, self._place, end) for between in ("}, {", "},{", "},\n"))
+            if end < 0:
+                return None
+            try:
+                found: list[object] = orjson.loads(f"[{self._text[self._place : end + 1]}]")
+            except orjson.JSONDecodeError:
+                continue
+            self._place = end + 1
+            return found
+        return []
 
     def value(self) -> object:
         """What comes next, as a whole."""

@@ -75,6 +75,26 @@ def test_what_is_no_document_is_refused(tmp_path: Path, text: str, message: str)
     assert str(caught.value).startswith(str(path))
 
 
+OBJECTS = st.lists(st.dictionaries(st.text('ab},{ "', max_size=4), JSON, max_size=3), max_size=12)
+
+
+@given(OBJECTS, st.integers(4, 60), st.sampled_from([None, 2]), st.integers(0, 4))
+def test_elements_of_a_list_are_what_is_in_it_wherever_it_is_cut(
+    tmp_path_factory: pytest.TempPathFactory, value: Any, block: int, indent: int | None, strict: int
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "document.json"
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False), encoding="utf-8")
+    before = json_stream.BLOCK, json_stream.STRICT_LINES
+    json_stream.BLOCK, json_stream.STRICT_LINES = block, strict
+    try:
+        with open_file(path) as file:
+            document = JsonDocument(path, file)
+            assert list(document.elements()) == value
+            document.end()
+    finally:
+        json_stream.BLOCK, json_stream.STRICT_LINES = before
+
+
 def walk_the_list(path: Path) -> None:
     with open_file(path) as file:
         document = JsonDocument(path, file)

@@ -149,8 +149,7 @@ def _add(path: Path, columns: Columns, line: int, record: Mapping[str, Any]) -> 
         (
             metadata.get("request_start_ns"),
             metadata.get("credit_issued_ns"),
-            *(_time_us(path, where, metrics, name) for name in TIMES),
-            *(_value(path, where, metrics, name) for name in COUNTS),
+            *_numbers(path, where, metrics),
             len(cast("list[Any]", between)) + 1 if isinstance(between, list) else None,
             record.get("error") is not None or metadata.get("was_cancelled") is True or not metrics,
             metadata.get("benchmark_phase", "profiling") != "profiling",
@@ -158,6 +157,22 @@ def _add(path: Path, columns: Columns, line: int, record: Mapping[str, Any]) -> 
         ),
     )
     columns.add_id(metadata.get("x_request_id") or f"line {line}")
+
+
+def _numbers(path: Path, where: str, metrics: Mapping[str, Any]) -> list[object]:
+    """The times, in µs, and the counts of a record; None where it has none."""
+    found: list[object] = []
+    for name in TIMES:
+        metric: Any = metrics.get(name)
+        try:
+            usual = metric["unit"] == "ms"
+            found.append(1e3 * metric["value"] if usual else _time_us(path, where, metrics, name))
+        except (TypeError, KeyError):  # none, or not as it should be
+            found.append(_time_us(path, where, metrics, name))
+    for name in COUNTS:
+        metric = metrics.get(name)
+        found.append(metric if metric is None else _value(path, where, metrics, name))
+    return found
 
 
 def _value(path: Path, where: str, metrics: Mapping[str, Any], name: str) -> object:

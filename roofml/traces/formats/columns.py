@@ -34,7 +34,7 @@ class Columns:
 
     def __init__(self, path: Path, place: str, names: Sequence[str]) -> None:
         self.path, self.place, self.names = path, place, tuple(names)
-        self._columns = [array("d") for _ in names]
+        self._rows = array("d")  # one request after another
         self._places = array("q")
         self._ids = array("q")
 
@@ -50,8 +50,7 @@ class Columns:
         if len(self._places) > MOST_REQUESTS:
             raise InputError(f"{self.path}: more than {MOST_REQUESTS} requests")
         try:
-            for column, value in zip(self._columns, values, strict=True):
-                column.append(NAN if value is None else value)  # pyright: ignore[reportArgumentType]
+            self._rows.fromlist([NAN if value is None else value for value in values])  # pyright: ignore[reportArgumentType]
         except (TypeError, OverflowError):
             for name, value in zip(self.names, values, strict=True):
                 if value is not None and (not isinstance(value, int | float) or abs(value) > 1e300):
@@ -91,7 +90,8 @@ class Columns:
 
     def numbers(self, name: str) -> Floats:
         """(requests,) A column as it was written; NaN where it was not."""
-        return np.array(self._columns[self.names.index(name)], np.float64)
+        rows = np.frombuffer(self._rows, np.float64).reshape(-1, len(self.names))
+        return rows[:, self.names.index(name)].copy()
 
     def times_us(self, name: str, factor: float) -> Floats:
         """(requests,) A column of times, whose unit is `factor` µs. Raises InputError for one that no clock shows."""

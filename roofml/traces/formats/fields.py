@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from roofml.traces.limits import MOST_TOKENS
 from roofml.util.errors import InputError
@@ -20,9 +20,9 @@ LONGEST = 400
 
 def as_mapping(path: Path | str, value: object, name: str) -> dict[str, Any]:
     """A value that is an object. Raises InputError naming the field for another."""
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: {name} is {shown(value)}, expected an object")
-    return cast("dict[str, Any]", value)
+    if isinstance(value, dict):
+        return value  # pyright: ignore[reportUnknownVariableType]  # of JSON, whose keys are texts
+    raise InputError(f"{path}: {name} is {shown(value)}, expected an object")
 
 
 def mapping(path: Path | str, parent: Mapping[str, Any], name: str, prefix: str = "") -> dict[str, Any]:
@@ -36,9 +36,9 @@ def items(path: Path | str, parent: Mapping[str, Any], name: str, prefix: str = 
     value: object = parent.get(name)
     if value is None:
         return []
-    if not isinstance(value, list):
-        raise InputError(f"{path}: {prefix}{name} is {shown(value)}, expected a list")
-    return cast("list[Any]", value)
+    if isinstance(value, list):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    raise InputError(f"{path}: {prefix}{name} is {shown(value)}, expected a list")
 
 
 def number(path: Path | str, parent: Mapping[str, Any], name: str, prefix: str = "") -> float | None:

@@ -103,8 +103,8 @@ def _benchmark(path: Path, document: JsonDocument) -> _Benchmark:
             if status not in STATUSES or document.next() != "[":
                 document.value()
                 continue
-            for place in document.items():
-                _add(path, found, STATUSES.index(status), place, document.value())
+            for place, value in enumerate(document.elements()):
+                _add(path, found, STATUSES.index(status), place, value)
     return found
 
 

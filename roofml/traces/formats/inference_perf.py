@@ -14,6 +14,7 @@ Source: kubernetes-sigs/inference-perf apis/ and reportgen/ at v0.2.0, v0.3.0, v
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ def _requests(path: Path) -> Recording:
     columns = Columns(path, "request", FIELDS)
     with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
         document = JsonDocument(path, file)
-        for place in document.items():
-            _add(path, columns, place, document.value())
+        for place, value in enumerate(document.elements()):
+            _add(path, columns, place, value)
         document.end()
     ok: Bools = columns.numbers("failed") == 0
     start, end, first = (columns.times_us(name, 1e6) for name in ("start_time", "end_time", "first"))
@@ -148,36 +149,39 @@ def _requests(path: Path) -> Recording:
 
 def _add(path: Path, columns: Columns, place: int, value: object) -> None:
     where = f"request {place}: "
-    entry = as_mapping(path, value, f"request {place}")
+    entry = as_mapping(path, value, where)
     info = mapping(path, entry, "info", where)
-    newest = mapping(path, info, "request_metrics", f"{where}info.")
     response = mapping(path, info, "response_metrics", where) or mapping(path, info, "response_info", where)
-    usage = mapping(path, response, "server_usage", f"{where}info.")
+    usage = mapping(path, response, "server_usage", where) if response else {}
     source = response or info
     times = items(path, source, "chunk_times" if "chunk_times" in source else "output_token_times", where)
-    prompt = newest.get("text") if newest else None
     asked, forced, digest = _asked(path, entry.get("request"), where)
     made = usage.get("completion_tokens")
-    error = entry.get("error")
     columns.add(
         place,
         (
             entry.get("start_time"),
             entry.get("end_time"),
             times[0] if times else None,
-            as_mapping(path, prompt, where).get("input_tokens") if prompt is not None else info.get("input_tokens"),
+            _prompt(path, info, where),
             made if made is not None else source.get("output_tokens"),
             asked,
             forced,
             made is not None,
             usage.get("prompt_tokens"),
-            mapping(path, usage, "prompt_tokens_details", where).get("cached_tokens"),
+            mapping(path, usage, "prompt_tokens_details", where).get("cached_tokens") if usage else None,
             len(items(path, response, "response_chunks", where)) if response else None,
             len(times),
-            error is not None,
+            entry.get("error") is not None,
         ),
     )
     columns.add_id(digest)
+
+
+def _prompt(path: Path, info: Mapping[str, Any], where: str) -> object:
+    """The prompt's tokens as the client counted them: in a section of its own from 0.6 on."""
+    newest = mapping(path, info, "request_metrics", where)
+    return mapping(path, newest, "text", where).get("input_tokens") if newest else info.get("input_tokens")
 
 
 def _asked(path: Path, request: object, where: str) -> tuple[object, bool, object]:

@@ -67,8 +67,7 @@ def _requests(path: Path) -> Recording:
     bare = 0
     with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
         document = JsonDocument(path, file)
-        for place in document.items():
-            value = document.value()
+        for place, value in enumerate(document.elements()):
             if isinstance(value, str):
                 bare += 1
                 continue

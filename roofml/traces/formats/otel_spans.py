@@ -35,6 +35,7 @@ ATTRIBUTES = (
 )
 FIELDS = ("startTimeUnixNano", *ATTRIBUTES)
 MODEL = "gen_ai.response.model"
+WANTED = frozenset((*ATTRIBUTES, MODEL))
 STEPS = b"step.BATCH_SUMMARY"
 
 
@@ -91,19 +92,25 @@ def read(path: Path) -> list[Recording]:
 def _spans(path: Path, line: int, document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     where = f"line {line}: "
     for resource in items(path, document, "resourceSpans", where):
-        for scope in items(path, as_mapping(path, resource, f"{where}resourceSpans"), "scopeSpans", where):
-            for span in items(path, as_mapping(path, scope, f"{where}scopeSpans"), "spans", where):
-                yield as_mapping(path, span, f"{where}spans")
+        for scope in items(path, as_mapping(path, resource, where), "scopeSpans", where):
+            for span in items(path, as_mapping(path, scope, where), "spans", where):
+                yield as_mapping(path, span, where)
 
 
 def _add(path: Path, columns: Columns, line: int, span: Mapping[str, Any]) -> set[str]:
     """Add a request; the name of its model, if the span has one."""
     where = f"line {line}: "
     found: dict[str, object] = {}
+    attribute: Any
     for attribute in items(path, span, "attributes", where):
-        pair = as_mapping(path, attribute, f"{where}attributes")
-        if pair.get("key") in ATTRIBUTES or pair.get("key") == MODEL:
-            found[str(pair["key"])] = _value(path, where, str(pair["key"]), pair.get("value"))
+        try:
+            key: object = attribute["key"]
+            if key in WANTED:
+                value: Any = attribute["value"]
+                typed = value.get("doubleValue")
+                found[str(key)] = typed if typed is not None else _value(path, where, str(key), value)
+        except (TypeError, KeyError, AttributeError):
+            raise InputError(f"{path}: {where}attributes: {shown(attribute)}, expected a key and a value") from None
     start: object = span.get("startTimeUnixNano")
     columns.add(line, (_number(start), *(found.get(name) for name in ATTRIBUTES)))
     columns.add_id(span.get("spanId") or f"line {line}, {len(columns)}")
