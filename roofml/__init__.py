@@ -12,15 +12,15 @@ With the folders of two runs in `paths`:
 >>> print(prior.step_time(batch))
 codellama-34b-instruct-hf on H100, TP 2
 ...
- step                             16.8 ms
- 90 % interval        15.9 ms     18.5 ms
+ step                             16.5 ms
+ 90 % interval        15.6 ms     18.3 ms
 ...
 
 >>> cal = rf.fit(runs, until=0.6)  # the first 60 % of each run
 >>> print(cal.converged, "weights" in cal.not_identified)
 True False
 >>> print(cal.step_time(batch).components["weights"])
-ComponentTime(physics_us=11902.2..., corrected_us=...)
+ComponentTime(physics_us=11925.1..., corrected_us=...)
 >>> served = cal.replay(runs[0])  # vLLM's scheduler at these step times
 >>> print(len(served.ttft_us) == len(served.e2e_us) == len(runs[0]))
 True

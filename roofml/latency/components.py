@@ -123,6 +123,8 @@ class ComponentTables(NamedTuple):
     """Tokens of a block of the first layer group over the engine's block size."""
     verified: float = 1.0
     """Tokens of a decode that a step computes: its own, and the drafts it verifies (`speculation`)."""
+    per_verified: float = 1.0
+    """One over that: a division, which may fail, would keep the compiled loop from holding a step in registers."""
     drafts: Floats | None = None
     """(budget + 1,) time of drafting for R requests; None without."""
     acceptance: float | None = None
@@ -348,7 +350,7 @@ def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, reque
     """
     decode_gemm = tables.gemm[decodes] + tables.logits_per_request * sums.decode_tokens
     prefill_gemm = tables.gemm[new_tokens] - tables.gemm[decodes]
-    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens / tables.verified)
+    prefill_gemm = prefill_gemm + tables.logits_per_request * (sums.requests - sums.decode_tokens * tables.per_verified)
     drafting = drafting_us(tables.drafts, requests)
     kv_tokens = sums.decode_context + sums.prefill_context + sums.prefill_tokens + sums.decode_tokens
     near = near_us(tables.near, sums.near)

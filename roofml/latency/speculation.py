@@ -62,6 +62,7 @@ def speculating(
     once = np.maximum(weights, compute) + tables.communication / layers
     return tables._replace(
         verified=float(drafts.verified),
+        per_verified=1.0 / drafts.verified,
         drafts=np.where(requests > 0, k * once, 0.0),
         kv_token=tables.kv_token * (1 + k / layers),
         layers=tables.layers + k,

@@ -38,19 +38,47 @@ class Quantization:
     kv_dtype: str | None = None
 
     @cached_property
-    def _matchers(self) -> tuple[list[tuple[list[re.Pattern[str]], WeightFormat]], list[re.Pattern[str]]]:
-        rules = [([matcher(pattern) for pattern in rule.patterns], rule.format) for rule in self.rules]
-        return rules, [matcher(pattern) for pattern in self.ignored]
+    def _matchers(self) -> tuple[list[tuple[_Patterns, WeightFormat]], _Patterns]:
+        rules = [(_Patterns.of(rule.patterns), rule.format) for rule in self.rules]
+        return rules, _Patterns.of(self.ignored)
 
     def format_of(self, names: tuple[str, ...]) -> WeightFormat | None:
         """The format of a module known under any of `names`; None if it is not quantized."""
         rules, ignored = self._matchers
-        if any(pattern.search(name) for name in names for pattern in ignored):
+        if any(ignored.match(name) for name in names):
             return None
         for patterns, format in rules:
-            if any(pattern.search(name) for name in names for pattern in patterns):
+            if any(patterns.match(name) for name in names):
                 return format
         return None
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """The patterns of a list. Checkpoints write out a thousand names of modules, which are looked up, not searched."""
+
+    plain: frozenset[str]
+    others: tuple[re.Pattern[str], ...]
+
+    @staticmethod
+    def of(patterns: tuple[str, ...]) -> _Patterns:
+        matchers = {pattern: matcher(pattern) for pattern in patterns}
+        plain = frozenset(pattern for pattern in patterns if PLAIN.fullmatch(pattern) and pattern != "Linear")
+        return _Patterns(plain, tuple(found for pattern, found in matchers.items() if pattern not in plain))
+
+    def match(self, name: str) -> bool:
+        """Whether a pattern is in the name, as whole path components."""
+        if self.plain and not self.plain.isdisjoint(_parts(name)):
+            return True
+        return any(pattern.search(name) for pattern in self.others)
+
+
+@lru_cache(maxsize=100_000)
+def _parts(name: str) -> tuple[str, ...]:
+    """Every run of whole path components of a name: layers.0.mlp has layers, layers.0, layers.0.mlp, 0, 0.mlp, mlp."""
+    parts = name.split(".")
+    ends = range(1, len(parts) + 1)
+    return tuple(".".join(parts[start:end]) for start in range(len(parts)) for end in ends if end > start)
 
 
 NONE = Quantization("none")
@@ -60,6 +88,8 @@ LONGEST_PATTERN = 1000
 MOST_REPETITIONS = 4
 """Of a pattern, unbounded ones: with more, or with one in another, a search can take years."""
 REPETITION = re.compile(r"[*+]|\{[0-9]*,[0-9]*\}")
+PLAIN = re.compile(r"[\w-]+(\.[\w-]+)*")
+"""A pattern that is a name, or a part of one."""
 NESTED = re.compile(r"(?:[*+]|\{[0-9]*,[0-9]*\}|\|)[^()]*\)+(?:[*+]|\{)")
 
 

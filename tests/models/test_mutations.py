@@ -19,6 +19,8 @@ from roofml.util.package_data import data_folder
 pytestmark = pytest.mark.slow
 
 MODELS = sorted(path.name for path in data_folder("model_configs").iterdir() if path.is_dir())
+PLAIN, QUANTIZED = "plain", "quantization_config"
+MOST_FIELDS = 100
 MISSING = object()
 MUTATIONS: tuple[Any, ...] = (
     MISSING, None, "text", "", -1, 0, 10**30, 2**31, 1.5, float("nan"), float("inf"), True, [], {}, [None], ["x"], [-1],
@@ -31,10 +33,10 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def paths_in(value: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every field, nested ones and the first entries of lists included."""
+    """Every field, nested ones included; of lists and of mappings with an entry a layer the first two entries."""
     items: list[tuple[Any, Any]] = []
     if isinstance(value, dict):
-        items = list(value.items())
+        items = list(value.items())[: 2 if len(value) > MOST_FIELDS else None]
     elif isinstance(value, list):
         items = list(enumerate(value[:2]))
     return [path for key, child in items for path in ((*prefix, key), *paths_in(child, (*prefix, key)))]
@@ -82,20 +84,38 @@ def assert_sane_or_refused(config: dict[str, Any], name: str) -> None:
         assert len(refusal) < 3000
 
 
-def one_of_each_kind() -> list[str]:
-    """A model of each architecture and quantization method; a second of the same adds fields of neither."""
-    kinds: dict[tuple[str, str], str] = {}
+def fields_in(config: dict[str, Any], fields: str) -> list[tuple[Any, ...]]:
+    """The paths inside the quantization, or all others."""
+    return [path for path in paths_in(config) if (path[0] == QUANTIZED) == (fields == QUANTIZED)]
+
+
+def one_of_each_kind() -> list[tuple[str, str]]:
+    """(model, QUANTIZED or PLAIN): the fields of each architecture once, and of each way to write quantization once."""
+    kinds: dict[tuple[str, ...], tuple[str, str]] = {}
     for name in MODELS:
         config = config_of(name)
-        method = config.get("quantization_config", {}).get("quant_method", "")
-        kinds.setdefault((config["architectures"][0], method), name)
+        kinds.setdefault((config["architectures"][0],), (name, PLAIN))
+        quantization = config.get(QUANTIZED)
+        if quantization:
+            writer = quantization.get("producer", {}).get("name", "")
+            kinds.setdefault((quantization.get("quant_method", ""), writer), (name, QUANTIZED))
     return list(kinds.values())
 
 
-@pytest.mark.parametrize("name", one_of_each_kind())
-def test_every_field_mutated_in_turn_gives_a_sane_model_or_one_line(name: str) -> None:
+@pytest.mark.parametrize(("name", "fields"), one_of_each_kind())
+def test_every_field_mutated_in_turn_gives_a_sane_model_or_one_line(name: str, fields: str) -> None:
+    """Four mutations of a field, others of the next one."""
     config = config_of(name)
-    for path in paths_in(config):
+    for i, path in enumerate(fields_in(config, fields)):
+        for j in range(4):
+            assert_sane_or_refused(mutated(config, path, MUTATIONS[(4 * i + j) % len(MUTATIONS)]), name)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("name", "fields"), one_of_each_kind())
+def test_every_mutation_of_every_field_gives_a_sane_model_or_one_line(name: str, fields: str) -> None:
+    config = config_of(name)
+    for path in fields_in(config, fields):
         for value in MUTATIONS:
             assert_sane_or_refused(mutated(config, path, value), name)
 

@@ -90,13 +90,13 @@ def test_the_version_that_served_is_in_the_coefficients(tmp_path: Path) -> None:
     assert "it was served by sglang" in read.warnings_for(other)[-1]
 
 
-def test_intervals_of_another_engine_are_half_as_wide_again() -> None:
+def test_intervals_of_another_engine_are_at_least_half_as_wide_again() -> None:
     narrow = physics("llama-2-7b-hf", "H100").step_time(Batch(decode=[(700, 32)])).total
     wide = physics("llama-2-7b-hf", "H100", engine="sglang").step_time(Batch(decode=[(700, 32)])).total
     assert narrow.interval_90 is not None
     assert wide.interval_90 is not None
-    for ours, theirs in zip(narrow.interval_90, wide.interval_90, strict=True):
-        assert np.log(theirs / wide.value) == pytest.approx(1.5 * np.log(ours / narrow.value))
+    for ours, theirs in zip(narrow.interval_90, wide.interval_90, strict=True):  # and its release was not seen
+        assert abs(np.log(theirs / wide.value)) >= 1.5 * abs(np.log(ours / narrow.value))
     one = Prediction(2.0, {"a": 0.01})
     assert one.stretched(1.0) is one
     assert one.stretched(2.0).sd == pytest.approx(2 * one.sd)
