@@ -12,6 +12,7 @@ import numpy as np
 
 from roofml.traces.aggregate_run import MEANS, AggregateRun, limited
 from roofml.traces.finding import Finding
+from roofml.traces.formats.lists import SEVERAL_TOKENS
 from roofml.traces.limits import MOST_TIME_US, MOST_TOKENS
 from roofml.traces.overview import Overview
 from roofml.traces.raw import RawRun
@@ -46,6 +47,8 @@ def as_run(
 
     Raises InputError naming file and field where it holds what cannot be.
     """
+    if recording.unfit == SEVERAL_TOKENS and server.settings.stream_interval > 1:
+        recording = replace(recording, unfit=None)
     each = recording.each
     if each is not None:
         _check(recording, each)

@@ -290,7 +290,8 @@ def _on_its_server(
         return refused(recording.refused)
     folder = path if is_folder(path) else path.parent
     try:
-        said = neighbours.of(path, file)
+        asked = [facts["model"] for facts in (*recording.hints.values(), *recording.facts.values()) if "model" in facts]
+        said = neighbours.of(path, file, [str(model) for model in asked])
         files = {**said.facts, **recording.facts}
         if said.refused is not None:
             return refused(said.refused)

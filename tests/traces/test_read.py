@@ -103,6 +103,20 @@ def test_of_several_logs_the_one_of_the_runs_name_is_taken(tmp_path: Path) -> No
     assert "server-files-unclear" in {finding.code for finding in run.findings}
 
 
+def test_what_merely_lies_beside_a_file_may_be_of_anything(tmp_path: Path) -> None:
+    path = write(tmp_path / "bench.json", vllm_bench(Served()))
+    (tmp_path / "other.log").write_text(LOG.replace("Llama-2-7b-hf", "Mistral-7B-v0.1"))
+    (run,) = everything(path)
+    assert "num_gpu_blocks" in run.server.missing
+    (tmp_path / "other.log").write_text(LOG)
+    assert "num_gpu_blocks" not in everything(path)[0].server.missing
+    (tmp_path / "other.log").write_text(LOG.replace("GPU KV cache size", "nothing"))  # a server that never started
+    (run,) = everything(path)
+    assert isinstance(run, Run)
+    (folder_run,) = everything(tmp_path)
+    assert isinstance(folder_run, RefusedRun)
+
+
 def test_what_nobody_says_is_null_and_listed(tmp_path: Path) -> None:
     (run,) = everything(write(tmp_path / "bench.json", vllm_bench(Served())))
     told = run.to_dict()

@@ -27,6 +27,10 @@ STATISTICS = re.compile(r"(mean|median|p[0-9.]+)_(ttft|tpot|itl|e2el|e2e_latency
 KINDS = {"e2el": "e2e", "e2e_latency": "e2e"}
 OTHER_UNIT = 3.0
 """How far the mean of the requests may lie from the mean that the header has."""
+SEVERAL_TOKENS = (
+    "several tokens came in a chunk, as of a server that speculates (or give --server-arg stream_interval=N)"
+)
+"""Why no fit may see such a run, unless its server is known to stream so."""
 BUNDLED = 1.5
 """Mean gap between chunks over TPOT from which several tokens come in a chunk."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.formats import values
 from roofml.traces.formats.documents import read_documents, run_name
-from roofml.traces.formats.lists import Lists, bundled, check_unit, read_aggregates, read_lists
+from roofml.traces.formats.lists import SEVERAL_TOKENS, Lists, bundled, check_unit, read_aggregates, read_lists
 from roofml.traces.formats.peek import peek
 from roofml.traces.formats.values import Object
 from roofml.traces.recording import Facts, LoadSaid, Recording
@@ -68,7 +68,7 @@ def _run(path: Path, source: str, document: Object) -> Recording:
     aggregates = read_aggregates(source, document) if completed else {}
     sent = max(completed, lists.requests if lists is not None else 0)
     findings = bundled(aggregates)
-    unfit = None
+    unfit = SEVERAL_TOKENS if findings else None
     if lists is not None:
         check_unit(source, lists, aggregates, sent)
     if backend not in NATIVE and completed:

@@ -16,7 +16,7 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.formats import values
 from roofml.traces.formats.documents import read_documents, run_name
-from roofml.traces.formats.lists import Lists, bundled, check_unit, read_aggregates, read_lists
+from roofml.traces.formats.lists import BUNDLED, SEVERAL_TOKENS, Lists, bundled, check_unit, read_aggregates, read_lists
 from roofml.traces.formats.peek import peek
 from roofml.traces.formats.values import Object
 from roofml.traces.recording import Facts, LoadSaid, Recording
@@ -69,6 +69,8 @@ def _run(path: Path, source: str, document: Object) -> Recording:
         if detail.requests < sent:
             unfit = f"{detail.requests} of {sent} requests are in it, and the load of the others is not"
             findings.append(_cut(detail.requests, sent))
+    if any(finding.code == "bundled-chunks" for finding in findings):
+        unfit = unfit or SEVERAL_TOKENS
     if load.max_concurrency is not None and load.requests_per_s is not None and math.isfinite(load.requests_per_s):
         findings.append(_two_limits(load))
     model = values.word(document, "model_id")
@@ -123,7 +125,7 @@ def _findings(document: Object, lists: Lists) -> list[Finding]:
         extra = lists.chunks[ok] - lists.output_tokens[ok]
         if float(np.median(extra)) == 1:
             found.append(_role_chunk(int((extra == 1).sum()), chat))
-        elif float(extra.mean()) < -0.05 * float(lists.output_tokens[ok].mean()):
+        elif lists.chunks[ok].sum() * BUNDLED < lists.output_tokens[ok].sum():
             found.append(_several_tokens(float(lists.chunks[ok].sum() / lists.output_tokens[ok].sum())))
     if not np.isfinite(lists.e2e_us).any():
         found.append(_no_gaps())

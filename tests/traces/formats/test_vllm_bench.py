@@ -185,6 +185,10 @@ def test_several_tokens_in_a_chunk_are_told(tmp_path: Path) -> None:
     itls = [[2 * gap for gap in gaps[::2]] for gaps in served.itls]
     run = one(write(tmp_path / "bench.json", vllm_bench(served, itls=itls)))
     assert "bundled-chunks" in codes(run)
+    assert "several tokens" in run.to_dict()["unfit"]
+    told = ServerOverrides(settings={"stream_interval": 2})
+    (streamed,) = read_all([tmp_path / "bench.json"], told, strict=False, complete=False).every
+    assert streamed.to_dict()["unfit"] is None
     means = aggregate() | {"mean_itl_ms": 20.0}
     assert "bundled-chunks" in codes(one(write(tmp_path / "means.json", means)))
 
