@@ -30,7 +30,7 @@ AllowOversize = Annotated[
 ]
 TrainFraction = Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")]
 Steps = Annotated[
-    list[Path] | None, typer.Option(help="Sampled steps of a run (parquet, or OTLP JSON lines), to fit as well.")
+    list[Path] | None, typer.Option(help="Steps of a run, to fit as well: parquet, OTLP, or a log (docs/steps.md).")
 ]
 
 SERVER: dict[str, Any] = {

@@ -7,48 +7,23 @@ and every resolved setting. Source: LLMServingSim bench/ at 5daddb2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from roofml.traces.finding import Finding
 from roofml.traces.formats.columns import Columns, Timed, requests_of, run_name
-from roofml.traces.formats.fields import mapping
 from roofml.traces.formats.peek import peek
 from roofml.traces.recording import Facts, Recording
-from roofml.traces.settings import NAMES, NOT_MODELLED, OFF
+from roofml.traces.server_files import llmservingsim_meta
+from roofml.traces.settings import NOT_MODELLED, OFF
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
 from roofml.util.json_stream import json_lines
-from roofml.util.reading import is_file, is_folder, read_json_object
+from roofml.util.reading import is_file, is_folder
 
 FIELDS = ("input_toks", "output_toks", "queued_ts", "first_token_ts", "last_token_ts")
 REQUESTS, META = "requests.jsonl", "meta.json"
-ENGINE = {
-    "model": "model",
-    "tensor_parallel_size": "tensor_parallel",
-    "max_num_seqs": "max_num_seqs",
-    "max_num_batched_tokens": "max_num_batched_tokens",
-    "max_model_len": "max_model_len",
-    "enable_prefix_caching": "prefix_caching",
-    "kv_cache_dtype": "kv_dtype",
-    "async_scheduling": "async_scheduling",
-}
-"""Argument of the engine -> field of `Server`."""
-KV_CACHE = {
-    "num_gpu_blocks": "num_gpu_blocks",
-    "block_size": "block_size",
-    "enable_prefix_caching": "prefix_caching",
-}
-RESOLVED = {
-    "scheduler_config": ("max_num_seqs", "max_num_batched_tokens", "async_scheduling"),
-    "model_config": ("max_model_len",),
-}
-"""Section of the resolved configuration -> arguments that it settles."""
-OF_SCHEDULER = ("scheduler_config", "model_config", "compilation_config")
-"""Sections that hold settings of the schedule by their own names."""
 
 
 def detect(path: Path) -> bool:
@@ -82,7 +57,7 @@ def read(path: Path) -> list[Recording]:
         },
     )
     beside = path.with_name(META)
-    facts: Facts = meta_facts(beside) if is_file(beside) else {}
+    facts: Facts = llmservingsim_meta.facts(beside).facts if is_file(beside) else {}
     unmodelled = [name for name in NOT_MODELLED if name in facts and (facts[name] is True or facts[name] not in OFF)]
     told = ", ".join(f"{name} {facts[name]}" for name in unmodelled)
     completed = int(ok.sum())
@@ -100,37 +75,6 @@ def read(path: Path) -> list[Recording]:
             unfit=f"{META} says {told}, which is not modelled" if unmodelled else None,
         )
     ]
-
-
-def meta_facts(path: Path) -> Facts:
-    """What meta.json says of the server. Raises InputError, naming the field, for what it cannot say."""
-    meta = read_json_object(path)
-    asked, cache = mapping(path, meta, "engine_kwargs"), mapping(path, meta, "kv_cache")
-    resolved = mapping(path, meta, "resolved_config")
-    facts: dict[str, object] = {}
-    facts |= _named(asked, ENGINE)
-    facts |= {name: asked[name] for name in NOT_MODELLED if asked.get(name) is not None}
-    for section, names in RESOLVED.items():
-        facts |= _named(mapping(path, resolved, section, "resolved_config."), {name: ENGINE[name] for name in names})
-    for section in OF_SCHEDULER:
-        settings = mapping(path, resolved, section, "resolved_config.")
-        facts |= {name: settings[name] for name in NAMES if settings.get(name) is not None}
-    facts |= _named(cache, KV_CACHE)
-    kv_dtype = facts.get("kv_dtype")
-    if isinstance(kv_dtype, str) and kv_dtype.startswith("fp8"):
-        facts["kv_dtype"] = "fp8"
-    for name, value in (
-        ("engine_version", meta.get("vllm_version")),
-        ("gpu", mapping(path, meta, "hardware").get("device_name")),
-        ("model", meta.get("model")),
-    ):
-        if value is not None:
-            facts.setdefault(name, value)
-    return facts
-
-
-def _named(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, object]:
-    return {ours: settings[theirs] for theirs, ours in names.items() if settings.get(theirs) is not None}
 
 
 def _engine_side() -> Finding:

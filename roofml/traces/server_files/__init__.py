@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from roofml.traces.finding import Finding
 from roofml.traces.recording import Facts
 from roofml.traces.server import alike
-from roofml.traces.server_files import command_line, manifest, metrics, server_file, vllm_log
+from roofml.traces.server_files import command_line, llmservingsim_meta, manifest, metrics, server_file, vllm_log
 from roofml.traces.server_files.said import Said
 from roofml.util.display import Shown, Table
 from roofml.util.errors import InputError
@@ -33,6 +33,7 @@ class Reader(NamedTuple):
 READERS: dict[str, Reader] = {
     "server file": Reader(server_file.detect, server_file.facts),
     "vLLM log": Reader(vllm_log.detect, vllm_log.facts),
+    "LLMServingSim's meta.json": Reader(llmservingsim_meta.detect, llmservingsim_meta.facts),
     "/metrics": Reader(metrics.detect, metrics.facts),
     "manifest": Reader(manifest.detect, manifest.facts),
     "command line": Reader(command_line.detect, command_line.facts),

@@ -29,6 +29,7 @@ from roofml.traces.formats import inference_perf as inference_perf_reader
 from roofml.traces.formats import llmperf as llmperf_reader
 from roofml.traces.formats import llmservingsim as llmservingsim_reader
 from roofml.traces.formats import otel_spans as otel_reader
+from roofml.traces.read import read_all
 from roofml.traces.recording import Recording, Requests
 from roofml.traces.steps import is_steps
 from roofml.util.errors import InputError
@@ -550,6 +551,14 @@ def test_llmservingsim_says_its_server(tmp_path: Path) -> None:
         "gpu": "NVIDIA GeForce RTX 4090",
     }
     assert codes(recording)["engine-side-times"] == "info"
+
+
+def test_llmservingsims_meta_alone_tells_of_a_server(tmp_path: Path) -> None:
+    meta = {"schema_version": 1, "vllm_version": "0.19.0", "engine_kwargs": {"tensor_parallel_size": 2}}
+    path = tmp_path / "meta.json"
+    path.write_text(json.dumps(meta))
+    (server,) = read_all([path]).servers
+    assert server.merged == {"tensor_parallel": 2, "engine_version": "0.19.0"}
 
 
 def test_llmservingsim_of_several_engines_cannot_be_fitted_on(tmp_path: Path) -> None:
