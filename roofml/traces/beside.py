@@ -69,9 +69,7 @@ class Neighbours:
         if folder not in self.folders:
             self.folders[folder] = files_in(folder, depth)
         files = self.folders[folder]
-        if (
-            not is_folder(path) and len(files) > FEW_FILES
-        ):  # a folder of anything, which would take long to look through
+        if not is_folder(path) and len(files) > FEW_FILES:  # of anything, and long to look through
             files = [file for group in _by_closeness(source, files).values() for file in group]
         mine, unclear = belonging(source, [file for file in files if self._tells(file)])
         said = read_server_files(mine)

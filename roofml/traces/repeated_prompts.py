@@ -24,6 +24,9 @@ LEAST_LENGTHS = 8
 LEAST_DECADES = 12.0
 """Least evidence against chance, in powers of ten."""
 LONGEST_PERIOD = 10_000
+LARGE, SAMPLE, SAMPLED = 50_000, 8_192, 0.05
+"""Requests from which a period is first tried on so many of them, and how far the share among those may be off: nine
+standard deviations."""
 REACH = 8
 """Most places that a request can have slipped in the order of sending."""
 
@@ -58,7 +61,10 @@ def find_cycle(prompt_tokens: Ints, request_id: Ints) -> Cycle | None:
     if chance >= LEAST_MATCH:
         return None
     rejected = 0
+    looked_at = np.sort(np.random.default_rng(0).integers(0, requests, SAMPLE)) if requests > LARGE else None
     for period in range(2, min(requests // 2, LONGEST_PERIOD) + 1):
+        if looked_at is not None and _match_of(prompt_tokens, period, looked_at) < LEAST_MATCH - SAMPLED:
+            continue
         match, pairs = _match(prompt_tokens, period)
         if match < LEAST_MATCH or _decades(match, chance, pairs) < LEAST_DECADES:
             continue
@@ -110,6 +116,14 @@ def _match(prompt_tokens: Ints, period: int) -> tuple[float, int]:
     known = (first > 0) & (second > 0)
     pairs = int(known.sum())
     return (float((first == second)[known].mean()) if pairs else 0.0), pairs
+
+
+def _match_of(prompt_tokens: Ints, period: int, places: Ints) -> float:
+    """The same share of the requests at some `places`."""
+    first = places[: np.searchsorted(places, len(prompt_tokens) - period)]
+    ours, theirs = prompt_tokens[first], prompt_tokens[first + period]
+    known = (ours > 0) & (theirs > 0)
+    return float((ours == theirs)[known].mean()) if known.any() else 0.0
 
 
 def _modes(prompt_tokens: Ints, slot: Ints, period: int) -> Ints:
