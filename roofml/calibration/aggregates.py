@@ -27,6 +27,8 @@ SAMPLED_STEPS = 600
 ROUNDS = 4
 MEASURED_SD = {"tpot": 0.03, "ttft": 0.25, "e2e": 0.03}
 """Relative standard deviation of a latency as measured and as a replay with the right parameters has it."""
+SERVER_SD = 0.08
+"""Relative: how much servers of a deployment differ in their step times, and what its tables have wrong in common."""
 FRONT_END_US = 30_000.0
 """How much hosts and clients differ in what comes before and after the engine, the standard deviation of a TTFT."""
 SURPRISE, NO_NEWS = 3.0, 1e6
@@ -124,10 +126,18 @@ class Sharpened:
     """Relative."""
 
 
-def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[Aggregate], source: str) -> Sharpened:
+def sharpened(
+    prior: Prior,
+    pace: float,
+    doubt_sd: float,
+    aggregates: Sequence[Aggregate],
+    source: str,
+    start: float | None = None,
+) -> Sharpened:
     """The prior after seeing the aggregates, of steps that are believed to take `pace` times as long as physics says.
 
-    `doubt_sd` is that of the pace, relative.
+    `doubt_sd` is that of the pace, relative. Latencies are first linearized at steps of that pace, or of `start`, which
+    is no belief: near capacity a schedule of too slow steps says nothing about the measured one.
 
     E2E counts only where there is no TPOT: it is made of the others.
     """
@@ -139,6 +149,8 @@ def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[A
     covariance[size, size] = max(doubt_sd, 1e-4) ** 2
     sd = np.sqrt(np.diag(covariance))
     left = covariance
+    if start is not None:
+        state[size] = np.log(start)
     for _ in range(ROUNDS):
         slopes, misses, noise = _linearized(state, sd, aggregates)
         if not len(misses):
@@ -157,8 +169,15 @@ def sharpened(prior: Prior, pace: float, doubt_sd: float, aggregates: Sequence[A
     )
 
 
+def warmed_up(parameters: Parameters) -> Parameters:
+    """On a server that compiled its experts' kernels before it took requests, as those of today do: the first mixed
+    step is slow all the same."""
+    return parameters._replace(request=parameters.request._replace(cold_kernel_us=0.0))
+
+
 def _parameters(state: Floats) -> Parameters:
-    return Parameters.of(from_coordinates(np.clip(state[:-1], LOWER, UPPER))).paced(float(np.exp(state[-1])))
+    found = Parameters.of(from_coordinates(np.clip(state[:-1], LOWER, UPPER)))
+    return warmed_up(found.paced(float(np.exp(state[-1]))))
 
 
 def _linearized(state: Floats, sd: Floats, aggregates: Sequence[Aggregate]) -> tuple[Floats, Floats, Floats]:

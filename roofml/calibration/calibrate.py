@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from roofml.calibration.aggregates import SERVER_SD
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
 from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.judge import judge
+from roofml.calibration.means import fit_means, means_runs, sharpened_by, usable
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
@@ -23,6 +25,7 @@ from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
 from roofml.latency.parameters import Parameters
+from roofml.traces.aggregate_run import AggregateRun
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection, first, groups, trainable
 from roofml.util.errors import InputError
@@ -68,6 +71,7 @@ def uncalibrated(deployment: Deployment, prior: Prior | None = None) -> Calibrat
 def fit(
     runs: Sequence[Run],
     *,
+    means: Sequence[AggregateRun] = (),
     until: float = 1.0,
     prior: Prior | None = None,
     steps: Sequence[StepData] = (),
@@ -77,15 +81,23 @@ def fit(
     """Fit the first share `until` of each run's requests: runs of one model, GPU and tensor parallel size.
 
     The fit leaves saturated runs out if there are others. `prior` is what is believed before; by default it includes
-    what fits of other models say. `steps` are tables of sampled steps to fit as well, or alone with `steps_only`; their
-    `run` is a place among the runs that are fitted (`trainable`). Raises InputError for runs of different deployments,
-    and when nothing is left to fit.
+    what fits of other models say. `means` are runs of which means alone are known: they sharpen that, and are a weak
+    fit of their own where there are no others. `steps` are tables of sampled steps to fit as well, or alone with
+    `steps_only`; their `run` is a place among the runs that are fitted (`trainable`). Raises InputError for runs of
+    different deployments, for one that no fit may see, and when nothing is left to fit.
     """
-    runs = told_apart(runs)
-    deployment = deployment_of(runs)
-    learned = trainable(runs)
-    prior = read_other_models().prior(deployment) if prior is None else prior
+    runs, weak = told_apart(runs), usable(means_runs(told_apart(means)))
+    deployment = deployment_of([*runs, *(each.run for each in weak)])
+    if prior is None:
+        others = read_other_models()
+        prior = others.prior(deployment)
+        prior = prior if runs else untraced(prior, deployment)
     prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
+    if not runs:
+        return fit_means(deployment, prior.widened(deployment.table_sd, SERVER_SD**2), weak)
+    if weak:
+        prior = sharpened_by(prior, deployment, weak)
+    learned = trainable(runs)
     tables, selections = deployment.tables, first(learned, until)
     if steps:
         requests = not steps_only
@@ -207,6 +219,7 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
             identities.get(name, ""),
             read.fit.paces.get(name),
             dict(read.fit.error_pct[name]) if name in read.fit.error_pct else {},
+            means_alone=name in (read.fit.means_alone or ()),
         )
         for name in read.fit.runs
     )

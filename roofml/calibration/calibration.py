@@ -85,6 +85,11 @@ class Calibration(Shown):
         return bool(self.runs)
 
     @property
+    def certain(self) -> bool:
+        """Whether requests were fitted: then predictions have no interval. Means alone leave too much open."""
+        return any(not run.means_alone for run in self.runs)
+
+    @property
     def values(self) -> Floats:
         """(parameters,) in the order of `parameters.PARAMETERS`."""
         return self.posterior.values
@@ -156,7 +161,7 @@ class Calibration(Shown):
 
     def step_time(self, batch: Batch) -> StepBreakdown:
         """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
-        draws = np.zeros((0, len(PARAMETERS))) if self.fitted else self.draws(STEP_DRAWS)
+        draws = np.zeros((0, len(PARAMETERS))) if self.certain else self.draws(STEP_DRAWS)
         ours = self.deployment
         unfit = check_step(ours.on_rank, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
         outside = (*self.doubts, *unfit, *self.outside(batch.sums(verified=int(ours.tables.verified))))
@@ -188,7 +193,7 @@ class Calibration(Shown):
         None of a fit, but for an overloaded run it has not seen. On all cores: the compiled loop drops the GIL.
         """
         paces = np.ones(count)
-        if self.fitted:
+        if self.certain:
             if not run.saturated or any(seen.identity == run.identity for seen in self.runs):
                 return []
             paces = np.exp(OVERLOAD_SD * np.random.default_rng(0).standard_normal(count))
@@ -335,6 +340,7 @@ class Calibration(Shown):
                 "run_sha256": {run.name: run.identity for run in self.runs},
                 "requests": posterior.requests,
                 "step_tables": list(self.step_tables) or None,
+                "means_alone": [run.name for run in self.runs if run.means_alone] or None,
                 "train_fraction": self.train_fraction,
                 "prior": posterior.prior.source,
                 "rounds": posterior.rounds,
@@ -384,11 +390,10 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        if mapping["blis"] is None:
-            del mapping["blis"]
-        for optional in ("step_tables", "misfit"):
-            if mapping["fit"][optional] is None:
-                del mapping["fit"][optional]
+        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit")))
+        for section, key in optional:
+            if section[key] is None:
+                del section[key]
         return mapping
 
     def _tables_for(self, run: Run) -> Any:

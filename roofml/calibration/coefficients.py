@@ -98,6 +98,8 @@ class FitSection(Strict):
     """Run -> digest of what was measured; empty where nobody knows it. Files of 0.1.0 have none."""
     requests: Count
     step_tables: list[Name] | None = None
+    means_alone: list[Name] | None = None
+    """Those of `runs` of which means alone were learned from. None: of none."""
     train_fraction: Annotated[Finite, Field(gt=0, le=1)]
     prior: Name
     rounds: Count
@@ -272,7 +274,12 @@ def _check_fit(fit: FitSection, source: Path | str) -> None:
     """Raise InputError where the section's fields do not agree with each other."""
     if len(set(fit.runs)) < len(fit.runs):
         raise InputError(f"{source}: fit.runs: a run is there twice")
-    for field, keys in (("run_sha256", fit.run_sha256 or {}), ("error_pct", fit.error_pct), ("paces", fit.paces)):
+    for field, keys in (
+        ("run_sha256", fit.run_sha256 or {}),
+        ("error_pct", fit.error_pct),
+        ("paces", fit.paces),
+        ("means_alone", fit.means_alone or ()),
+    ):
         for name in keys:
             if name not in fit.runs:
                 raise InputError(f"{source}: fit.{field}.{for_line(name)}: is not one of fit.runs")

@@ -69,7 +69,7 @@ def fit_parameters(
             at_measured_load(selection, of_run, from_coordinates(x))
             for selection, of_run in zip(selections, each, strict=True)
         ]
-        before, valid = x, _ranges(schedules)
+        before, valid = x, ranges(schedules)
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
         problem = Problem.of(selections, schedules, each, x, prior, blocks)
         x, normal, loss = solve(problem, x)
@@ -92,7 +92,7 @@ def fit_parameters(
     )
 
 
-def _ranges(schedules: Sequence[Schedule]) -> dict[str, tuple[int, int]]:
+def ranges(schedules: Sequence[Schedule]) -> dict[str, tuple[int, int]]:
     """Ranges of what the schedules' steps computed."""
     batch = np.concatenate([s.steps.requests for s in schedules])
     tokens = np.concatenate([s.steps.prefill_tokens + s.steps.decode_tokens for s in schedules])

@@ -19,3 +19,5 @@ class FittedRun:
     """Signed errors of the means on the requests fitted, %; empty where they were not."""
     requests: int = 0
     """Requests behind the errors."""
+    means_alone: bool = False
+    """Means and percentiles of it were learned from, and no request's times."""

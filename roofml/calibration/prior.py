@@ -80,14 +80,6 @@ class Prior:
         covariance[place, place] += sd**2
         return replace(self, mean=mean, covariance=covariance)
 
-    def known(self, name: str, value: float, sd: float) -> Prior:
-        """With one overhead known otherwise, whatever the others are, in the parameter's unit."""
-        mean, covariance, place = self.mean.copy(), self.covariance.copy(), NAMES.index(name)
-        mean[place] = value
-        covariance[place, :] = covariance[:, place] = 0.0
-        covariance[place, place] = sd**2
-        return replace(self, mean=mean, covariance=covariance)
-
     def draws(self, count: int, seed: int = 0) -> Floats:
         """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.
 

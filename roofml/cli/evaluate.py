@@ -15,6 +15,8 @@ from roofml.cli.steps import step_data
 from roofml.traces.server import FLAGS, ServerOverrides
 from roofml.util.errors import InputError
 
+JUDGED_BY = "cycle times are judged with --coeffs and by the protocols temporal and zero-shot"
+
 
 @o.server_options
 def evaluate(
@@ -59,24 +61,33 @@ def evaluate(
         raise InputError("--anchor: there are points to learn from with --points FILE alone")
     if not runs:
         raise InputError("nothing to judge: give RUN..., or --points FILE")
-    from roofml.traces.read import read_runs
+    from roofml.calibration.means import means_runs
+    from roofml.traces.read import read_all
     from roofml.validation.protocol import planned
 
     plan = planned(protocol, train_fraction, given=coeffs is not None, as_blis=target is Target.blis)
     if steps and not plan.judges_cycles:
-        raise InputError("--steps: cycle times are judged with --coeffs and by the protocols temporal and zero-shot")
+        raise InputError(f"--steps: {JUDGED_BY}")
     if coeffs is not None:
         from roofml.calibration.coefficients import read_coefficients
 
         read_coefficients(coeffs)  # what is wrong with it is said before runs are read
     with working(quiet or as_json, "reading"):
-        read = read_runs(runs, overrides)
-        sampled = step_data(steps, read)
-        given = plan.check(read, coeffs)
-    warn_of(read)
+        reading = read_all(runs, overrides)
+        read, means = reading.runs, means_runs(reading.aggregates)
+        o.check_something(reading)
+        if reading.steps and not plan.judges_cycles:
+            raise InputError(f"{reading.steps[0]}: a table of steps: {JUDGED_BY}")
+        sampled = step_data([*(steps or ()), *reading.steps], read)
+        given = plan.check(read, coeffs, means)
+    warn_of(reading.judged)
     with progress(quiet or as_json) as shown:
-        task = shown.add_task("evaluating", total=max(1, plan.folds(read)))
-        evaluation = plan.evaluate(read, given, sampled, lambda name: shown.update(task, description=name, advance=1))
+        task = shown.add_task("evaluating", total=max(1, plan.folds(read) + len(means)))
+
+        def on_fold(name: str) -> None:
+            shown.update(task, description=name, advance=1)
+
+        evaluation = plan.evaluate(read, given, sampled, on_fold, means)
     for text in evaluation.warnings:
         warn(text)
     if not evaluation.converged:

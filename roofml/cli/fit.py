@@ -20,6 +20,7 @@ from roofml.cli.console import (
     show_round,
     warn,
     warn_not_converged,
+    warn_of,
     working,
 )
 from roofml.cli.steps import Contexts, step_data
@@ -81,8 +82,9 @@ def fit(
 ) -> None:
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
     from roofml.calibration.calibrate import fit as fit_runs
+    from roofml.calibration.means import means_runs
     from roofml.latency.deployment import deployment_of
-    from roofml.traces.read import read_runs
+    from roofml.traces.read import read_all
     from roofml.traces.selection import trainable
     from roofml.util.writing import check_writable
     from roofml.validation.as_blis import with_blis
@@ -95,17 +97,26 @@ def fit(
     if output is not None:
         check_writable(output)
     with working(quiet or as_json, "reading"):
-        read = read_runs(runs, overrides)
-        deployment_of(read)  # what is wrong with one is said before anything else
+        reading = read_all(runs, overrides)
+        read, means = reading.runs, means_runs(reading.aggregates)
+        o.check_something(reading)
+        deployment_of([*read, *(each.run for each in means)])  # what is wrong with one is said before anything else
     if output is not None:
         check_writable(output)  # what was read is an input now
     used = trainable(read)
-    sampled = step_data(steps, used, contexts)
+    sampled = step_data([*(steps or ()), *reading.steps], used, contexts)
     note_left_out(read, used, quiet)
+    warn_of(reading.aggregates)
     with progress(quiet or as_json) as shown:
         on_round = partial(show_round, shown, shown.add_task("fitting", total=10))
         calibration = fit_runs(
-            read, until=train_fraction, prior=prior.prior(), steps=sampled, steps_only=steps_only, on_round=on_round
+            read,
+            means=reading.aggregates,
+            until=train_fraction,
+            prior=prior.prior(),
+            steps=sampled,
+            steps_only=steps_only,
+            on_round=on_round,
         )
     calibration.check_described(accept_misfit)
     cycles = judge_fit(sampled, used, calibration)

@@ -6,11 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from roofml.traces.server import ServerOverrides
+if TYPE_CHECKING:
+    from roofml.traces.read import Reading
+
+from roofml.traces.server import ServerFileFacts, ServerOverrides
 from roofml.traces.settings import read_settings
 from roofml.util.errors import InputError
 
@@ -27,7 +30,7 @@ AllowOversize = Annotated[
 ]
 TrainFraction = Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")]
 Steps = Annotated[
-    list[Path] | None, typer.Option(help="Sampled steps of a run (parquet, or OTLP JSON lines), to fit as well.")
+    list[Path] | None, typer.Option(help="Steps of a run, to fit as well: parquet, OTLP, or a log (docs/steps.md).")
 ]
 
 SERVER: dict[str, Any] = {
@@ -59,14 +62,33 @@ SERVER: dict[str, Any] = {
     "deadline_s": Annotated[
         float | None, typer.Option("--deadline", help="Seconds after which the client gives up; inf: never.")
     ],
+    "server_file": Annotated[
+        Path | None,
+        typer.Option("--server", help="Facts of the server: a file of `doctor --write-server`, a log, a manifest."),
+    ],
 }
 """Field of `ServerOverrides` -> its option."""
+
+
+def _server_file(path: Path | None) -> ServerFileFacts | None:
+    """What the file of `--server` says."""
+    if path is None:
+        return None
+    from roofml.traces.server_files import read_server
+
+    return ServerFileFacts(path.name, read_server(path))
 
 
 def check_train_fraction(share: float) -> None:
     """Raise InputError for a share of a run that is none."""
     if not 0 < share <= 1:
         raise InputError(f"--train-fraction {share:g}: expected more than 0 and at most 1")
+
+
+def check_something(reading: Reading) -> None:
+    """Raise InputError where files were read and there is no run among them."""
+    if not reading.judged:
+        raise InputError("no run among what was given: files of a server, or tables of steps, alone")
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -76,6 +98,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(**given: Any) -> None:
         said = {name: given.pop(name) for name in SERVER}
         said["settings"] = read_settings(said["settings"], "--server-arg") if said["settings"] else None
+        said["server_file"] = _server_file(said["server_file"])
         command(**given, overrides=ServerOverrides(**said))
 
     signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from roofml.hardware.gpu_names import name_key, nearest_names
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
+from roofml.util.gpu_names import name_key, nearest_names
 from roofml.util.names import is_name, shown
 from roofml.util.outside_text import for_file_name
 from roofml.util.package_data import data_folder

@@ -75,7 +75,8 @@ def _links(gpu: Gpu, tp: int) -> list[str]:
         return []
     return [
         f"tensor parallel size {tp} on {gpu.name}: its all-reduces go over PCIe, and are priced by what was measured "
-        "between GPUs that reach each other's memory; without peer-to-peer access they take longer, nobody here knows how much"
+        "between GPUs that reach each other's memory; without peer-to-peer access they take longer, nobody here knows "
+        "how much"
     ]
 
 

@@ -9,14 +9,14 @@ import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from roofml.traces.limits import MOST_REQUESTS
-from roofml.util.arrays import Ints
+from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, open_file, refuse
 
@@ -40,10 +40,13 @@ class Table:
     counts: Mapping[str, Ints]
     """Columns of whole numbers of at least 0."""
     words: Mapping[str, Sequence[str]]
+    numbers: Mapping[str, Floats] = field(default_factory=dict[str, Floats])
+    """Columns of numbers of at least 0; NaN where a cell is empty."""
 
     def refuse(self, row: int, column: str, expected: str) -> InputError:
         """The error for one bad cell."""
-        cell = str(self.counts[column][row]) if column in self.counts else self.words[column][row]
+        numbers = self.counts if column in self.counts else self.numbers
+        cell = str(numbers[column][row]) if column in numbers else self.words[column][row]
         return _bad_cell(self.path, int(self.lines[row]), column, cell, expected)
 
     def one_of(self, column: str, allowed: tuple[str, ...]) -> Sequence[str]:
@@ -61,8 +64,9 @@ def read_table(
     counts: Sequence[str],
     words: Sequence[str],
     what: str = "a TraceV2",
+    numbers: Sequence[str] = (),
 ) -> Table:
-    """The columns `counts` (whole numbers) and `words` of a CSV file; those that it lacks are left out.
+    """The columns `counts` (whole numbers), `numbers` and `words` of a CSV file; those that it lacks are left out.
 
     `check_names` raises InputError for a header line with other columns than expected. So does this, naming file and
     line, for a file that is no CSV, a row of another length and a count that is none.
@@ -72,9 +76,17 @@ def read_table(
             _check_head(path, file.read(HEAD), what)
             file.seek(0)
             with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-                return _read(path, text, check_names, counts, words, what)
+                return _read(path, text, check_names, _Kept(counts, words, numbers), what)
         except OSError as error:
             refuse(path, error)
+
+
+class _Kept(NamedTuple):
+    """Names of the columns that are kept."""
+
+    counts: Sequence[str]
+    words: Sequence[str]
+    numbers: Sequence[str]
 
 
 def _check_head(path: Path, head: bytes, what: str) -> None:
@@ -92,8 +104,7 @@ def _read(
     path: Path,
     text: io.TextIOWrapper,
     check_names: Callable[[Path, list[str]], None],
-    counts: Sequence[str],
-    words: Sequence[str],
+    kept: _Kept,
     what: str,
 ) -> Table:
     reader: Any = csv.reader(_lines(path, text, what), strict=True)
@@ -102,7 +113,7 @@ def _read(
     try:
         names: list[str] = next(reader, list[str]())  # a byte order mark alone is no line
         check_names(path, names)
-        columns = _Columns(path, names, counts, words)
+        columns = _Columns(path, names, kept)
         line = reader.line_num
         for row in reader:
             # A quoted message may hold line breaks: a row is named by the line it starts on.
@@ -150,12 +161,13 @@ def _has_ended(reader: Iterator[list[str]]) -> bool:
 class _Columns:
     """The columns that are kept, growing by blocks of rows."""
 
-    def __init__(self, path: Path, names: Sequence[str], counts: Sequence[str], words: Sequence[str]) -> None:
+    def __init__(self, path: Path, names: Sequence[str], kept: _Kept) -> None:
         self.path = path
         self.place = {name: place for place, name in enumerate(names)}
         self.lines: list[Ints] = []
-        self.counts: dict[str, list[Ints]] = {name: [] for name in counts if name in self.place}
-        self.words: dict[str, list[str]] = {name: [] for name in words if name in self.place}
+        self.counts: dict[str, list[Ints]] = {name: [] for name in kept.counts if name in self.place}
+        self.numbers: dict[str, list[Floats]] = {name: [] for name in kept.numbers if name in self.place}
+        self.words: dict[str, list[str]] = {name: [] for name in kept.words if name in self.place}
         self.same: dict[str, str] = {}
         self.requests = 0
 
@@ -167,6 +179,8 @@ class _Columns:
         self.lines.append(np.array(lines, dtype=np.int64))
         for name, blocks in self.counts.items():
             blocks.append(self._whole(name, cells[self.place[name]], lines))
+        for name, found in self.numbers.items():
+            found.append(self._numbers(name, cells[self.place[name]], lines))
         for name, words in self.words.items():
             column = cells[self.place[name]]
             words.extend(map(self.same.setdefault, column, column))  # equal texts are held once
@@ -180,11 +194,33 @@ class _Columns:
                     raise _bad_cell(self.path, line, name, cell, "a whole number of at least 0")
         return np.array(list(map(int, cells)), dtype=np.int64)
 
+    def _numbers(self, name: str, cells: Sequence[str], lines: Sequence[int]) -> Floats:
+        try:
+            if "_" in "".join(cells):
+                raise ValueError
+            found = np.array([float(cell) if cell else np.nan for cell in cells])
+            good = bool((np.isnan(found) | ((found >= 0) & (found < np.inf))).all())
+        except ValueError:
+            good, found = False, np.zeros(0)
+        if not good:
+            for line, cell in zip(lines, cells, strict=True):
+                if not _is_number(cell):
+                    raise _bad_cell(self.path, line, name, cell, "a number of at least 0, or nothing")
+        return found
+
     def table(self) -> Table:
         if not self.requests:
             raise InputError(f"{self.path}: no rows after the header line, expected one a request")
         counts = {name: np.concatenate(blocks) for name, blocks in self.counts.items()}
-        return Table(self.path, np.concatenate(self.lines), counts, self.words)
+        numbers = {name: np.concatenate(blocks) for name, blocks in self.numbers.items()}
+        return Table(self.path, np.concatenate(self.lines), counts, self.words, numbers)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return not cell or ("_" not in cell and not float(cell) < 0 and float(cell) != np.inf)
+    except ValueError:
+        return False
 
 
 def _bad_cell(path: Path, line: int, column: str, cell: str, expected: str) -> InputError:

@@ -10,6 +10,7 @@ from roofml.traces.deadline import given_up
 from roofml.traces.engine_version import version_findings
 from roofml.traces.finding import Evidence, Finding
 from roofml.traces.load import Load, is_saturated, load_findings, measure_load
+from roofml.traces.overview import Overview
 from roofml.traces.raw import RawRun
 from roofml.traces.repeated_prompts import shared_prompts
 from roofml.traces.run import Run
@@ -39,6 +40,8 @@ def clean(raw: RawRun) -> Run:
     findings = [*raw.findings, *prompt_findings, *sharing_findings, *output_findings, *deadline_findings]
     findings += version_findings(raw.server.engine, raw.server.engine_version)
     ok: Bools = raw.measured & prompt_known & output_known
+    if not ok.any() and raw.aside.any():  # a run of that one request alone
+        ok = raw.timely & prompt_known & output_known
     if not ok.any():
         raise InputError(f"{for_line(raw.name)}: no request is left to measure after warm-up and failures")
     whole = Run(
@@ -58,6 +61,8 @@ def clean(raw: RawRun) -> Run:
         deadline_us=deadline_us,
         late=late if late.any() else late[:0],
         priority=raw.priority,
+        clients=raw.clients,
+        overview=_counted_again(raw, output),
         identity=raw.identity,
     )
     findings += time_unit(whole)
@@ -76,6 +81,17 @@ def clean(raw: RawRun) -> Run:
     order = ("error", "warning", "corrected", "info")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return replace(run, findings=tuple(findings), saturated=saturated)
+
+
+def _counted_again(raw: RawRun, output: Ints) -> Overview | None:
+    """The overview with a TPOT of the tokens (requests,) that were really made, where its requests are all there."""
+    told = raw.overview
+    several = raw.timely & (output > 1)
+    if told is None or not several.any() or int(raw.ok.sum()) != told.completed:
+        return told
+    tpot = (raw.e2e_us - raw.ttft_us)[several] / (output - 1)[several]
+    means = {"ttft_mean": float(raw.ttft_us[raw.timely].mean()), "tpot_mean": float(tpot.mean())}
+    return replace(told, means={**means, "e2e_mean": float(raw.e2e_us[raw.timely].mean())})
 
 
 def _impossible(raw: RawRun, run: Run) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,8 +31,8 @@ def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
     prompts = per_group = system = output = None
     if data.get("type") == "shared_prefix":
         shared = _mapping(path, data, "shared_prefix", "data.")
-        groups = _count(path, shared, "num_groups", "data.shared_prefix.")
-        per_group = _count(path, shared, "num_prompts_per_group", "data.shared_prefix.")
+        groups = _either(path, shared, "num_groups", "num_unique_system_prompts")
+        per_group = _either(path, shared, "num_prompts_per_group", "num_users_per_system_prompt")
         system = _count(path, shared, "system_prompt_len", "data.shared_prefix.", least=0)
         output = _count(path, shared, "output_len", "data.shared_prefix.")
         prompts = groups * per_group if groups is not None and per_group is not None else None
@@ -44,6 +45,54 @@ def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
         most = _count(path, lengths, "max", "data.output_distribution.", least=0)
         output = least if least is not None and least > 0 and least == most else None
     return Generator(path.name, ignore_eos, output, prompts, per_group, system), model
+
+
+@dataclass(frozen=True)
+class PlannedLoad:
+    """The load that a configuration asks for."""
+
+    kind: str | None
+    """`constant`, `poisson`, `concurrent`, ...: how requests arrive."""
+    rates: tuple[float | None, ...]
+    """Requests per second of each stage; None where it is not said."""
+    clients: tuple[int | None, ...]
+    """Requests in flight of each stage of a closed loop; None where it is not said."""
+    most_in_flight: int | None
+    """Requests that the client's own workers hold at once."""
+
+
+def read_planned_load(path: Path) -> PlannedLoad:
+    """The stages of a configuration, and the client's own limit. Raises InputError as `read_inference_perf` does."""
+    load = _mapping(path, read_mapping(path), "load")
+    kind: object = load.get("type")
+    stages: object = load.get("stages")
+    if stages is not None and not isinstance(stages, list):
+        raise InputError(f"{path}: load.stages: {shown(stages)}, expected a list")
+    rates: list[float | None] = []
+    clients: list[int | None] = []
+    for place, stage in enumerate(cast("list[object]", stages or [])):
+        prefix = f"load.stages[{place}]."
+        if not isinstance(stage, dict):
+            raise InputError(f"{path}: {prefix[:-1]}: {shown(stage)}, expected a mapping")
+        settings = cast("dict[str, Any]", stage)
+        rate: object = settings.get("rate")
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e9):
+            raise InputError(f"{path}: {prefix}rate: {shown(rate)}, expected requests per second")
+        rates.append(float(rate) if rate is not None else None)
+        clients.append(_count(path, settings, "concurrency_level", prefix))
+    workers = _count(path, load, "num_workers", "load.", least=0)
+    each = _count(path, load, "worker_max_concurrency", "load.")
+    return PlannedLoad(
+        kind if isinstance(kind, str) else None,
+        tuple(rates),
+        tuple(clients),
+        max(workers, 1) * each if workers is not None and each is not None else None,
+    )
+
+
+def _either(path: Path, parent: dict[str, Any], name: str, newer: str) -> int | None:
+    """A count by its older name or by its newer one."""
+    return _count(path, parent, newer if newer in parent else name, "data.shared_prefix.")
 
 
 def _mapping(path: Path, parent: dict[str, Any], key: str, prefix: str = "") -> dict[str, Any]:

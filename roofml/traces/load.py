@@ -115,14 +115,16 @@ def is_saturated(load: Load, requests: int) -> bool:
 
 def load_findings(raw: RawRun, load: Load, saturated: bool) -> list[Finding]:
     """Findings about what the load of a run means for a fit on it."""
+    no_limit = {"max_num_seqs", "num_gpu_blocks"} <= set(raw.server.missing)
+    places = "" if no_limit else f" for {load.batch_slots} places in a batch"
     evidence = {
         "in_flight_by_fifth": [round(float(value), 1) for value in load.in_flight],
         "arrivals_per_s_by_fifth": [round(float(value), 3) for value in load.arrivals_per_s],
         "completions_per_s_by_fifth": [round(float(value), 3) for value in load.completions_per_s],
         "ttft_median_us_by_fifth": [_plain(value) for value in load.ttft_us],
         "peak_in_flight": load.peak_in_flight,
-        "max_num_seqs": raw.server.max_num_seqs,
-        "batch_slots": load.batch_slots,
+        "max_num_seqs": None if "max_num_seqs" in raw.server.missing else raw.server.max_num_seqs,
+        "batch_slots": None if no_limit else load.batch_slots,
         "share_beyond_batch": load.share_beyond_batch,
         "utilisation": _plain(load.utilisation),
     }
@@ -132,7 +134,7 @@ def load_findings(raw: RawRun, load: Load, saturated: bool) -> list[Finding]:
                 "saturated",
                 "warning",
                 f"Requests came at {load.arrivals_per_s[-1]:.1f}/s and left at {load.completions_per_s[-1]:.1f}/s: "
-                f"{load.in_flight[-1]:.0f} in flight at the end for {load.batch_slots} places in a batch, and the "
+                f"{load.in_flight[-1]:.0f} in flight at the end{places}, and the "
                 f"median TTFT grew from {load.ttft_us[0] / 1e6:.1f} s to {load.ttft_us[-1] / 1e6:.1f} s.",
                 evidence,
                 "Predict this run, do not tune on it alone: its E2E is mostly queue, which multiplies small errors "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from roofml.traces.finding import Finding
+from roofml.traces.overview import Overview
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.digest import digest
@@ -77,18 +78,35 @@ class RawRun:
     output_tokens_override: int | None = None
     findings: tuple[Finding, ...] = ()
     """Findings of the reader itself."""
+    prompt: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Number of the prompt: requests of equal prompts have equal numbers. Empty: nobody says."""
+    cached_tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Prompt tokens that the server found in its cache, as it said. Empty: it did not."""
+    aside: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Its times are no replay's, as of a prompt that was in the cache before the run. Empty: none."""
+    clients: int = 0
+    """Of a closed loop, as in `Run`."""
+    overview: Overview | None = None
+    """None: the reader knows of nothing but these requests."""
 
     def __post_init__(self) -> None:
-        """Without times of failures, none is known."""
+        """Without times of failures, none is known; without requests aside, there is none."""
         if not len(self.failed_after_us):
             object.__setattr__(self, "failed_after_us", np.full(len(self.send_us), np.nan))
+        if not len(self.aside):
+            object.__setattr__(self, "aside", np.zeros(len(self.send_us), np.bool_))
 
     def __len__(self) -> int:
         return len(self.send_us)
 
     @property
     def measured(self) -> Bools:
-        """Requests with both times measured, not counting warm-up."""
+        """Requests to measure: with both times, not counting warm-up and those that are aside."""
+        return self.timely & ~self.aside
+
+    @property
+    def timely(self) -> Bools:
+        """Requests with both times, not counting warm-up."""
         return self.ok & self.timed & self.streamed & ~self.warm_up
 
     @property

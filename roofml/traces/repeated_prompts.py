@@ -24,6 +24,9 @@ LEAST_LENGTHS = 8
 LEAST_DECADES = 12.0
 """Least evidence against chance, in powers of ten."""
 LONGEST_PERIOD = 10_000
+LARGE, SAMPLE, SAMPLED = 50_000, 8_192, 0.05
+"""Requests from which a period is first tried on so many of them, and how far the share among those may be off: nine
+standard deviations."""
 REACH = 8
 """Most places that a request can have slipped in the order of sending."""
 
@@ -58,7 +61,10 @@ def find_cycle(prompt_tokens: Ints, request_id: Ints) -> Cycle | None:
     if chance >= LEAST_MATCH:
         return None
     rejected = 0
+    looked_at = np.sort(np.random.default_rng(0).integers(0, requests, SAMPLE)) if requests > LARGE else None
     for period in range(2, min(requests // 2, LONGEST_PERIOD) + 1):
+        if looked_at is not None and _match_of(prompt_tokens, period, looked_at) < LEAST_MATCH - SAMPLED:
+            continue
         match, pairs = _match(prompt_tokens, period)
         if match < LEAST_MATCH or _decades(match, chance, pairs) < LEAST_DECADES:
             continue
@@ -112,6 +118,14 @@ def _match(prompt_tokens: Ints, period: int) -> tuple[float, int]:
     return (float((first == second)[known].mean()) if pairs else 0.0), pairs
 
 
+def _match_of(prompt_tokens: Ints, period: int, places: Ints) -> float:
+    """The same share of the requests at some `places`."""
+    first = places[: np.searchsorted(places, len(prompt_tokens) - period)]
+    ours, theirs = prompt_tokens[first], prompt_tokens[first + period]
+    known = (ours > 0) & (theirs > 0)
+    return float((ours == theirs)[known].mean()) if known.any() else 0.0
+
+
 def _modes(prompt_tokens: Ints, slot: Ints, period: int) -> Ints:
     """Most frequent length of each slot; 0 for a slot no request of known length fell into."""
     prompt_tokens, slot = prompt_tokens[prompt_tokens > 0], slot[prompt_tokens > 0]
@@ -154,6 +168,10 @@ def shared_prompts(raw: RawRun, prompt_tokens: Ints, known: Bools) -> tuple[Ints
         advice = "Nothing is shared in the replay. Record prefix_length, or fit on another run."
         summary = f"{int(named.sum())} requests name a prefix_group, but every prefix_length is 0."
         findings.append(Finding("prefix-length-missing", "warning", summary, {"requests": int(named.sum())}, advice))
+    if len(raw.prompt):
+        return *_told(raw, prompt_tokens, findings), prompt_tokens, findings
+    if len(raw.cached_tokens):
+        return *_cached(raw, prompt_tokens, findings), prompt_tokens, findings
     generator = raw.generator
     configured = generator.prompts if generator is not None and generator.prompts is not None else 0
     counted = np.where(known, prompt_tokens, 0)
@@ -195,6 +213,57 @@ def _named(raw: RawRun, prompt_tokens: Ints, findings: list[Finding]) -> tuple[I
         advice = "The shortest counts as shared. BLIS takes the first row's for the whole group."
         findings.append(Finding("prefix-length-differs", "warning", summary, {"groups": uneven}, advice))
     return group.astype(np.int64), tokens.astype(np.int64)
+
+
+def _told(raw: RawRun, prompt_tokens: Ints, findings: list[Finding]) -> tuple[Ints, Ints]:
+    """(prefix_group, prefix_tokens) where the trace tells which prompts are equal."""
+    _, place, times = np.unique(raw.prompt, return_inverse=True, return_counts=True)
+    repeated = times[place] > 1
+    if not repeated.any():
+        return np.full(len(raw), -1), np.zeros(len(raw), np.int64)
+    # Equal prompts of a failed request, or counted otherwise, still share what both have.
+    group = np.where(repeated, place, -1).astype(np.int64)
+    number = len(times)
+    share = 1 - number / len(raw)
+    findings.append(
+        Finding(
+            "repeated-prompts",
+            "corrected",
+            f"{number} different prompts were sent in {len(raw)} requests: the file says which are equal.",
+            {"prompts": number, "requests": len(raw), "expected_hit_share": share if raw.server.prefix_caching else 0},
+            "Requests with the same prompt are grouped: after the first the replay takes it from the cache.",
+        )
+    )
+    return group, np.where(repeated, prompt_tokens, 0)
+
+
+def _cached(raw: RawRun, prompt_tokens: Ints, findings: list[Finding]) -> tuple[Ints, Ints]:
+    """(prefix_group, prefix_tokens) from the prompt tokens that the server said it found in its cache.
+
+    Which request they were shared with is not said: all that hit are one group, with the first request of the run.
+    """
+    cached = np.minimum(raw.cached_tokens, prompt_tokens)
+    hits = cached > 0
+    nobody = np.full(len(raw), -1), np.zeros(len(raw), np.int64)
+    if not hits.any():
+        return nobody
+    evidence: Evidence = {
+        "requests": int(hits.sum()),
+        "share_of_prompt_tokens": float(cached.sum() / max(int(prompt_tokens.sum()), 1)),
+        "first_was_cached": bool(hits[0]),
+    }
+    summary = f"The server found prompt tokens of {int(hits.sum())} of {len(raw)} requests in its cache"
+    share = f"{100 * float(cached.sum() / max(int(prompt_tokens.sum()), 1)):.0f} % of all prompt tokens"
+    if hits[0]:
+        advice = "The replay starts with an empty cache and computes the first of them: leave the first requests out."
+        findings.append(Finding("warm-cache", "warning", f"{summary}, the first's too ({share}).", evidence, advice))
+    else:
+        advice = "The replay takes as many from the cache, as if all shared one beginning with the first request."
+        findings.append(Finding("cached-tokens", "corrected", f"{summary} ({share}).", evidence, advice))
+    group = np.where(hits, 0, -1).astype(np.int64)
+    tokens = np.where(hits, cached, 0).astype(np.int64)
+    group[0], tokens[0] = 0, max(int(tokens[0]), int(min(prompt_tokens[0], cached.max())))
+    return group, tokens
 
 
 def _repeated(raw: RawRun, prompt_tokens: Ints, cycle: Cycle, support: str) -> Finding:

@@ -220,8 +220,37 @@ def _below(values: Floats, among: Bools, factor: float) -> Bools:
     return among & (factor * values < np.median(values[among])) if among.any() else among
 
 
-def told(found: Sequence[Fault], lines: Ints, left_out: Bools, removed: Bools) -> list[Finding]:
-    """The findings about requests whose times cannot be: those `left_out` (of them `removed` wholly), and others."""
+def judge_times(
+    stamps: Stamps, measurable: Bools, found: Sequence[Fault]
+) -> tuple[Bools, Bools, tuple[int, str, str] | None]:
+    """(requests that are not measured for their times, those of them that do not load the server either, refusal).
+
+    The refusal is a row, its column and what was expected there, where such rows are too many or nothing is left to
+    measure; else None.
+    """
+    most = most_left_out(len(stamps))
+    refusing = [fault for fault in found if fault.refusing]
+    bad, doubtful = any_of(refusing, len(stamps)), any_of(found, len(stamps))
+    refusal = None
+    if refusing and (bad.sum() > most or not (measurable & ~bad).any()):
+        row = int(np.argmax(refusing[0].rows))
+        rows = f"; {int(bad.sum())} rows are wrong, expected at most {most}" if bad.sum() > most else ""
+        refusal = row, refusing[0].column, refusing[0].expected(row) + rows
+    if doubtful.sum() <= most and (measurable & ~doubtful).any():
+        bad = doubtful
+    sends = stamps.send[~bad]
+    if not len(sends):
+        return bad, bad, refusal
+    edge = (sends.max() - sends.min()) // 10
+    unknown = any_of([fault for fault in found if fault.send_is_wrong], len(stamps))
+    return bad, bad & (unknown | (stamps.send < sends.min() - edge) | (stamps.send > sends.max() + edge)), refusal
+
+
+def told(found: Sequence[Fault], lines: Ints, left_out: Bools, removed: Bools, where: str = "line") -> list[Finding]:
+    """The findings about requests whose times cannot be: those `left_out` (of them `removed` wholly), and others.
+
+    `lines` are their numbers in the file, of what `where` says.
+    """
     findings: list[Finding] = []
     few = [fault for fault in found if (fault.rows & left_out).any()]
     if few:
@@ -233,7 +262,7 @@ def told(found: Sequence[Fault], lines: Ints, left_out: Bools, removed: Bools) -
             Finding(
                 "impossible-times",
                 "corrected",
-                f"{number} of {len(lines)} requests have times that cannot be: {_listed(few, lines)}.",
+                f"{number} of {len(lines)} requests have times that cannot be: {_listed(few, lines, where)}.",
                 {"requests": number, "removed": gone, "lines": sorted(lines[left_out].tolist())[:LINES]},
                 load,
             )
@@ -245,7 +274,7 @@ def told(found: Sequence[Fault], lines: Ints, left_out: Bools, removed: Bools) -
             Finding(
                 "doubtful-times",
                 "warning",
-                f"{int(rows.sum())} of {len(lines)} requests have doubtful times: {_listed(many, lines)}.",
+                f"{int(rows.sum())} of {len(lines)} requests have doubtful times: {_listed(many, lines, where)}.",
                 {"requests": int(rows.sum()), "lines": sorted(lines[rows].tolist())[:LINES]},
                 "They are too many to be slips, and are measured. Check how the client took its times and counts.",
             )
@@ -253,11 +282,11 @@ def told(found: Sequence[Fault], lines: Ints, left_out: Bools, removed: Bools) -
     return findings
 
 
-def _listed(found: Sequence[Fault], lines: Ints) -> str:
-    return "; ".join(f"{fault.column} {fault.problem} ({_on_lines(lines[fault.rows])})" for fault in found)
+def _listed(found: Sequence[Fault], lines: Ints, where: str) -> str:
+    return "; ".join(f"{fault.column} {fault.problem} ({_on_lines(lines[fault.rows], where)})" for fault in found)
 
 
-def _on_lines(lines: Ints) -> str:
+def _on_lines(lines: Ints, where: str) -> str:
     named = [str(line) for line in sorted(lines.tolist())[:5]]
     more = f" and {len(lines) - 5} more" if len(lines) > 5 else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(named)}{more}"
+    return f"{where}{'s' if len(lines) > 1 else ''} {', '.join(named)}{more}"

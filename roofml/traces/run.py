@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
 from roofml.traces.finding import Finding
-from roofml.traces.server import Server
+from roofml.traces.overview import Overview
+from roofml.traces.server import Server, flags_for
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.digest import digest
 from roofml.util.display import Shown, Table
@@ -62,6 +63,8 @@ class Run(Shown):
     clients: int = 0
     """Of a closed loop: each sends its next request when its last one is answered, and `arrival_us` is read of the
     first so many alone. 0: requests arrived when `arrival_us` says."""
+    overview: Overview | None = None
+    """What its file says of it as a whole; None of a run made in memory."""
     identity: str = ""
     """A digest of the measurements. What a fit learns about a server is stored under it, not under the name."""
 
@@ -98,31 +101,105 @@ class Run(Shown):
         """A table of a few lines that describes the run."""
         server = self.server
         rows = [
-            ["model", server.model],
-            ["GPU, TP", f"{server.gpu or 'not said'}, {server.tensor_parallel}"],
+            ["model", server.model or "not said"],
+            ["GPU, TP", f"{server.gpu or 'not said'}, {tp_said(server)}"],
             ["requests", f"{len(self)}, {int(self.ok.sum())} to measure"],
             ["saturated", "yes" if self.saturated else "no"],
             *([finding.severity, finding.summary] for finding in self.findings),
         ]
         return [Table(self.name, ["run", ""], rows)]
 
+    @property
+    def headline(self) -> str:
+        """What ran, and how many requests, in a line."""
+        return f"{served_by(self.server)}; {len(self)} requests, {int(self.ok.sum())} to measure"
+
+    @property
+    def reservations(self) -> list[str]:
+        """What stands in the way of using it: what nobody says, and why no fit may see it."""
+        unfit = self.overview.unfit if self.overview is not None else None
+        return [*(missing_of(self.server)), *([f"cannot be fitted on: {unfit}"] if unfit else [])]
+
+    @property
+    def means(self) -> dict[str, float | None]:
+        """Mean TTFT, TPOT and E2E, µs, of the requests to measure, or as the file has them where it knows better.
+
+        None where neither says.
+        """
+        said = self.overview.means if self.overview is not None else dict[str, float]()
+        found: dict[str, float | None] = {}
+        for kind, values in (("ttft", self.ttft_us), ("tpot", self.tpot_us), ("e2e", self.e2e_us)):
+            measured = values[self.ok & np.isfinite(values)]
+            own = float(measured.mean()) if len(measured) else None
+            found[f"mean_{kind}_us"] = said.get(f"{kind}_mean", own)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """The run as `roofml doctor --json` prints it. Times in µs."""
+        told = self.overview
         return {
             "run": self.name,
-            "model": self.server.model,
-            "gpu": self.server.gpu,
-            "tp": self.server.tensor_parallel,
-            "server": asdict(self.server),
-            "requests": len(self),
+            "format": told.format if told is not None else None,
+            **server_said(self.server),
+            "requests": told.requests if told is not None else len(self),
+            "completed": told.completed if told is not None else int(self.ok.sum()),
             "measured": int(self.ok.sum()),
+            **self.means,
             "saturated": self.saturated,
+            "unfit": told.unfit if told is not None else None,
             "deadline_us": self.deadline_us if math.isfinite(self.deadline_us) else None,
             "findings": [asdict(finding) for finding in self.findings],
         }
 
 
-def told_apart(runs: Sequence[Run]) -> list[Run]:
+def served_by(server: Server) -> str:
+    """Model, tensor parallel size and GPU, for people."""
+    return f"{server.model or 'model not said'}, TP {tp_said(server)}, GPU {server.gpu or 'not said'}"
+
+
+def missing_of(server: Server) -> list[str]:
+    """One line that says which facts of a server commands that compute will ask for; none if they have all."""
+    if not server.missing:
+        return []
+    wanted = [*server.missing, *(["gpu"] if server.gpu is None else [])]
+    return [f"nobody says {', '.join(wanted)}; to compute, give {flags_for(wanted)}"]
+
+
+def tp_said(server: Server) -> str:
+    """The tensor parallel size, for people."""
+    return "not said" if "tensor_parallel" in server.missing else str(server.tensor_parallel)
+
+
+def server_said(server: Server) -> dict[str, Any]:
+    """What is known of a run's server, as `roofml doctor --json` prints it: null where nobody says, and listed."""
+    facts = {name: value for name, value in asdict(server).items() if name not in ("missing", "said_by")}
+    facts |= dict.fromkeys(server.missing)
+    wanted = [*server.missing, *(name for name in ("gpu", "engine_version") if facts[name] is None)]
+    return {
+        "model": facts["model"],
+        "gpu": facts["gpu"],
+        "tp": facts["tensor_parallel"],
+        "server": facts,
+        "said_by": dict(server.said_by),
+        "missing": wanted,
+    }
+
+
+class _Named(Protocol):
+    """What `told_apart` needs of a run."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=_Named)
+
+
+def told_apart(runs: Sequence[Named]) -> list[Named]:
     """The runs, each with a unique name: runs that share a name get as many parent folders before it as they need.
 
     Runs that their folders do not tell apart either are numbered: `run`, `run#2`, ...
@@ -137,7 +214,7 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
             for name, parents in zip(names, folders, strict=True)
         ]
     used: set[str] = set()
-    result: list[Run] = []
+    result: list[Named] = []
     for run, name in zip(runs, names, strict=True):
         unique, number = name, 1
         while unique in used or (number > 1 and unique in names):

@@ -58,7 +58,13 @@ def first(runs: Sequence[Run], share: float) -> list[Selection]:
 
 
 def trainable(runs: Sequence[Run]) -> list[Run]:
-    """The runs to learn from: those not saturated, or all if all are. The survivors of overload are biased."""
+    """The runs to learn from: those not saturated, or all if all are. The survivors of overload are biased.
+
+    Raises InputError, with the reason, for a run that no fit may see.
+    """
+    for run in runs:
+        if run.overview is not None and run.overview.unfit is not None:
+            raise InputError(f"{for_line(run.name)}: cannot be fitted on: {run.overview.unfit}")
     return [run for run in runs if not run.saturated] or list(runs)
 
 

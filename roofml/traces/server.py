@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from roofml.traces.engine_version import ENGINES, parse_version, schedules_ahead
 from roofml.traces.finding import Finding, Number
-from roofml.traces.limits import MOST_OF_SERVER
+from roofml.traces.limits import MOST_OF_SERVER, MOST_TOKENS
 from roofml.traces.settings import NAMES as SETTINGS
-from roofml.traces.settings import SchedulerSettings, settings_of
+from roofml.traces.settings import NOT_MODELLED, SchedulerSettings, refuse_unmodelled, settings_of
 from roofml.util.errors import InputError
+from roofml.util.gpu_names import name_key
 from roofml.util.names import shown
 
 
@@ -45,6 +47,11 @@ class Server:
     kv_dtype: str | None = None
     """Type of the KV cache, where another than the model's was asked for."""
     settings: SchedulerSettings = field(default_factory=SchedulerSettings)
+    missing: tuple[str, ...] = ()
+    """Fields that nobody says and a replay needs. Their values here are as if there were no limit: no run of such a
+    server is computed with."""
+    said_by: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+    """Field -> the file or flag that gave it."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,32 @@ class ServerOverrides:
     """Tokens that every request really made, if the trace counts them wrongly."""
     deadline_s: float | None = None
     """Seconds after which the client gives a request up; `inf`: never, whatever the trace shows."""
+    server_file: ServerFileFacts | None = None
+    """What a file that the user names says of the server: below the user's own facts, above other files."""
 
     def __post_init__(self) -> None:
         for name, flag in FLAGS.items():
             value: object = getattr(self, name)
             if name == "settings":
                 settings_of(self.settings or {}, flag)
-            elif value is not None:
+            elif value is not None and name != "server_file":
                 _checked(name, value, flag)
+
+    def said(self, name: str) -> tuple[object, str]:
+        """The user's value of a field of `Server`, and the flag or file it is from; None where he says nothing."""
+        value: object = getattr(self, name)
+        if value is None and self.server_file is not None and name in self.server_file.facts:
+            return self.server_file.facts[name], self.server_file.name
+        return value, FLAGS[name]
+
+
+@dataclass(frozen=True)
+class ServerFileFacts:
+    """The file of `--server`. Facts are checked where it is read (`check_facts`)."""
+
+    name: str
+    facts: Mapping[str, object]
+    """Field of `Server`, or of its settings -> value."""
 
 
 FLAGS = {
@@ -99,6 +124,7 @@ FLAGS = {
     "settings": "--server-arg",
     "output_tokens": "--output-tokens",
     "deadline_s": "--deadline",
+    "server_file": "--server",
 }
 """Field of `ServerOverrides` -> the flag of the command line that sets it; messages name it."""
 
@@ -108,59 +134,136 @@ OPTIONAL = ("gpu", "prefix_caching", "async_scheduling", "fresh", "engine", "eng
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
 """Types of a KV cache; `auto` is the model's own."""
 
+UNLIMITED: Mapping[str, object] = {
+    "model": "",
+    "tensor_parallel": 1,
+    "max_num_seqs": MOST_OF_SERVER["max_num_seqs"],
+    "max_num_batched_tokens": MOST_OF_SERVER["max_num_batched_tokens"],
+    "block_size": 16,
+    "num_gpu_blocks": MOST_OF_SERVER["num_gpu_blocks"],
+    "max_model_len": MOST_TOKENS,
+}
+"""What stands for fields that nobody says, so that no request is found impossible by them."""
+PASTED = {"model": "--model MODEL", "gpu": "--gpu GPU"}
+"""Field -> flag with a place for its value; of the others the value is a number."""
+
 Settings = Mapping[str, object]
 """Server field -> value, as one file gives it."""
 
 
 def resolve_server(
-    path: Path, files: Mapping[str, Settings], hints: Mapping[str, Settings], overrides: ServerOverrides
+    path: Path,
+    files: Mapping[str, Settings],
+    hints: Mapping[str, Settings],
+    overrides: ServerOverrides,
+    *,
+    complete: bool = True,
+    run: Path | None = None,
 ) -> tuple[Server, tuple[Finding, ...]]:
     """The server of a run, from its `files` (settings by file name) and the user's `overrides`.
 
     The user's value takes precedence over every file, and a finding says so. `hints` are files about something else
-    that mention the server in passing; they count only if neither the user nor a file gives a value.
+    that mention the server in passing; they count only if neither the user nor a file gives a value. `path` is their
+    folder, `run` the run's own file, if errors are to name that.
 
-    Raises InputError if two files disagree and the user does not decide, if nobody gives a required field, and for an
-    impossible value.
+    Raises InputError if two files disagree and the user does not decide, and for an impossible value; with `complete`
+    also for required fields that nobody gives, all in one message. Without, they are listed as `missing`.
     """
+    if overrides.server_file is not None:  # what it says and a flag overrules is told as of any other file
+        by_flag = {name: value for name, value in overrides.server_file.facts.items() if _is_flag(overrides, name)}
+        files = {**files, overrides.server_file.name: by_flag}
     values: dict[str, object] = {"settings": _settings(path, files, overrides)}
     findings: list[Finding] = []
-    for name in (each.name for each in fields(Server) if each.name != "settings"):
+    missing: list[str] = []
+    said_by: dict[str, str] = {}
+    for name in (each.name for each in fields(Server) if each.name not in ("settings", "missing", "said_by")):
         by_file, by_hint = _values_of(name, path, files), _values_of(name, path, hints)
-        override: object = getattr(overrides, name)
+        override, source = overrides.said(name)
         if override is not None:
-            values[name] = override
-            overruled = {file: value for file, value in by_file.items() if value != override}
+            values[name], said_by[name] = override, source
+            overruled = {file: value for file, value in by_file.items() if not alike(name, value, override)}
             if overruled:
-                findings.append(_overruled(name, override, overruled))
+                findings.append(_overruled(name, override, source, overruled))
             continue
-        if len(set(by_file.values())) > 1:
+        if any(not alike(name, value, next(iter(by_file.values()))) for value in by_file.values()):
             pairs = ", ".join(f"{file} says {_said(value)}" for file, value in by_file.items())
-            raise InputError(f"{path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
-        for value in (*by_file.values(), *by_hint.values()):
-            values.setdefault(name, value)
+            raise InputError(f"{run or path}: {name}: {pairs}; expected them to agree, or {FLAGS[name]}")
+        for file, value in (*by_file.items(), *by_hint.items()):
+            if values.setdefault(name, value) == value:
+                said_by.setdefault(name, file)
         deviations = {file: value for file, value in by_hint.items() if value != values[name]}
         if deviations:
             findings.append(_mentioned(name, values[name], deviations))
         if name not in values and name not in OPTIONAL:
-            sources = " or ".join(files) if files else "a file beside the trace"
-            raise InputError(f"{path}: {name}: not said by {sources}; give {FLAGS[name]}")
+            missing.append(name)
+            values[name] = UNLIMITED[name]
+    if missing and complete:
+        raise InputError(_asks_for(run or path, missing, "gpu" not in values, files))
     if "async_scheduling" not in values:
         engine, version = str(values.get("engine", "vllm")), str(values.get("engine_version", ""))
         values["async_scheduling"] = schedules_ahead(engine, version or None)
+    values |= {"missing": tuple(missing), "said_by": said_by}
     return Server(**values), tuple(findings)  # pyright: ignore[reportArgumentType]  # _checked has checked each
+
+
+def _asks_for(path: Path, missing: list[str], no_gpu: bool, files: Mapping[str, Settings]) -> str:
+    """One line that names all that nobody says, and the flags to paste."""
+    sources = " or ".join(files) if files else "a file beside the trace"
+    wanted = [*missing, *(["gpu"] if no_gpu else [])]
+    return f"{path}: {', '.join(missing)}: not said by {sources}; give {flags_for(wanted)}"
+
+
+def flags_for(missing: Sequence[str]) -> str:
+    """The flags that say these fields, with a place for each value, to be pasted."""
+    return " ".join(PASTED.get(name, f"{FLAGS[name]} N") for name in missing)
 
 
 def _settings(path: Path, files: Mapping[str, Settings], overrides: ServerOverrides) -> SchedulerSettings:
     """The settings that files and the user say, the user's first."""
     said: dict[str, object] = {}
+    users: dict[str, object] = {}
+    if overrides.server_file is not None:
+        refuse_unmodelled(overrides.server_file.facts, overrides.server_file.name)
+        users = {name: value for name, value in overrides.server_file.facts.items() if name in SETTINGS}
+    users |= overrides.settings or {}
     for file, given in files.items():
         of_file = {name: given[name] for name in SETTINGS if name in given}
         settings_of(of_file, str(path / file))
         for name, value in of_file.items():
-            if said.setdefault(name, value) != value and name not in (overrides.settings or {}):
+            if said.setdefault(name, value) != value and name not in users:
                 raise InputError(f"{path / file}: {name}: {shown(value)}, and another file says {shown(said[name])}")
-    return settings_of({**said, **(overrides.settings or {})}, FLAGS["settings"])
+    return settings_of({**said, **users}, FLAGS["settings"])
+
+
+ONE_SIZE = frozenset({"80gb", "sxm"})
+"""Words that a name of a GPU of several sizes may lack: the bare H100 and A100 are the SXM cards of 80 GB."""
+SEVERAL_SIZES = frozenset({"h100", "h800", "a100", "a800", "gh200"})
+
+
+def alike(name: str, one: object, other: object) -> bool:
+    """Whether two values of a field are the same: of the GPU, whether two names can be of one (`nvidia-h100-80gb`)."""
+    if one == other or name != "gpu":
+        return one == other
+    words, others = name_key(str(one)), name_key(str(other))
+    differing = words ^ others
+    if not words & others:
+        return False
+    if words & SEVERAL_SIZES:
+        return differing <= ONE_SIZE
+    return all(word == "sxm" or re.fullmatch(r"\d+gb", word) for word in differing)
+
+
+def _is_flag(overrides: ServerOverrides, name: str) -> bool:
+    """Whether a flag, and not the server file, gives a field of `Server`."""
+    return name in FLAGS and getattr(overrides, name) is not None
+
+
+def check_facts(facts: Mapping[str, object], source: str) -> None:
+    """Raise InputError, naming `source` and the field, for facts that no server can have. Other names are let pass."""
+    for name, value in facts.items():
+        if name in FLAGS and name not in ("settings", "server_file"):
+            _checked(name, value, f"{source}: {name}")
+    settings_of({name: value for name, value in facts.items() if name in SETTINGS or name in NOT_MODELLED}, source)
 
 
 def _values_of(name: str, path: Path, files: Mapping[str, Settings]) -> dict[str, Number]:
@@ -205,14 +308,14 @@ def _checked(name: str, value: object, source: str) -> Number:
     return value
 
 
-def _overruled(name: str, override: object, overruled: Mapping[str, Number]) -> Finding:
+def _overruled(name: str, override: object, source: str, overruled: Mapping[str, Number]) -> Finding:
     pairs = ", ".join(f"{file} says {_said(value)}" for file, value in overruled.items())
     return Finding(
         "flag-overrules-file",
         "warning",
-        f"{name} is taken as {override} from {FLAGS[name]}, although {pairs}.",
+        f"{name} is taken as {override} from {source}, although {pairs}.",
         {"field": name, "flag": str(override), **overruled},
-        f"Leave {FLAGS[name]} out if the file is right; correct the file if the flag is.",
+        f"Leave {source} out if the file is right; correct the file if it is not.",
     )
 
 

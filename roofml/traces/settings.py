@@ -67,10 +67,15 @@ OFF: tuple[object, ...] = (None, 0, 1, "", {})
 NAMES = tuple(SchedulerSettings.__dataclass_fields__)
 
 
+def is_on(value: object) -> bool:
+    """Whether a setting of NOT_MODELLED has a value that changes something."""
+    return value is True or value not in OFF
+
+
 def refuse_unmodelled(given: Mapping[str, object], source: str) -> None:
     """Raise NotSupportedError, naming it, for a setting that changes what nothing here prices."""
     for name, what in NOT_MODELLED.items():
-        if name in given and (given[name] is True or given[name] not in OFF):
+        if name in given and is_on(given[name]):
             raise NotSupportedError(
                 f"{source}: {name} is {shown(given[name])}: {what} is not modelled, only tensor parallelism is"
             )

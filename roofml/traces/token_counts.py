@@ -60,7 +60,7 @@ def prompt_counts(raw: RawRun) -> tuple[Ints, Bools, list[Finding]]:
     reported = raw.server_input_tokens > 0
     prompt: Ints = np.where(reported, raw.server_input_tokens, client)
     findings: list[Finding] = []
-    differs = reported & (client != raw.server_input_tokens)
+    differs = reported & (client > 0) & (client != raw.server_input_tokens)
     if differs.any():
         ratio = float(np.median(raw.server_input_tokens[differs] / np.maximum(client[differs], 1)))
         summary = (

@@ -7,6 +7,7 @@ If the server reported its own count (`server_input_tokens` > 0), that is the wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +16,12 @@ import numpy as np
 
 from roofml.traces.csv_table import Table, read_table
 from roofml.traces.finding import Finding
+from roofml.traces.formats.peek import peek
 from roofml.traces.inference_perf import read_inference_perf
 from roofml.traces.limits import MOST_REQUESTS, MOST_RTT_MS, MOST_TOKENS
+from roofml.traces.overview import Overview
 from roofml.traces.raw import Generator, RawRun
-from roofml.traces.request_times import Fault, Stamps, any_of, faults, most_left_out, told
+from roofml.traces.request_times import Stamps, faults, judge_times, told
 from roofml.traces.server import ServerOverrides, Settings, resolve_server
 from roofml.traces.settings import NAMES, refuse_unmodelled
 from roofml.util.arrays import Bools
@@ -42,7 +45,9 @@ INSERTED = {"vllm_priority": "slo_class", "slo_target_us": "deadline_us"}
 TRAILING = ("x_request_id", "adapter", "think_time_us")
 """Optional columns at the end."""
 
+COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 VERSIONS = (2, 3)
+_VERSION = re.compile(rb"""^["'{\s]*trace_version["']?\s*:""", re.MULTILINE)
 MODES = ("real", "generated", "replayed")
 STATUSES = ("ok", "error", "timeout")
 
@@ -87,20 +92,44 @@ TOKENS = ("input_tokens", "server_input_tokens", "output_tokens", "prefix_length
 def detect(path: Path) -> bool:
     """Whether `path` is a TraceV2 run: a folder that holds a trace.csv or trace.yaml, or one of the two files."""
     if is_folder(path):
-        return is_there(path / "trace.csv") or is_there(path / "trace.yaml")
-    return path.suffix in (".csv", ".yaml") and is_there(path)
+        return any(is_there(_packed(path / name)) for name in ("trace.csv", "trace.yaml"))
+    shown = peek(path)
+    return len(set(shown.columns) & set(COLUMNS)) > len(COLUMNS) // 2 or bool(_VERSION.search(shown.head))
 
 
-def read(path: Path, overrides: ServerOverrides) -> RawRun:
+def looks_like(path: Path) -> bool:
+    """Whether `path` is named like one of the two files of a run, whatever is in it."""
+    if path.suffix not in (".csv", ".yaml") or not is_there(path) or is_folder(path):
+        return False
+    return path.stem == "trace" or is_there(path.with_suffix(".yaml" if path.suffix == ".csv" else ".csv"))
+
+
+def _packed(path: Path) -> Path:
+    """The file of this name, or of it with the ending of a compressed one, if only that is there."""
+    if is_there(path):
+        return path
+    packed = [path.with_name(path.name + ending) for ending in COMPRESSED]
+    return next((each for each in packed if is_there(each)), path)
+
+
+def _pair(path: Path) -> tuple[Path, Path]:
+    """(header, table) of the run that a file belongs to."""
+    bare = path.with_suffix("") if path.suffix in COMPRESSED else path
+    header, table = bare.with_suffix(".yaml"), bare.with_suffix(".csv")
+    return (path, _packed(table)) if header == bare else (_packed(header), path if table == bare else _packed(table))
+
+
+def read(path: Path, overrides: ServerOverrides, complete: bool = True) -> RawRun:
     """The run in folder `path`, or the run that the trace file `path` (.csv or .yaml) belongs to.
 
-    Raises InputError, one line naming file and line or field, for content that cannot be a TraceV2 run.
+    Raises InputError, one line naming file and line or field, for content that cannot be a TraceV2 run; with
+    `complete` also where nobody says what a replay needs of the server.
     """
     if is_folder(path):
-        folder, header_path, table_path = path, path / "trace.yaml", path / "trace.csv"
+        folder, header_path, table_path = path, _packed(path / "trace.yaml"), _packed(path / "trace.csv")
     else:
         open_file(path, MOST_BYTES_OF_A_TABLE).close()  # what was given is named first if it is no file
-        folder, header_path, table_path = path.parent, path.with_suffix(".yaml"), path.with_suffix(".csv")
+        folder, (header_path, table_path) = path.parent, _pair(path)
     header = _read_header(header_path)
     table = read_table(table_path, _check_columns, COUNTS, WORDS)
     models = sorted(set(table.words["model"]) - {""})
@@ -119,17 +148,19 @@ def read(path: Path, overrides: ServerOverrides) -> RawRun:
     if is_there(folder / "inference-perf.yaml"):
         generator, model = read_inference_perf(folder / "inference-perf.yaml")
         hints["inference-perf.yaml"] = {"model": model} if model is not None else {}
-    server, server_findings = resolve_server(folder, files, hints, overrides)
-    name = for_line(folder.resolve().name if table_path.name == "trace.csv" else table_path.stem) or "run"
+    server, server_findings = resolve_server(folder, files, hints, overrides, complete=complete)
+    whole_folder = table_path.name.split(".csv")[0] == "trace"
+    name = for_line(folder.resolve().name if whole_folder else table_path.name.split(".csv")[0]) or "run"
     run, request_findings = _requests(table, header["warm_up_requests"], server.settings.policy == "priority")
     return RawRun(
         name=name,
-        source=str(folder.resolve() if table_path.name == "trace.csv" else table_path.resolve()),
+        source=str(folder.resolve() if whole_folder else table_path.resolve()),
         server=server,
         generator=generator,
         output_tokens_override=overrides.output_tokens,
         deadline_s=overrides.deadline_s,
         findings=(*server_findings, *_header_findings(header), *request_findings),
+        overview=Overview("tracev2", len(table.lines), sum(status == "ok" for status in table.words["status"])),
         **run,
     )
 
@@ -229,7 +260,9 @@ def _requests(table: Table, warm_up_requests: int, by_priority: bool) -> tuple[d
     warm_up: Bools = ids < warm_up_requests
     measurable = stamps.succeeded & stamps.streamed & ~warm_up
     found = faults(stamps)
-    left_out, removed = _left_out(table, stamps, measurable, found)
+    left_out, removed, refusal = judge_times(stamps, measurable, found)
+    if refusal is not None:
+        raise table.refuse(*refusal)
     if not (measurable & ~left_out).any():
         raise InputError(f"{path}: no successful streamed request after warm-up, expected at least one")
 
@@ -279,26 +312,6 @@ def _stamps(table: Table) -> Stamps:
         output=counts["output_tokens"],
         planned=counts["arrival_time_us"],
     )
-
-
-def _left_out(table: Table, stamps: Stamps, measurable: Bools, found: Sequence[Fault]) -> tuple[Bools, Bools]:
-    """(rows that are not measured for their times, those of them that do not load the server either).
-
-    Raises InputError, naming the first such row, where they are too many or nothing is left to measure.
-    """
-    most = most_left_out(len(stamps))
-    refusing = [fault for fault in found if fault.refusing]
-    bad, doubtful = any_of(refusing, len(stamps)), any_of(found, len(stamps))
-    if refusing and (bad.sum() > most or not (measurable & ~bad).any()):
-        row = int(np.argmax(refusing[0].rows))
-        rows = f"; {int(bad.sum())} rows are wrong, expected at most {most}" if bad.sum() > most else ""
-        raise table.refuse(row, refusing[0].column, refusing[0].expected(row) + rows)
-    if doubtful.sum() <= most and (measurable & ~doubtful).any():
-        bad = doubtful
-    sends = stamps.send[~bad]
-    edge = (sends.max() - sends.min()) // 10
-    unknown = any_of([fault for fault in found if fault.send_is_wrong], len(stamps))
-    return bad, bad & (unknown | (stamps.send < sends.min() - edge) | (stamps.send > sends.max() + edge))
 
 
 def _header_findings(header: Mapping[str, Any]) -> list[Finding]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def data_folder(name: str) -> Path:
-    """Folder `name` (model_configs, hardware, bench_data, coeffs) of the checkout or of the installed package.
+    """Folder `name` (model_configs, hardware, bench_data, coeffs, sample_run) of the checkout or installed package.
 
     A wheel carries these folders inside the package (pyproject, force-include); a checkout has them beside it.
     """

@@ -1,4 +1,4 @@
-"""Reading a small YAML mapping strictly: safe types, no alias bombs, tags or duplicate keys; errors name the line.
+"""Reading small YAML strictly: safe types, no alias bombs, tags or duplicate keys; errors name the line.
 
 The parser's events are turned into values in one pass; scalars are those of YAML 1.2's core schema.
 """
@@ -6,13 +6,14 @@ The parser's events are turned into values in one pass; scalars are those of YAM
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
+    AliasEvent,
     CollectionEndEvent,
     CollectionStartEvent,
     DocumentEndEvent,
@@ -29,6 +30,11 @@ MOST_BYTES = 1_000_000
 """The parser reads some 200 kB a second."""
 MAX_DEPTH = 100
 """Of lists and mappings within each other; the parser takes time with the square of it."""
+
+MOST_VALUES = 1_000_000
+"""Values of a text, every alias written out."""
+
+T = TypeVar("T")
 
 _WORDS: dict[str, bool | float | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -55,17 +61,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def parse_mapping(text: str, path: Path) -> dict[str, Any]:
     """The mapping in a text; `path` names it in errors. Raises InputError as `read_mapping`."""
-    try:
-        loaded = _document(_Events(text, path))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise InputError(f"{path}: {line}not valid YAML: {problem}") from None
-    except InputError:
-        raise
-    except (ValueError, AssertionError, LookupError, TypeError) as error:  # the parser's own, of a `%YAML 1.3` for one
-        raise InputError(f"{path}: not valid YAML: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    loaded = _parsed(text, path, lambda: _document(_Events(text, path)))
     if not isinstance(loaded, dict):
         raise InputError(f"{path}: expected a mapping at the top level, found {type(loaded).__name__}")
     mapping = cast("dict[object, Any]", loaded)
@@ -75,17 +71,49 @@ def parse_mapping(text: str, path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", mapping)
 
 
+def parse_documents(text: str, path: Path) -> list[object]:
+    """All documents of a text that other tools wrote, of whatever kind.
+
+    Anchors, aliases and merge keys (`<<`) are followed: an alias is the same object again, and takes no memory.
+    Raises InputError as `read_mapping`, and where the values, each alias written out, are more than MOST_VALUES.
+    """
+    events = _Events(text, path, aliases=True)
+    return _parsed(text, path, lambda: _documents(events))
+
+
+def _parsed(text: str, path: Path, parse: Callable[[], T]) -> T:
+    """What `parse` gives. Raises InputError, naming the line, for what the parser refuses."""
+    if len(text) > MOST_BYTES:
+        raise InputError(f"{path}: {len(text)} characters of YAML, expected at most {MOST_BYTES}")
+    try:
+        return parse()
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}: {line}not valid YAML: {problem}") from None
+    except InputError:
+        raise
+    except (ValueError, AssertionError, LookupError, TypeError) as error:  # the parser's own, of a `%YAML 1.3` for one
+        raise InputError(f"{path}: not valid YAML: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+
+
 class _Events:
     """The parser's events, each checked for what no file of ours needs."""
 
-    def __init__(self, text: str, path: Path) -> None:
+    def __init__(self, text: str, path: Path, *, aliases: bool = False) -> None:
         self.path = path
+        self.aliases = aliases
+        self.anchored: dict[str, object] = {}
+        self.sizes: dict[str, int] = {}
+        """Values within each anchored one, every alias written out."""
+        self.values = 0
         self.left: Iterator[Event] = iter(YAML(typ="safe", pure=True).parse(text))
         self.depth = 0
 
     def next(self) -> Event:
         event = next(self.left)
-        if getattr(event, "anchor", None):
+        if getattr(event, "anchor", None) and not self.aliases:
             raise self.error(event, "anchors and aliases are not accepted")
         tag = cast("object", getattr(event, "tag", None))
         if isinstance(event, CollectionStartEvent | ScalarEvent) and tag is not None and str(tag) != "!":
@@ -94,6 +122,12 @@ class _Events:
         if self.depth > MAX_DEPTH:
             raise self.error(event, f"nested more than {MAX_DEPTH} deep")
         return event
+
+    def count(self, event: Event, values: int) -> None:
+        """Count values that were read. Raises InputError for more than MOST_VALUES."""
+        self.values += values
+        if self.values > MOST_VALUES:
+            raise self.error(event, f"aliases expand to more than {MOST_VALUES} values")
 
     def error(self, event: Event, problem: str) -> InputError:
         return InputError(f"{self.path}: line {event.start_mark.line + 1}: {problem}")
@@ -111,18 +145,52 @@ def _document(events: _Events) -> object:
     return value
 
 
+def _documents(events: _Events) -> list[object]:
+    events.next()  # the stream's start
+    documents: list[object] = []
+    while isinstance(events.next(), DocumentStartEvent):
+        documents.append(_value(events, events.next()))
+        events.next()  # the document's end
+        events.anchored.clear()
+    return documents
+
+
 def _value(events: _Events, event: Event) -> object:
+    anchor = cast("str | None", getattr(event, "anchor", None))
+    if isinstance(event, AliasEvent):
+        if anchor not in events.anchored:
+            raise events.error(event, f"alias {str(anchor)[:60]!r} of what is not there, or not complete yet")
+        events.count(event, events.sizes[anchor])
+        return events.anchored[anchor]
+    before = events.values
+    events.count(event, 1)
+    value = _new_value(events, event)
+    if anchor:
+        events.anchored[anchor], events.sizes[anchor] = value, events.values - before
+    return value
+
+
+def _new_value(events: _Events, event: Event) -> object:
     if isinstance(event, ScalarEvent):
         return _scalar(events, event)
     if isinstance(event, MappingStartEvent):
         mapping: dict[object, object] = {}
+        merged: list[object] = []
         while not isinstance(start := events.next(), CollectionEndEvent):
             if not isinstance(start, ScalarEvent):
                 raise events.error(start, "a list or mapping as a key, expected a plain one")
             key = _scalar(events, start)
+            if key == "<<" and events.aliases:
+                value = _value(events, events.next())
+                merged += cast("list[object]", value) if isinstance(value, list) else [value]
+                continue
             if key in mapping:
                 raise events.error(start, f"key {str(key)[:80]!r} is there twice")
             mapping[key] = _value(events, events.next())
+        for other in merged:
+            if not isinstance(other, dict):
+                raise events.error(event, "a merge key (<<) of what is no mapping")
+            mapping = {**cast("dict[object, object]", other), **mapping}
         return mapping
     items: list[object] = []
     while not isinstance(start := events.next(), CollectionEndEvent):

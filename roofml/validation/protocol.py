@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roofml.calibration.calibrate import load_for_runs, uncalibrated
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.means import MeansRun
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.step_level.fit import StepData
 from roofml.latency.deployment import deployment_of
@@ -16,6 +17,8 @@ from roofml.traces.selection import Selection, groups
 from roofml.util.errors import InputError
 from roofml.validation import as_blis, cross_validation, splits
 from roofml.validation.evaluation import Evaluation, evaluate
+from roofml.validation.mean_runs import judge_means
+from roofml.validation.report import RunReport
 from roofml.validation.step_report import JudgedCycles, judge_cycles
 
 GIVEN = "coeffs"
@@ -38,20 +41,27 @@ class Plan:
         """Whether cycle times of sampled steps can be judged as well."""
         return not self.as_blis and self.protocol not in ("lomo", "lowo")
 
-    def check(self, runs: Sequence[Run], coeffs: Path | None) -> Calibration | None:
+    def check(self, runs: Sequence[Run], coeffs: Path | None, means: Sequence[MeansRun] = ()) -> Calibration | None:
         """Say whatever is wrong with the last group before the first is fitted, and load what is given.
 
         Raises InputError.
         """
+        if means and (self.as_blis or self.protocol not in (GIVEN, ZERO_SHOT)):
+            how = "--target blis" if self.as_blis else f"protocol {self.protocol}"
+            expected = f"expected --coeffs or --protocol {ZERO_SHOT}"
+            raise InputError(f"{means[0].told.name}: means alone, which {how} cannot judge: {expected}")
+        together = [*runs, *(each.run for each in means)]
         if coeffs is not None:
-            calibration, runs = load_for_runs(coeffs, runs)
+            calibration, together = load_for_runs(coeffs, together)
+            runs = together[: len(runs)]
             if self.as_blis and calibration.blis is None:
                 raise InputError(f"{coeffs}: blis: missing; fit with --target blis")
             for run in runs:
                 Selection.between(run, self.fraction)
             return calibration
-        for group in groups(runs):
+        for group in groups(together):
             deployment_of(group)
+        for group in groups(runs):
             for run in group:
                 Selection.between(run, 0.0 if run.saturated and self.protocol == "temporal" else self.fraction)
         self.folds(runs)
@@ -66,9 +76,28 @@ class Plan:
         return len((splits.lomo if self.protocol == "lomo" else splits.lowo)(runs))
 
     def evaluate(
-        self, runs: Sequence[Run], given: Calibration | None, steps: Sequence[StepData], on_fold: Callable[[str], None]
+        self,
+        runs: Sequence[Run],
+        given: Calibration | None,
+        steps: Sequence[StepData],
+        on_fold: Callable[[str], None],
+        means: Sequence[MeansRun] = (),
     ) -> Evaluation:
         """Do it, with what `check` loaded. `on_fold` is called with what is left out, before each fold."""
+        evaluation = self._evaluate(runs, given, steps, on_fold)
+        if not means:
+            return evaluation
+        reports: list[RunReport] = []
+        for each in means:
+            on_fold(each.told.name)
+            calibration = given if given is not None else uncalibrated(deployment_of([each.run]))
+            reports.append(judge_means(each, calibration))
+        return replace(evaluation, runs=[*evaluation.runs, *reports])
+
+    def _evaluate(
+        self, runs: Sequence[Run], given: Calibration | None, steps: Sequence[StepData], on_fold: Callable[[str], None]
+    ) -> Evaluation:
+        """The same of runs with the times of their requests."""
         if given is not None:
             if not self.as_blis:
                 return evaluate(given, runs, after=self.fraction, steps=steps)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.arrays import Floats, Ints
+from roofml.util.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +23,10 @@ class Load:
     output_tokens: Ints
     clients: int = 0
     """Of a closed load, each of which sends its next request when its last one is answered; 0: an open one."""
+    prefix_group: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Requests of one group share the first of their tokens, as in `Run`; -1: with nobody. Empty: nobody shares."""
+    prefix_tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """How many of its tokens a request has in common with its group at most."""
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -29,6 +34,7 @@ class Load:
     def run(self, server: Server) -> Run:
         """The load on a server, with no latency measured, for the replay."""
         size = len(self)
+        shares = len(self.prefix_group) > 0
         return Run(
             name=self.name,
             server=server,
@@ -36,13 +42,24 @@ class Load:
             arrival_us=self.arrival_us,
             prompt_tokens=self.prompt_tokens,
             output_tokens=self.output_tokens,
-            prefix_group=np.full(size, -1),
-            prefix_tokens=np.zeros(size, np.int64),
+            prefix_group=self.prefix_group if shares else np.full(size, -1),
+            prefix_tokens=self.prefix_tokens if shares else np.zeros(size, np.int64),
             ttft_us=np.full(size, np.nan),
             e2e_us=np.full(size, np.nan),
             ok=np.zeros(size, np.bool_),
             clients=self.clients,
         )
+
+    def at_rate(self, requests_per_s: float) -> Load:
+        """An open load with its arrivals stretched so that so many come a second on average.
+
+        Raises InputError for a closed load, which has no rate, and for requests that all come at once.
+        """
+        span = float(self.arrival_us[-1] - self.arrival_us[0]) if len(self) and not self.clients else 0.0
+        if span <= 0:
+            raise InputError(f"{self.name}: no arrivals that can be stretched, expected requests at different times")
+        factor = 1e6 * (len(self) - 1) / requests_per_s / span
+        return replace(self, arrival_us=(self.arrival_us - self.arrival_us[0]) * factor)
 
 
 def closed_load(name: str, clients: int, prompt_tokens: Ints, output_tokens: Ints) -> Load:
@@ -54,4 +71,15 @@ def closed_load(name: str, clients: int, prompt_tokens: Ints, output_tokens: Int
 def poisson_load(name: str, rate: float, prompt_tokens: Ints, output_tokens: Ints, seed: int) -> Load:
     """Requests that arrive at random, `rate` of them a second on average, however the server does."""
     gaps = np.random.default_rng(seed).exponential(1e6 / rate, len(prompt_tokens))
+    return Load(name, np.cumsum(gaps) - gaps[:1], prompt_tokens, output_tokens)
+
+
+def bursty_load(name: str, rate: float, burstiness: float, prompt_tokens: Ints, output_tokens: Ints, seed: int) -> Load:
+    """As `poisson_load`, with gaps of a gamma distribution of that shape, as `vllm bench serve --burstiness` has them:
+    below 1 in bursts, above it the more even the larger; `inf`: at equal times."""
+    requests = len(prompt_tokens)
+    if np.isinf(burstiness):
+        gaps = np.full(requests, 1e6 / rate)
+    else:
+        gaps = np.random.default_rng(seed).gamma(burstiness, 1e6 / (rate * burstiness), requests)
     return Load(name, np.cumsum(gaps) - gaps[:1], prompt_tokens, output_tokens)

@@ -48,12 +48,3 @@ def test_what_is_moved_is_less_sure_and_nothing_is_surer(gpu: str) -> None:
     assert np.all(after.sd >= PACKAGE.sd)
     for name in moved(FP8, gpu, "0.11.0"):
         assert after.sd[NAMES.index(name)] > PACKAGE.sd[NAMES.index(name)]
-
-
-def test_an_overhead_that_is_known_has_nothing_to_do_with_the_others() -> None:
-    known = PACKAGE.known("cold_kernel_us", 0.0, 1.0)
-    place = NAMES.index("cold_kernel_us")
-    assert (known.mean[place], known.sd[place]) == (0.0, 1.0)
-    others = np.arange(len(NAMES)) != place
-    assert not known.covariance[place, others].any()
-    np.testing.assert_array_equal(known.sd[others], PACKAGE.sd[others])

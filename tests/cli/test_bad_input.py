@@ -195,8 +195,19 @@ def refused(folder: Path, *arguments: object) -> str:
     return result.err
 
 
-@pytest.mark.parametrize("command", ["doctor", "fit", "evaluate"])
-@pytest.mark.parametrize("damage", BAD_RUNS)
+DOCTOR_TELLS = {"no KV blocks"}
+"""What keeps commands from computing, and not the doctor from telling the rest."""
+
+
+@pytest.mark.parametrize(
+    ("damage", "command"),
+    [
+        (damage, command)
+        for damage in BAD_RUNS
+        for command in ("doctor", "fit", "evaluate")
+        if command != "doctor" or damage not in DOCTOR_TELLS
+    ],
+)
 def test_a_bad_run_is_refused_by_file_and_line_or_field(folder: Path, damage: str, command: str) -> None:
     change, message = BAD_RUNS[damage]
     change(folder)

@@ -37,9 +37,6 @@ def test_doctor_shows_a_run_that_fit_refuses(tmp_path: Path) -> None:
 
 def test_flags_overrule_and_complete_the_folder(tmp_path: Path) -> None:
     bare = RunFolder(rows=requests(60), kv_cache=None).write(tmp_path / "bare")
-    result = roofml("doctor", bare)
-    assert result.status == 2
-    assert "give --num-gpu-blocks" in result.err
     flags = ["--num-gpu-blocks", 5000, "--tp", 2, "--no-prefix-caching", "--no-async-scheduling", "--warm"]
     flags += ["--gpu", "H200"]
     (run,) = ok("doctor", bare, *flags, "--json").document["runs"]
@@ -47,3 +44,23 @@ def test_flags_overrule_and_complete_the_folder(tmp_path: Path) -> None:
     said["fresh"] = False
     assert run["server"].items() >= (said | {"gpu": "H200"}).items()
     assert "flag-overrules-file" in {finding["code"] for finding in run["findings"]}
+
+
+def test_the_doctor_needs_no_flag_and_lists_what_nobody_says(tmp_path: Path) -> None:
+    bare = RunFolder(rows=requests(60), kv_cache=None).write(tmp_path / "bare")
+    (run,) = ok("doctor", bare, "--json").document["runs"]
+    assert run["missing"] == ["num_gpu_blocks", "gpu", "engine_version"]
+    assert run["server"]["num_gpu_blocks"] is None
+    assert run["server"]["max_num_seqs"] == 128
+    assert run["said_by"]["max_num_seqs"] == "trace.yaml"
+    assert "give --num-gpu-blocks N --gpu GPU" in ok("doctor", bare).out
+
+
+def test_commands_that_compute_ask_for_all_that_is_missing_at_once(tmp_path: Path) -> None:
+    settings = {key: value for key, value in exp_config().items() if key != "max_num_batched_tokens"}
+    bare = RunFolder(rows=requests(60), exp_config=settings, kv_cache=None).write(tmp_path / "bare")
+    result = roofml("fit", bare)
+    assert result.status == 2
+    assert result.err.count("\n") == 1
+    assert "max_num_batched_tokens, num_gpu_blocks: not said by" in result.err
+    assert "give --max-num-batched-tokens N --num-gpu-blocks N --gpu GPU" in result.err

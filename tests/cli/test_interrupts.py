@@ -170,7 +170,7 @@ def test_an_interrupt_of_the_library_is_an_exit_status(runs: list[Path], monkeyp
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("roofml.traces.read.read_runs", pressed)
+    monkeypatch.setattr("roofml.traces.read.read_all", pressed)
     result = roofml("doctor", runs[0])
     assert (result.status, result.out, result.err) == (130, "", "roofml: interrupted\n")
 

@@ -29,7 +29,7 @@ def test_a_failure_of_ours_is_one_line_and_exit_1(folder: Path, monkeypatch: pyt
     def breaks(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("roofml.traces.read.read_runs", breaks)
+    monkeypatch.setattr("roofml.traces.read.read_all", breaks)
     result = roofml("doctor", folder)
     assert (result.status, result.out) == (1, "")
     assert result.err == "roofml: RuntimeError: first line second line (ROOFML_TRACEBACK=1 shows where)\n"
@@ -42,7 +42,7 @@ def test_an_interrupt_is_no_traceback(folder: Path, monkeypatch: pytest.MonkeyPa
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("roofml.traces.read.read_runs", interrupted)
+    monkeypatch.setattr("roofml.traces.read.read_all", interrupted)
     result = roofml("doctor", folder)
     assert result.status not in (0, 2)
     assert result.out == ""

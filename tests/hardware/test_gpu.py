@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from roofml.hardware.gpu import _packaged, load_gpu, packaged_gpu
-from roofml.hardware.gpu_names import name_key
 from roofml.util.errors import InputError
+from roofml.util.gpu_names import name_key
 from roofml.util.package_data import data_folder
 
 SHEETS = sorted(path.stem for path in data_folder("hardware").glob("*.yaml"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.load_kernels import load_kernels
@@ -30,13 +28,14 @@ def test_a_shipped_table_is_of_a_known_kind_and_reaches_no_more_than_the_datashe
 
 @pytest.mark.parametrize("kind", ["gdn", "kda"])
 @pytest.mark.parametrize("name", GPUS)
-@given(heads=st.integers(1, 128))
-def test_more_heads_never_scan_faster(kind: str, name: str, heads: int) -> None:
-    modules = load_kernels(load_gpu(name)).efficiency.modules
-    few, many = modules.scan(kind, heads), modules.scan(kind, heads + 8)
-    assert few is not None
-    assert many is not None
-    assert many.token_us >= few.token_us > 0
+def test_more_heads_never_scan_faster(kind: str, name: str) -> None:
+    modules, before = load_kernels(load_gpu(name)).efficiency.modules, 0.0
+    for heads in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40, 48, 64, 96, 100, 128, 192):
+        scan = modules.scan(kind, heads)
+        assert scan is not None
+        assert scan.token_us >= before
+        assert scan.token_us > 0
+        before = scan.token_us
 
 
 def test_a_prompt_of_a_gated_delta_rule_takes_what_was_measured() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roofml.hardware import load_kernels as load_kernels_module
@@ -70,6 +70,7 @@ def test_to_itself_a_gpu_carries_its_kernels_over_as_they_are(name: str) -> None
     assert sum(same.variances.values()) == pytest.approx(STEP_SD[IN_KIND] ** 2)
 
 
+@settings(max_examples=20)
 @given(st.floats(0.3, 3), st.floats(0.3, 3))
 def test_a_kernel_takes_at_least_its_floor_and_more_on_a_slower_datasheet(flops: float, bandwidth: float) -> None:
     theirs = load_gpu("H100")

@@ -29,7 +29,7 @@ from runfolder import (
 from roofml.traces import csv_table
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.raw import RawRun
-from roofml.traces.read import READERS, read_raw
+from roofml.traces.read import FORMATS, READERS, read_raw
 from roofml.traces.server import FLAGS, Server, ServerOverrides
 from roofml.traces.tracev2 import COLUMNS
 from roofml.util.errors import InputError, NotSupportedError
@@ -85,7 +85,8 @@ def test_files_of_another_name_belong_together(tmp_path: Path) -> None:
 
 
 def test_the_reader_table_holds_the_format() -> None:
-    assert list(READERS) == ["tracev2"]
+    assert FORMATS[0] == "tracev2"
+    assert set(FORMATS[1:]) == set(READERS)
 
 
 def test_importing_readers_stays_light() -> None:

@@ -10,7 +10,7 @@ from roofml.util import package_data
 from roofml.util.package_data import data_folder
 
 
-@pytest.mark.parametrize("name", ["model_configs", "hardware", "bench_data", "coeffs"])
+@pytest.mark.parametrize("name", ["model_configs", "hardware", "bench_data", "coeffs", "sample_run"])
 def test_packaged_folders_are_found(name: str) -> None:
     assert data_folder(name).is_dir()
 

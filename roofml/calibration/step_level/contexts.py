@@ -104,16 +104,18 @@ def match(steps: SampledSteps, schedule: Schedule) -> Clock:
 def contexts(steps: SampledSteps, source: Source, run: Run, schedule: Schedule | None, ahead: int) -> MeanContexts:
     """Mean contexts of every sampled step. `replay` needs the `schedule` of a replay of `run`, the others do not.
 
-    Raises InputError for a snapshot that the file does not hold.
+    Raises InputError for a snapshot, or for KV blocks, that the file does not hold.
     """
     if source == "snapshot":
         return _from_snapshot(steps, run)
     if source == "replay":
         assert schedule is not None
-        return _from_replay(steps, run, schedule, ahead)
+        return _from_replay(steps, run, schedule, ahead if steps.own_us is None else 0)
     decode, prefill = _means_of(run)
     mean = np.full(len(steps), decode)
     if source == "kv":
+        if not steps.blocks_total.any():
+            raise InputError(f"{steps.name}: no KV blocks in this table: contexts cannot be taken from them")
         used = (steps.blocks_total - steps.blocks_free) * run.server.block_size
         # The last block of a request is half full on average.
         per_request = used / np.maximum(steps.running, 1) - run.server.block_size / 2

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofml.traces.steps import otlp, parquet
+from roofml.traces.steps import forward_pass, iteration_log, otlp, parquet
 from roofml.traces.steps.table import SampledSteps as SampledSteps
 from roofml.util.errors import InputError
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_folder, open_file
 
-READERS = {"parquet": (parquet.detect, parquet.read), "OTLP JSON lines": (otlp.detect, otlp.read)}
+READERS = {
+    "parquet": (parquet.detect, parquet.read),
+    "OTLP JSON lines": (otlp.detect, otlp.read),
+    "vLLM's iteration log": (iteration_log.detect, iteration_log.read),
+    "Dynamo's forward-pass metrics": (forward_pass.detect, forward_pass.read),
+}
 """Format name -> the functions that recognise and read it."""
 
 
@@ -32,4 +37,4 @@ def read_steps(path: Path) -> SampledSteps:
     for detect, read in READERS.values():
         if detect(path):
             return read(path)
-    raise InputError(f"{path}: not a table of steps; expected {' or '.join(READERS)}")
+    raise InputError(f"{path}: not a table of steps; expected {', '.join(READERS)}")

@@ -34,13 +34,19 @@ PROMPT, COMPUTED, NEW = (
     "request.num_computed_tokens",
     "request.scheduled_tokens_this_step",
 )
+REQUESTS = b'"llm_request"'
+"""A span that stock vLLM writes for a request (`roofml.traces.formats.otel_spans`)."""
+HEAD = 65_536
+"""Bytes by which a file is told."""
 LONGEST_LINE = 64 * 2**20
 """Most characters of a line in a file with one document a line."""
 
 
 def detect(path: Path) -> bool:
-    """Whether `path` is a file whose first line is an export of spans, by its first kilobyte."""
-    return b'"resourceSpans"' in first_bytes(path, 1024)
+    """Whether `path` is an export of spans, by its beginning, that does not begin with spans of requests alone."""
+    head = first_bytes(path, HEAD)
+    requests_alone = REQUESTS in head and SUMMARY.encode() not in head
+    return b'"resourceSpans"' in head[:1024] and not requests_alone
 
 
 WHOLE = re.compile(r"-?[0-9]{1,19}")

@@ -176,7 +176,9 @@ def _autocorrelation(values: Floats, neighbours: Bools) -> float:
 
 def sampling_findings(steps: SampledSteps, sample: Sampling) -> tuple[Finding, ...]:
     """Findings about the sample, worst first."""
-    return (*_warnings(sample), *_facts(steps, sample))
+    own = steps.own_us is not None
+    warnings = [finding for finding in _warnings(sample) if not (own and finding.code == "duration-not-step-time")]
+    return (*steps.findings, *warnings, *_facts(steps, sample))
 
 
 def _warnings(sample: Sampling) -> Iterator[Finding]:
@@ -217,8 +219,10 @@ def _facts(steps: SampledSteps, sample: Sampling) -> Iterator[Finding]:
         f"with prefill; {'uniform' if sample.uniform else 'not uniform'} (gaps p = {sample.gaps_p:.2g}, parts "
         f"p = {sample.parts_p:.2g}).",
         {"samples": sample.samples, "steps": sample.steps, "share": sample.share, "mixed": sample.mixed},
-        f"{sample.cycles} pairs of neighbours within {MOST_APART} steps make cycles; {sample.apart} are further apart, "
-        f"{sample.idle} had an empty batch.",
+        f"Each of {sample.cycles} steps has a time of its own, {sample.apart} have none."
+        if steps.own_us is not None
+        else f"{sample.cycles} pairs of neighbours within {MOST_APART} steps make cycles; {sample.apart} are further "
+        f"apart, {sample.idle} had an empty batch.",
     )
     yield Finding(
         "autocorrelation",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from roofml.traces.finding import Finding
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError, NotSupportedError
 
@@ -88,6 +89,11 @@ class SampledSteps:
     """KV blocks that no request uses; blocks that only the prefix cache holds count as free."""
     snapshot: Contexts | None = None
     """Contexts from the server's own list of requests, if it recorded one."""
+    own_us: Floats | None = None
+    """Time that each step itself took, µs, NaN where it is not known. `start_us` is then when the GPU took the step.
+    None: a step's time is that from one sampled start to the next (`cycles`)."""
+    findings: tuple[Finding, ...] = ()
+    """Findings of the reader itself."""
 
     def __len__(self) -> int:
         return len(self.id)

@@ -6,16 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from roofml.calibration.aggregates import sharpened
+from roofml.calibration.aggregates import SERVER_SD, sharpened
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.posterior import posterior_of
 from roofml.latency.doubts import Doubt, total_sd
 from roofml.util.errors import InputError
 from roofml.validation.points.answer import aggregate_of
 from roofml.validation.points.point import Point
-
-SERVER_SD = 0.08
-"""Relative: how much servers of a deployment differ in their step times, and what its tables have wrong in common."""
 
 OTHER_LOADS = 0.7
 """Share of the doubts that one point leaves: what is wrong at its load is not what is wrong at others."""

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from roofml.calibration.aggregates import KINDS, Aggregate, ratios, statistics
+from roofml.calibration.aggregates import Aggregate
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.predicted_means import predicted_means
 from roofml.calibration.prediction import Prediction
-from roofml.engine.replay import replay
 from roofml.latency.doubts import Doubt, by_size
-from roofml.latency.parameters import Parameters
-from roofml.traces.engine_version import wider_for
-from roofml.util.arrays import Floats
 from roofml.validation.points.point import Point
 from roofml.validation.points.serving import load_of, server_of
-
-FIRST_TOKEN_SD, FIRST_TOKEN_US = 0.25, 30_000.0
-"""What tokenization, HTTP and the first requests of a server do to a mean TTFT: a share of it, and some time."""
-DRAWS = 40
-"""Sets of parameters behind an interval."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +44,7 @@ def answer(point: Point, calibration: Calibration, doubts: Sequence[Doubt], pace
 
     Raises InputError where its GPUs cannot.
     """
-    asked = aggregate_of(point, calibration)
-    parameters = calibration.parameters.paced(pace)
-    served = replay(asked.run, asked.tables, parameters)
-    figures = statistics(asked.run, served)
-    if not figures:
+    metrics = predicted_means(aggregate_of(point, calibration), calibration, doubts, pace, engines=point.dp)
+    if not metrics:
         return Answer(point, refusal="no request would complete")
-    drawn = [Parameters.of(values).paced(pace) for values in calibration.draws(DRAWS)]
-    spread = ratios(served, asked.tables, parameters, drawn).T
-    slower: dict[str, Floats] = {**dict(zip(KINDS, spread, strict=True)), "output": 1 / spread[KINDS.index("e2e")]}
-    wider = wider_for(calibration.deployment.engine.name)
-    metrics: dict[str, Prediction] = {}
-    for name, value in figures.items():
-        drawn_values = value * slower[name.split("_")[0]]
-        if name == "output_tokens_per_s":  # of all engines
-            value, drawn_values = value * point.dp, drawn_values * point.dp
-        prediction = Prediction.of_draws(value, drawn_values).stretched(wider).doubted(doubts)
-        if name.startswith("ttft"):
-            prediction = prediction.wider("first token", FIRST_TOKEN_SD**2 + (FIRST_TOKEN_US / value) ** 2)
-        metrics[name] = prediction
     return Answer(point, metrics, reasons=tuple(doubt.sentence for doubt in by_size(doubts)))

@@ -23,8 +23,6 @@ from roofml.validation.points.point import Point
 from roofml.validation.points.serving import Served, deployment_of, served_of
 
 OnPoint = Callable[[], None]
-COMPILED_SD_US = 1.0
-"""Standard deviation of the time that is left of compiling kernels."""
 
 
 def evaluate_points(
@@ -75,13 +73,8 @@ def evaluate_points(
 def believed(
     served: Served, deployment: Deployment, other_models: OtherModels
 ) -> tuple[Calibration, tuple[Doubt, ...], float]:
-    """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace.
-
-    Servers of today compile their experts' kernels before they take requests; the first mixed step is slow all the
-    same.
-    """
+    """What is believed of a deployment that no point was seen of: its calibration, doubts, and pace."""
     prior, doubts, pace = other_models.prior(deployment), deployment.doubts, 1.0
-    prior = prior.known("cold_kernel_us", 0.0, COMPILED_SD_US)
     if served.older:
         ported = deployment.gpu.kernels_of == TYPICAL
         prior = prior.slower(SUSTAINED, SUSTAINED_SD)

@@ -1,0 +1,1 @@
+"""One file a trace format: `detect(path)` by content, `read(path)` -> the recordings in it."""
