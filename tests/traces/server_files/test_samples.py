@@ -126,7 +126,10 @@ def test_settings_are_those_that_people_wrote(shared: Path, name: str, expected:
 
 
 def test_no_clients_file_is_taken_for_a_server_file(shared: Path) -> None:
-    folders = ("vllm-logs", "vllm-metrics", "server-settings")
+    folders = {"vllm-logs", "vllm-metrics", "server-settings"}
     taken = [path for path in (shared / "samples").rglob("*") if path.is_file() and is_server_file(path)]
-    assert {path.parent.name for path in taken} == set(folders)
-    assert not [path for path in taken if path.suffix == ".json"]
+    others = [path for path in taken if path.parent.name not in folders]
+    assert {path.parent.name for path in taken if path not in others} == folders
+    # LLMServingSim's own meta.json says how its server was set.
+    assert {(path.name, path.parent.parent.name) for path in others} == {("meta.json", "llmservingsim")}
+    assert not [path for path in taken if path.suffix == ".json" and path not in others]
