@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from roofml.calibration.aggregates import statistics
-from roofml.calibration.calibrate import fit, load, physics, without_trace
+from roofml.calibration.calibrate import fit, load, physics
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.means import means_runs
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import posterior_of
+from roofml.calibration.untraced import untraced
 from roofml.engine.replay import replay
 from roofml.traces.aggregate_run import AggregateRun
 from roofml.traces.overview import Overview
@@ -85,7 +86,8 @@ def test_what_decodes_far_beyond_physics_is_a_misfit(believed: Calibration) -> N
 def test_near_capacity_the_fit_still_finds_the_pace(believed: Calibration) -> None:
     """What is believed is too slow for the load: its queue grows, and says nothing of the server that took it."""
     run = measured(told(None, 26.0, 500), believed, slower=0.8)
-    slow = replace(believed, posterior=posterior_of(without_trace(believed.deployment, read_other_models())))
+    where = believed.deployment
+    slow = replace(believed, posterior=posterior_of(untraced(read_other_models().prior(where), where)))
     before = error(slow, run, "tpot_mean")
     assert before > 40
     assert abs(error(fit([], means=[run]), run, "tpot_mean")) < 0.2 * before
