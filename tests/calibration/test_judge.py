@@ -149,7 +149,7 @@ def test_a_misfit_is_written_only_where_it_is_accepted_and_says_so_for_ever(good
     assert (tmp_path / "again.yaml").read_text() == path.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fits_of_good_and_of_spoiled_runs_end_alike(good: Run) -> None:
     """The same through the fit itself, which bends parameters as far as it can before it is judged."""
     run = good.take(np.arange(len(good)) < 300)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -196,6 +196,7 @@ whole = st.lists(st.integers(-6, 6), min_size=1, max_size=10).map(lambda drawn: 
 
 
 @pytest.mark.slow
+@settings(max_examples=40)
 @given(difference=whole)
 def test_wilcoxon_is_exact_and_symmetric(difference: np.ndarray) -> None:
     """Against every pattern of signs, with ties; and ours against theirs mirrors theirs against ours."""
