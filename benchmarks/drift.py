@@ -26,7 +26,7 @@ from roofml.calibration.calibrate import fit, load
 from roofml.calibration.calibration import Calibration
 from roofml.engine.replay import replay
 from roofml.latency.formula import step_times
-from roofml.latency.parameters import LOGARITHMIC, NAMES, STEP_COUNT, Parameters
+from roofml.latency.parameters import LOGARITHMIC, NAMES, Parameters
 from roofml.planning.changes import COMPONENTS, FRONT_END
 from roofml.planning.drift import Drift, check
 from roofml.traces.read import read_runs
@@ -42,8 +42,8 @@ SERVER_SD = 0.003
 STEP_NOISE = (0.0090, 0.0061, 0.0118, 0.0124, 0.0138, 0.0261, 0.0192, 0.0128, 0.0066, 0.0060)
 """Relative noise of the mean step of a second, one figure a run. From the ten public runs that are not saturated
 (inference-sim/training, vLLM 0.15.1 on H100), each second half against a fit of the first: standard deviation of the
-means of decode residuals over a second of arrivals, 0.3 to 1.2 %, times the root of mean E2E in seconds, for a request's
-residual is the mean of the steps that it met. Means over 12, 25, 50 and 100 s then scatter as theirs do."""
+means of decode residuals over a second of arrivals, 0.3 to 1.2 %, times the root of mean E2E in seconds, for the
+residual of a request is the mean of the steps that it met. Means over 12, 25, 50 and 100 s then scatter as theirs do."""
 SLOW_S, SLOW_SD = 50.0, 0.0015
 """Besides, from one such stretch to the next."""
 OWN_SD = 0.0003
@@ -154,14 +154,14 @@ def grown(calibration: Calibration, run: Run, values: Floats, component: str) ->
     def mean_us(changed: Floats) -> float:
         return float(step_times(tables, steps, Parameters.of(changed).step).mean())
 
-    tried = values.copy()
-    moved = 0.2 if LOGARITHMIC[place] else max(0.2 * values[place], 5.0)
-    before = mean_us(values)
-    for _ in range(8):
-        tried[place] = values[place] * np.exp(moved) if LOGARITHMIC[place] else values[place] + moved
-        growth = mean_us(tried) / before - 1
-        moved *= COMPONENT_GROWTH / max(growth, 1e-5)
-    return tried
+    target = mean_us(values) * (1 + COMPONENT_GROWTH)
+    low = values[place]
+    high = values[place] * 10 if LOGARITHMIC[place] else values[place] + 20_000.0
+    for _ in range(40):
+        middle = float(np.sqrt(low * high)) if LOGARITHMIC[place] else 0.5 * (low + high)
+        tried = np.where(np.arange(len(values)) == place, middle, values)
+        low, high = (middle, high) if mean_us(tried) < target else (low, middle)
+    return np.where(np.arange(len(values)) == place, high, values)
 
 
 def one_pair(seed: int) -> Outcome:

@@ -42,6 +42,10 @@ def evaluate(
     anchor: Annotated[
         bool, typer.Option("--anchor", help="Learn from one point of each deployment, judge the others.")
     ] = False,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="PCT", help="End with 1 if mean |E2E error| over normal runs is larger, in %."),
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -52,6 +56,7 @@ def evaluate(
     if points is not None:
         given = {"RUN": runs, "--coeffs": coeffs, "--protocol": protocol, "--train-fraction": train_fraction}
         given |= {"--steps": steps, "--target blis": target is Target.blis}
+        given |= {"--fail-above": fail_above is not None}
         _check_alone(given, overrides)
         _judge_points(points, anchor, as_json, quiet)
         return
@@ -77,6 +82,7 @@ def evaluate(
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=max(1, plan.folds(read)))
         evaluation = plan.evaluate(read, given, sampled, lambda name: shown.update(task, description=name, advance=1))
+    failed = fail_above is not None and evaluation.exceeds(fail_above)
     for text in evaluation.warnings:
         warn(text)
     if not evaluation.converged:
@@ -85,6 +91,8 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         show(evaluation)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _check_alone(given: Mapping[str, object], overrides: ServerOverrides) -> None:

@@ -22,7 +22,7 @@ from scipy.stats import norm
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.objective import DECODE_DISCREPANCY
 from roofml.calibration.solver import PACE_SD
-from roofml.latency.parameters import LOGARITHMIC, NAMES, STEP_COUNT
+from roofml.latency.parameters import BY_NAME, LOGARITHMIC, NAMES, STEP_COUNT
 from roofml.planning.noise import LEAST_OWN_SD, TTFT_SD, Cells, Means, Noise, noise_of
 from roofml.planning.residuals import Residuals
 from roofml.util.arrays import Floats, Ints
@@ -46,6 +46,9 @@ more: then it does by `MARGIN` 9 times in 10."""
 GROWTH = 0.03
 CELLS_AROUND = 2
 """Before and after a change."""
+LEAST_SHARE = 0.01
+"""Of the mean step, that a component must have to be asked for: of a smaller one a few per cent of a step are a
+multiple."""
 FURTHEST = 0.15
 """Share of a run before and after the first and the last time that are asked for a change."""
 DRAWS = 4000
@@ -103,8 +106,8 @@ class Found:
     """Single components that explain it as well as the best does, or nearly, where none is named."""
     nameable: tuple[str, ...]
     """Components that this load tells from all others."""
-    noise_sd: float
-    """Relative, of the mean step time of a cell."""
+    noise_of_mean_sd: float
+    """Relative, of mean step time: what the run's own noise leaves open."""
     cells: Cells
 
 
@@ -123,7 +126,8 @@ def find_change(calibration: Calibration, residuals: Residuals) -> Found:
     cells = Cells.of(residuals)
     decode = Means.of(residuals.decode, cells, LEAST_OWN_SD["decode"])
     ttft = Means.of(residuals.ttft, cells, LEAST_OWN_SD["ttft"])
-    noise = noise_of(decode, ttft, cells).with_sources(_unknown(calibration, decode, ttft))
+    own = noise_of(decode, ttft, cells)
+    noise = own.with_sources(_unknown(calibration, decode, ttft))
     candidates = _candidates(decode, ttft, cells)
     y = np.concatenate((decode.residual, ttft.residual))
     measured = noise.gram(np.column_stack((candidates.columns, y)))
@@ -139,7 +143,7 @@ def find_change(calibration: Calibration, residuals: Residuals) -> Found:
     )
     best, as_well = _choose(candidates, _scores(believed, np.where(candidates.cell == 0, 0.0, extra)) ** 2)
     change = _change(candidates, best, measured, scores, cells) if alarm else None
-    return Found(pace, change, as_well if alarm else (), nameable, noise.step_sd, cells)
+    return Found(pace, change, as_well if alarm else (), nameable, _mean_pace(decode, own).sd, cells)
 
 
 def _unknown(calibration: Calibration, decode: Means, ttft: Means) -> Floats:
@@ -172,7 +176,7 @@ def _mean_pace(decode: Means, noise: Noise) -> Change:
     The best linear estimate would weigh cells by what the fit is unsure of; this one is off by less where it is wrong.
     """
     weights = np.zeros(len(noise.own_sd))
-    weights[: len(decode.residual)] = 1 / float(decode.pace.sum())
+    weights[: len(decode.residual)] = decode.weight / float(decode.weight @ decode.pace)
     sd = noise.sd_of(weights)
     growth = float(weights[: len(decode.residual)] @ decode.residual)
     return Change(None, None, growth, sd, growth / float(np.hypot(sd, SERVER_SD)))
@@ -185,7 +189,7 @@ def _candidates(decode: Means, ttft: Means, cells: Cells) -> _Candidates:
     for name in COMPONENTS:
         by = np.concatenate((decode.slopes[:, NAMES.index(name)], ttft.slopes[:, NAMES.index(name)]))
         scale = float(np.mean(by[len(decode.residual) :] if name in FRONT_END else by[: len(decode.residual)]))
-        if scale > 1e-6:
+        if scale > (LEAST_SHARE if BY_NAME[name].logarithmic else 1e-6):
             columns.append(by / scale)
             names.append(name)
     begin = max(CELLS_AROUND, round(FURTHEST * len(cells)))

@@ -28,9 +28,15 @@ LEAST_OWN_SD = {"decode": 0.001, "ttft": 0.05}
 """Least relative noise of a single request."""
 UNKNOWN_SD = 0.02
 """Noise of a cell where too few cells tell."""
+OUTLYING = 4.0
+"""A cell beyond this many usual distances from its neighbours counts for less: a host that paused is no drift."""
+NEIGHBOURS = 3
+"""On each side, of which one is the median."""
+OF_MEDIAN = 1.2
+"""A value less the median of seven, itself among them, scatters by so much less than the value itself."""
 OUTLIER = 3.0
 """A request's own residual beyond this many standard deviations counts for less."""
-SLOW_US, SLOW_SD = 50e6, 0.002
+SLOW_US, SLOW_SD = 50e6, 0.0015
 """A server wanders by so much from one such stretch of time to the next: means of 50 s of the public runs scatter by
 0.1 to 0.4 %, the second halves around fits of the first."""
 TTFT_SD = 0.03
@@ -87,7 +93,9 @@ class Means:
     shares: Floats
     """(rows, cells) where the time of its requests lies."""
     own_sd: Floats
-    """(rows,) of what its requests do not share."""
+    """(rows,) of what its requests do not share; more for an outlying cell, in which a host paused."""
+    weight: Floats
+    """(rows,) 1, and less for an outlying cell."""
 
     @classmethod
     def of(cls, rows: Rows, cells: Cells, least_sd: float) -> Means:
@@ -104,12 +112,15 @@ class Means:
 
         several = mean(np.column_stack((rows.residual, rows.pace, rows.slopes, cells.shares(rows))))
         parameters = rows.slopes.shape[1]
+        off, usual_sd = _off_neighbours(several[:, 0])
+        far = np.abs(off) / (OUTLYING * usual_sd + 1e-9)
         return cls(
             residual=several[:, 0],
             slopes=several[:, 2 : 2 + parameters],
             pace=several[:, 1],
             shares=several[:, 2 + parameters :],
-            own_sd=total[some] ** -0.5,
+            own_sd=np.hypot(total[some] ** -0.5, np.where(far > 1, off, 0.0)),
+            weight=1 / np.maximum(1.0, far) ** 2,
         )
 
 
@@ -121,12 +132,10 @@ class Noise:
     """(rows,) what each request has of its own, outliers more."""
     factor: Floats
     """(rows, sources) what each independent source of one standard deviation adds."""
-    step_sd: float
-    """Relative, of the mean step time of a cell."""
 
     def with_sources(self, more: Floats) -> Noise:
         """With further independent sources, (rows, sources)."""
-        return Noise(self.own_sd, np.column_stack((self.factor, more)), self.step_sd)
+        return Noise(self.own_sd, np.column_stack((self.factor, more)))
 
     def sd_of(self, weights: Floats) -> float:
         """Standard deviation of a weighted sum of the rows, for weights (rows,)."""
@@ -149,26 +158,27 @@ def noise_of(decode: Means, ttft: Means, cells: Cells) -> Noise:
     factor = np.zeros((len(decode_factor) + len(ttft_factor), decode_factor.shape[1] + ttft_factor.shape[1]))
     factor[: len(decode_factor), : decode_factor.shape[1]] = decode_factor
     factor[len(decode_factor) :, decode_factor.shape[1] :] = ttft_factor
-    return Noise(np.concatenate((decode.own_sd, ttft.own_sd)), factor, decode_sd)
+    return Noise(np.concatenate((decode.own_sd, ttft.own_sd)), factor)
 
 
 def _own_sd(rows: Rows, least: float) -> Floats:
     """(rows,) what a request differs by from its neighbours, which shared its steps; outliers more."""
-    if len(rows.residual) < 3:
-        return np.full(len(rows.residual), least)
     order = np.argsort(rows.end_us, kind="stable")
-    residual = rows.residual[order]
-    around = np.pad(residual, 2, mode="edge")
-    usual = np.median(np.stack([around[i : i + len(residual)] for i in range(5)]), axis=0)
-    off = residual - usual
-    typical = max(least, 1.4826 * float(np.median(np.abs(off))) * _OF_MEDIAN)
+    off, usual_sd = _off_neighbours(rows.residual[order])
+    typical = max(least, usual_sd)
     far = np.empty_like(off)
     far[order] = np.maximum(1.0, np.abs(off) / (OUTLIER * typical))
     return typical * far
 
 
-_OF_MEDIAN = 1.25
-"""A residual less the median of five, itself among them, scatters by so much less than the residual itself."""
+def _off_neighbours(values: Floats) -> tuple[Floats, float]:
+    """How far each of a series is from the median of those around it, and how far usually."""
+    if len(values) == 0:
+        return values, 0.0
+    around = np.pad(values, NEIGHBOURS, mode="reflect")
+    usual = np.median(np.stack([around[i : i + len(values)] for i in range(2 * NEIGHBOURS + 1)]), axis=0)
+    off = values - usual
+    return off, 1.4826 * OF_MEDIAN * float(np.median(np.abs(off)))
 
 
 def _cell_sd(means: Means, cells: Cells) -> float:
