@@ -24,8 +24,8 @@ FailAbove = Annotated[
 @o.server_options
 def check(
     run: o.OneRun,
-    overrides: ServerOverrides,
     coeffs: Annotated[Path, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")],
+    overrides: ServerOverrides,
     fail_above: FailAbove = None,
     after: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the run's requests to leave out, from its start.")
@@ -54,13 +54,16 @@ def check(
         drift = check_file(coeffs, read, after=after)
     for text in drift.warnings:
         warn(text)
-    if plot is not None:
-        plot_drift(drift, plot)
+    drawn = plot if drift.evidence is not None else None
+    if drawn is not None:
+        plot_drift(drift, drawn)
+    elif plot is not None:
+        warn(f"{plot}: not drawn: no latency was compared")
     if as_json:
-        print_json({**drift.to_dict(), "plot": plot and str(plot)})
+        print_json({**drift.to_dict(), "plot": drawn and str(drawn)})
     else:
         show(drift)
-        if plot is not None and not quiet:
-            OUT.print(f"written: {plot}", markup=False)
+        if drawn is not None and not quiet:
+            OUT.print(f"written: {drawn}", markup=False)
     if drift.fails(fail_above):
         raise typer.Exit(1)

@@ -27,9 +27,10 @@ from roofml.planning.noise import LEAST_OWN_SD, TTFT_SD, Cells, Means, Noise, no
 from roofml.planning.residuals import Residuals
 from roofml.util.arrays import Floats, Ints
 
-SERVER_SD = 0.003
-"""Relative, of the pace of another server of the same kind, or of the same one on another day."""
-REFERENCE_SD = 0.0025
+SERVER_SD, SERVERS_IMAGINED = 0.003, 2.0
+"""Relative, of the pace of another server of the same kind, or of the same one on another day; and its weight, in
+servers, against the paces of those that were calibrated."""
+REFERENCE_SD = 0.0015
 """Relative, of the pace of a calibrated server: what it wandered by in its own recording."""
 WANDER_SD = 0.004
 """Relative, of how far a part of a run may be from the part before it without a change: in the public runs stretches of
@@ -131,19 +132,32 @@ def find_change(calibration: Calibration, residuals: Residuals) -> Found:
     candidates = _candidates(decode, ttft, cells)
     y = np.concatenate((decode.residual, ttft.residual))
     measured = noise.gram(np.column_stack((candidates.columns, y)))
-    believed = _with_source(measured, 0, SERVER_SD)  # the first candidate is the pace
+    server_sd = server_sd_of(calibration)
+    believed = _with_source(measured, 0, server_sd)  # the first candidate is the pace
     front = np.array([name in FRONT_END for name in candidates.component])
-    extra = np.where(front, TTFT_SD, np.where(candidates.cell == 0, SERVER_SD, WANDER_SD))
+    extra = np.where(front, TTFT_SD, np.where(candidates.cell == 0, server_sd, WANDER_SD))
     scores, correlation = _scores(believed, extra), _correlation(believed, extra)
-    pace = _mean_pace(decode, noise)
+    pace = _mean_pace(decode, noise, server_sd)
     nameable = _nameable(candidates, believed)
     others = slice(1, None)
     alarm = abs(pace.score) > norm.isf(PACE_ALARM / 2) or bool(
         np.max(np.abs(scores[others])) > _reached(correlation[others, others])
     )
-    best, as_well = _choose(candidates, _scores(believed, np.where(candidates.cell == 0, 0.0, extra)) ** 2)
+    best, as_well = _choose(candidates, _scores(believed, np.zeros(len(extra))) ** 2)
     change = _change(candidates, best, measured, scores, cells) if alarm else None
-    return Found(pace, change, as_well if alarm else (), nameable, _mean_pace(decode, own).sd, cells)
+    return Found(pace, change, as_well if alarm else (), nameable, _mean_pace(decode, own, server_sd).sd, cells)
+
+
+def server_sd_of(calibration: Calibration) -> float:
+    """How much servers differ, relatively: `SERVER_SD`, and as those that were calibrated do, where there are several.
+
+    Of one server alone the pace is the calibration's own, and says nothing.
+    """
+    paces = np.array([seen.pace for seen in calibration.runs if seen.pace is not None], np.float64)
+    if len(paces) < 2:
+        return SERVER_SD
+    squares = SERVERS_IMAGINED * SERVER_SD**2 + float(np.sum(np.log(paces) ** 2))
+    return float(np.sqrt(squares / (SERVERS_IMAGINED + len(paces) - 1)))
 
 
 def _unknown(calibration: Calibration, decode: Means, ttft: Means) -> Floats:
@@ -170,7 +184,7 @@ def _unknown(calibration: Calibration, decode: Means, ttft: Means) -> Floats:
     return np.column_stack((slopes @ factor, REFERENCE_SD / servers**0.5 * pace))
 
 
-def _mean_pace(decode: Means, noise: Noise) -> Change:
+def _mean_pace(decode: Means, noise: Noise, server_sd: float) -> Change:
     """How much longer steps were in the mean over the run, every cell alike.
 
     The best linear estimate would weigh cells by what the fit is unsure of; this one is off by less where it is wrong.
@@ -179,7 +193,7 @@ def _mean_pace(decode: Means, noise: Noise) -> Change:
     weights[: len(decode.residual)] = decode.weight / float(decode.weight @ decode.pace)
     sd = noise.sd_of(weights)
     growth = float(weights[: len(decode.residual)] @ decode.residual)
-    return Change(None, None, growth, sd, growth / float(np.hypot(sd, SERVER_SD)))
+    return Change(None, None, growth, sd, growth / float(np.hypot(sd, server_sd)))
 
 
 def _candidates(decode: Means, ttft: Means, cells: Cells) -> _Candidates:
@@ -248,8 +262,8 @@ def _choose(candidates: _Candidates, squares: Floats) -> tuple[int, tuple[str, .
         return lone, ()
     if squares[best] > squares[order[1]] + MARGIN:
         return best, ()
-    close = [candidates.component[place] for place in order if squares[place] > squares[best] - MARGIN]
-    return lone, tuple(name for name in close if name is not None)
+    close: list[int] = [int(place) for place in order if squares[place] > squares[best] - MARGIN]
+    return lone, tuple(name for place in close if (name := candidates.component[place]) is not None)
 
 
 def _nameable(candidates: _Candidates, gram: Floats) -> tuple[str, ...]:

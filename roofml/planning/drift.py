@@ -19,7 +19,7 @@ from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import read_coefficients
 from roofml.calibration.seen_range import beyond
 from roofml.latency.parameters import BY_NAME
-from roofml.planning.changes import FRONT_END, SERVER_SD, Change, Found, find_change
+from roofml.planning.changes import FRONT_END, Change, Found, find_change, server_sd_of
 from roofml.planning.deployments import Calibrated, differences
 from roofml.planning.residuals import Residuals, residuals_of, settled
 from roofml.traces.run import Run
@@ -164,7 +164,7 @@ def check(calibration: Calibration, run: Run, *, after: float = 0.0) -> Drift:
     left = beyond(residuals.schedule.steps, calibration.posterior.valid, OUTSIDE_PCT)
     _check_long_enough(run, judged, found)
     verdict, change = _verdict(found)
-    reasons = _reasons(run, found, change, verdict)
+    reasons = _reasons(found, change, verdict, server_sd_of(calibration))
     if said or left:
         verdict = "mismatch" if said else "outside"
         reasons = (*said, *(f"{of.sentence[0].upper()}{of.sentence[1:]}." for of in left), *reasons)
@@ -204,10 +204,10 @@ def _since(run: Run, change: Change) -> int:
     return 0 if change.since_us is None else int(np.searchsorted(run.arrival_us, change.since_us))
 
 
-def _reasons(run: Run, found: Found, change: Change, verdict: Verdict) -> tuple[str, ...]:
+def _reasons(found: Found, change: Change, verdict: Verdict, server_sd: float) -> tuple[str, ...]:
     """What was found, in sentences."""
     if verdict == "holds":
-        seen = FOUND * math.hypot(found.pace.sd, SERVER_SD)
+        seen = FOUND * math.hypot(found.pace.sd, server_sd)
         return (f"A change of {100 * seen:.1f} % would have shown 9 times in 10.",)
     since = "" if change.since_us is None else f" since {change.since_us / 1e6:.0f} s into the run"
     pct = abs(100 * math.expm1(change.growth))

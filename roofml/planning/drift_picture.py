@@ -17,7 +17,7 @@ from roofml.util.writing import check_writable, write_file
 
 DOT, LINE, CALIBRATED = "#8fa3b5", "#c0392b", "#34495e"
 BINS = 12
-FEWEST_IN_BIN = 10
+FEWEST_IN_BIN = 5
 SHOWN_PCT = (0.5, 99.5)
 """Percentiles of the residuals that the picture reaches to."""
 

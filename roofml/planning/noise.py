@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from scipy.optimize import minimize  # pyright: ignore[reportUnknownVariableType]
@@ -194,12 +195,13 @@ def _cell_sd(means: Means, cells: Cells) -> float:
     def loss(log_sd: Sequence[float]) -> float:
         sd = float(np.exp(log_sd[0]))
         inner = np.eye(len(inside)) + sd**2 * inside
-        gram = outside - sd**2 * cross.T @ np.linalg.solve(inner, cross)
+        gram = np.asarray(outside - sd**2 * cross.T @ np.linalg.solve(inner, cross), np.float64)
         of_spans = gram[:-1, :-1] + 1e-9 * np.trace(gram[:-1, :-1]) * np.eye(len(gram) - 1)
-        left = gram[-1, -1] - gram[-1, :-1] @ np.linalg.solve(of_spans, gram[:-1, -1])
+        explained = np.asarray(np.linalg.solve(of_spans, gram[:-1, -1]), np.float64)
+        left = float(gram[-1, -1] - gram[-1, :-1] @ explained)
         return float(np.linalg.slogdet(inner)[1] + np.linalg.slogdet(of_spans)[1] + left)
 
     grid = np.log(np.geomspace(1e-5, 1.0, 26))
     start = min(grid, key=lambda log_sd: loss([log_sd]))
-    found = minimize(loss, [start], method="Nelder-Mead", options={"xatol": 0.02, "fatol": 0.01})
+    found = cast("Any", minimize)(loss, [start], method="Nelder-Mead", options={"xatol": 0.02, "fatol": 0.01})
     return float(np.exp(found.x[0]))

@@ -115,7 +115,7 @@ def residuals_of(calibration: Calibration, selection: Selection) -> Residuals:
             request=request[chosen],
             residual=np.log(measured[chosen] / predicted[chosen]),
             slopes=slopes * by_coordinate,
-            pace=slopes[:, :STEP_COUNT] @ values[:STEP_COUNT],
+            pace=1 - slopes[:, STEP_COUNT:] @ values[STEP_COUNT:],  # all that is no step's
             begin_us=begin[chosen],
             end_us=end[chosen],
         )
