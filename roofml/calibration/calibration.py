@@ -25,6 +25,7 @@ from roofml.calibration.coefficients import (
 from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
+from roofml.calibration.seen_range import beyond
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
@@ -214,20 +215,7 @@ class Calibration(Shown):
 
     def outside(self, steps: StepSums) -> list[str]:
         """One sentence for each way in which `steps` leave the range of batches and contexts the fit has seen."""
-        decodes = steps.decode_tokens > 0
-        context = steps.decode_context[decodes] / steps.decode_tokens[decodes]
-        asked = {"batch": steps.requests, "context": context, "new_tokens": steps.new_tokens}
-        warnings: list[str] = []
-        for name, (low, high) in self.posterior.valid.items():
-            values = asked[name]
-            beyond = 100 * float(np.mean((values < low) | (values > high))) if len(values) else 0.0
-            if beyond > RARELY_PCT:
-                word = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}[name]
-                warnings.append(
-                    f"{word} {int(values.min())} to {int(values.max())}: the fit has seen {low} to {high} "
-                    f"({beyond:.3g} % of steps lie outside)"
-                )
-        return warnings
+        return [left.sentence for left in beyond(steps, self.posterior.valid, RARELY_PCT)]
 
     def check(self, run: Run) -> None:
         """Raise InputError unless the run is of this calibration's model, GPU and tensor parallel size, and can be.

@@ -44,6 +44,10 @@ def evaluate(
     anchor: Annotated[
         bool, typer.Option("--anchor", help="Learn from one point of each deployment, judge the others.")
     ] = False,
+    fail_above: Annotated[
+        float | None,
+        typer.Option(min=0.0, metavar="PCT", help="End with 1 if mean |E2E error| over normal runs is larger, in %."),
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -54,6 +58,7 @@ def evaluate(
     if points is not None:
         given = {"RUN": runs, "--coeffs": coeffs, "--protocol": protocol, "--train-fraction": train_fraction}
         given |= {"--steps": steps, "--target blis": target is Target.blis}
+        given |= {"--fail-above": fail_above is not None}
         _check_alone(given, overrides)
         _judge_points(points, anchor, as_json, quiet)
         return
@@ -88,6 +93,7 @@ def evaluate(
             shown.update(task, description=name, advance=1)
 
         evaluation = plan.evaluate(read, given, sampled, on_fold, means)
+    failed = fail_above is not None and evaluation.exceeds(fail_above)
     for text in evaluation.warnings:
         warn(text)
     if not evaluation.converged:
@@ -96,6 +102,8 @@ def evaluate(
         print_json(evaluation.to_dict())
     else:
         show(evaluation)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _check_alone(given: Mapping[str, object], overrides: ServerOverrides) -> None:

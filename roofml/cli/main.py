@@ -13,6 +13,7 @@ import typer
 
 from roofml.cli import (
     bench,
+    check,
     demo,
     doctor,
     evaluate,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "fit": (fit.fit, "roofml fit runs/* --gpu H100 -o coefficients.yaml"),
     "identify": (identify.identify, "roofml identify runs/codegen --gpu H100"),
     "evaluate": (evaluate.evaluate, "roofml evaluate runs/* --gpu H100 --protocol temporal"),
+    "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
     "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
     "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
     "predict": (

@@ -17,6 +17,7 @@ from roofml.latency.launches import said_of_launches
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection
 from roofml.util.display import Shown, Table, digits, pct, us, us_range
+from roofml.util.errors import InputError
 from roofml.validation.inter_token import inter_token
 from roofml.validation.report import RunReport, report, summary
 from roofml.validation.step_report import JudgedCycles, cycle_table, judge_cycles
@@ -73,6 +74,16 @@ class Evaluation(Shown):
             completed = "; ".join(_completions(run) for run in saturated if run.completed is not None)
             shown.append(Table(title, [*columns, *(["E2E, 90 %"] if uncertain else [])], rows, completed))
         return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
+
+    def exceeds(self, limit_pct: float) -> bool:
+        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %.
+
+        Raises InputError where there is no such run.
+        """
+        overall = summary([run for run in self.runs if not run.saturated])
+        if "e2e_mean" not in overall:
+            raise InputError("--fail-above: every run is saturated: no normal one has an E2E to judge by")
+        return overall["e2e_mean"]["mean_abs_error_pct"] > limit_pct
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `roofml evaluate`. `summary` is over runs that are not saturated; those stand apart."""

@@ -1,0 +1,50 @@
+"""The range of steps that a fit has seen, and how far other steps leave it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from roofml.latency.batch import StepSums
+
+WORDS = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}
+"""What a range is of -> for people to read."""
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """How steps leave one range."""
+
+    name: str
+    """A key of WORDS."""
+    asked: tuple[int, int]
+    """Smallest and largest of the steps."""
+    seen: tuple[int, int]
+    """Smallest and largest that the fit has seen."""
+    steps_pct: float
+    """Share of the steps that lie outside."""
+
+    @property
+    def sentence(self) -> str:
+        """For people to read."""
+        low, high = self.seen
+        return (
+            f"{WORDS[self.name]} {self.asked[0]} to {self.asked[1]}: the fit has seen {low} to {high} "
+            f"({self.steps_pct:.3g} % of steps lie outside)"
+        )
+
+
+def beyond(steps: StepSums, valid: Mapping[str, tuple[int, int]], more_than_pct: float) -> list[Beyond]:
+    """The ranges of `valid` that more than so many per cent of `steps` leave."""
+    decodes = steps.decode_tokens > 0
+    context = steps.decode_context[decodes] / steps.decode_tokens[decodes]
+    asked = {"batch": steps.requests, "context": context, "new_tokens": steps.new_tokens}
+    left: list[Beyond] = []
+    for name, (low, high) in valid.items():
+        values = asked[name]
+        share = 100 * float(np.mean((values < low) | (values > high))) if len(values) else 0.0
+        if share > more_than_pct:
+            left.append(Beyond(name, (int(values.min()), int(values.max())), (low, high), share))
+    return left

@@ -1,0 +1,1 @@
+"""Planning: what a calibration is for. Does it still hold on a new run."""
