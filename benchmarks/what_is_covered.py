@@ -46,11 +46,12 @@ datasheet), **refused** (cannot be spread so), **too big** (for eight GPUs). *ow
 ACCURACY = """
 ## Accuracy on measured points
 
-`roofml evaluate --points` on operating points that others published ([how](points.md)). Errors of TPOT are the mean, of
-TTFT the median; bias is the median signed error; inside: the share inside the 90 % interval.
+`roofml evaluate --points` on operating points that others published ([how](points.md)); those of old engines and of
+doubtful quality stand apart. Errors of TPOT and E2E are the mean, of TTFT the median; bias is the median signed error
+of TPOT, or of E2E; inside: the share inside the 90 % interval.
 
-| class | GPU | precision | points | answered | TPOT error | bias | TPOT inside | TTFT error | TTFT inside |
-|---|---|---|---|---|---|---|---|---|---|"""
+| class | GPU | precision | quality | points | answered | TPOT | inside | TTFT | inside | E2E | inside | bias |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 OWN = "own"
 """The precision that the config itself has."""
 
@@ -127,17 +128,18 @@ def main() -> None:
 def print_accuracy(path: Path) -> None:
     """The accuracy on measured points by class, GPU and precision."""
     judged = evaluate_points(read_points(path)).points
-    groups: dict[tuple[str, str, str], list[JudgedPoint]] = {}
+    groups: dict[tuple[str, str, str, str], list[JudgedPoint]] = {}
     for point in judged:
         one = point.answer.point
         try:
             kind = class_of(load_model(one.model, one.precision if "+" not in (one.precision or "") else None))
         except InputError:
             kind = "not known"
-        groups.setdefault((kind, one.gpu, one.precision or OWN), []).append(point)
+        quality = "good" if point.good else "apart"
+        groups.setdefault((kind, one.gpu, one.precision or OWN, quality), []).append(point)
     print(ACCURACY)
-    for (kind, gpu, precision), points in sorted(groups.items()):
-        print(f"| {kind} | {gpu} | {precision} | " + " | ".join(row(points)) + " |")
+    for cell_of, points in sorted(groups.items()):
+        print("| " + " | ".join((*cell_of, *row(points))) + " |")
 
 
 def row(points: Sequence[JudgedPoint]) -> list[str]:
@@ -147,15 +149,15 @@ def row(points: Sequence[JudgedPoint]) -> list[str]:
     def shown(value: float) -> str:
         return f"{value:.0f} %" if value == value else ""
 
-    inside = [f"{100 * figures.covered[kind]:.0f} %" if kind in figures.covered else "" for kind in ("tpot", "ttft")]
+    def inside(kind: str) -> str:
+        return shown(100 * figures.covered.get(kind, float("nan")))
+
     return [
-        str(figures.points),
-        str(figures.answered),
-        shown(figures.tpot),
+        *(str(figures.points), str(figures.answered)),
+        *(shown(figures.tpot), inside("tpot")),
+        *(shown(figures.ttft_median), inside("ttft")),
+        *(shown(figures.e2e), inside("e2e")),
         shown(figures.bias),
-        inside[0],
-        shown(figures.ttft_median),
-        inside[1],
     ]
 
 
