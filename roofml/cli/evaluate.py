@@ -65,6 +65,7 @@ def evaluate(
     if not runs:
         raise InputError("nothing to judge: give RUN..., or --points FILE")
     from roofml.traces.read import read_runs
+    from roofml.validation.evaluation import check_limit_applies
     from roofml.validation.protocol import planned
 
     plan = planned(protocol, train_fraction, given=coeffs is not None, as_blis=target is Target.blis)
@@ -78,6 +79,8 @@ def evaluate(
         read = read_runs(runs, overrides)
         sampled = step_data(steps, read)
         given = plan.check(read, coeffs)
+    if fail_above is not None:
+        check_limit_applies(read)
     warn_of(read)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=max(1, plan.folds(read)))

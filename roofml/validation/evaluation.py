@@ -76,13 +76,8 @@ class Evaluation(Shown):
         return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
 
     def exceeds(self, limit_pct: float) -> bool:
-        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %.
-
-        Raises InputError where there is no such run.
-        """
+        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %."""
         overall = summary([run for run in self.runs if not run.saturated])
-        if "e2e_mean" not in overall:
-            raise InputError("--fail-above: every run is saturated: no normal one has an E2E to judge by")
         return overall["e2e_mean"]["mean_abs_error_pct"] > limit_pct
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +90,12 @@ class Evaluation(Shown):
             "summary_saturated": summary([run for run in self.runs if run.saturated]),
             **({"steps": [cycle.to_dict() for cycle in self.cycles]} if self.cycles else {}),
         }
+
+
+def check_limit_applies(runs: Sequence[Run]) -> None:
+    """Raise InputError where every run is saturated: `Evaluation.exceeds` has none to judge by."""
+    if all(run.saturated for run in runs):
+        raise InputError("--fail-above: every run is saturated: no normal one has an E2E to judge by")
 
 
 def _uncertain(runs: Sequence[RunReport]) -> bool:

@@ -137,7 +137,7 @@ def test_a_saturated_run_is_outside() -> None:
 
 def test_a_run_that_says_too_little_is_refused_and_told_what_would_do() -> None:
     run = serve(requests=60)
-    with pytest.raises(InputError, match="too short to check: .* expected at least 50; record 1,000 requests"):
+    with pytest.raises(InputError, match=r"too short to check: .* expected at least 50; record 1,000 requests"):
         check(calibrated(), run)
     nothing = replace(run, ok=np.zeros(60, np.bool_))
     with pytest.raises(InputError, match="no successful request"):
