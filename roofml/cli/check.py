@@ -49,9 +49,9 @@ def check(
         check_writable(plot)
     with working(quiet or as_json, "reading"):
         read = read_runs([run], overrides)[0]
-    warn_of([read])
     with working(quiet or as_json, "checking"):
         drift = check_file(coeffs, read, after=after)
+    warn_of([read])
     for text in drift.warnings:
         warn(text)
     drawn = plot if drift.evidence is not None else None

@@ -68,6 +68,7 @@ def evaluate(
         raise InputError("nothing to judge: give RUN..., or --points FILE")
     from roofml.calibration.means import means_runs
     from roofml.traces.read import read_all
+    from roofml.validation.evaluation import check_limit_applies
     from roofml.validation.protocol import planned
 
     plan = planned(protocol, train_fraction, given=coeffs is not None, as_blis=target is Target.blis)
@@ -85,6 +86,8 @@ def evaluate(
             raise InputError(f"{reading.steps[0]}: a table of steps: {JUDGED_BY}")
         sampled = step_data([*(steps or ()), *reading.steps], read)
         given = plan.check(read, coeffs, means)
+    if fail_above is not None:
+        check_limit_applies(reading.judged)
     warn_of(reading.judged)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("evaluating", total=max(1, plan.folds(read) + len(means)))

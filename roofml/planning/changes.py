@@ -52,6 +52,8 @@ LEAST_SHARE = 0.01
 multiple."""
 FURTHEST = 0.15
 """Share of a run before and after the first and the last time that are asked for a change."""
+MOST_TIMES = 32
+"""Asked for: more are slow, and tell hardly more."""
 DRAWS = 4000
 
 COMPONENTS = (
@@ -207,7 +209,8 @@ def _candidates(decode: Means, ttft: Means, cells: Cells) -> _Candidates:
             columns.append(by / scale)
             names.append(name)
     begin = max(CELLS_AROUND, round(FURTHEST * len(cells)))
-    later = np.arange(begin, len(cells) - begin + 1)
+    last = len(cells) - begin
+    later = np.unique(np.linspace(begin, last, min(MOST_TIMES, max(0, last - begin + 1))).round().astype(np.int64))
     after = np.vstack((decode.shares, ttft.shares))[:, ::-1].cumsum(axis=1)[:, ::-1]
     first = np.column_stack(columns)
     from_cells = [first * after[:, cell, None] for cell in later]

@@ -18,6 +18,7 @@ from roofml.calibration.calibrate import load_for_runs
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import read_coefficients
 from roofml.calibration.seen_range import beyond
+from roofml.engine.replay import replay as serve
 from roofml.latency.parameters import BY_NAME
 from roofml.planning.changes import FRONT_END, Change, Found, find_change, server_sd_of
 from roofml.planning.deployments import Calibrated, differences
@@ -161,7 +162,9 @@ def check(calibration: Calibration, run: Run, *, after: float = 0.0) -> Drift:
     judged = settled(Selection.between(run, after))
     residuals = residuals_of(calibration, judged)
     found = find_change(calibration, residuals)
-    left = beyond(residuals.schedule.steps, calibration.posterior.valid, OUTSIDE_PCT)
+    # Of the load itself, as the calibrated server would have met it: a slower one has larger batches, and is slower.
+    as_calibrated = serve(run, calibration.deployment.serving(run.server).tables, calibration.parameters).schedule
+    left = beyond(as_calibrated.steps, calibration.posterior.valid, OUTSIDE_PCT)
     _check_long_enough(run, judged, found)
     verdict, change = _verdict(found)
     reasons = _reasons(found, change, verdict, server_sd_of(calibration))

@@ -14,6 +14,7 @@ from roofml.calibration.step_level.fit import StepData
 from roofml.engine.replay import Replay
 from roofml.latency.doubts import by_size
 from roofml.latency.launches import said_of_launches
+from roofml.traces.aggregate_run import AggregateRun
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection
 from roofml.util.display import Shown, Table, digits, pct, us, us_range
@@ -76,13 +77,8 @@ class Evaluation(Shown):
         return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
 
     def exceeds(self, limit_pct: float) -> bool:
-        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %.
-
-        Raises InputError where there is no such run.
-        """
+        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %."""
         overall = summary([run for run in self.runs if not run.saturated])
-        if "e2e_mean" not in overall:
-            raise InputError("--fail-above: every run is saturated: no normal one has an E2E to judge by")
         return overall["e2e_mean"]["mean_abs_error_pct"] > limit_pct
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,6 +91,12 @@ class Evaluation(Shown):
             "summary_saturated": summary([run for run in self.runs if run.saturated]),
             **({"steps": [cycle.to_dict() for cycle in self.cycles]} if self.cycles else {}),
         }
+
+
+def check_limit_applies(runs: Sequence[Run | AggregateRun]) -> None:
+    """Raise InputError where every run is saturated: `Evaluation.exceeds` has none to judge by."""
+    if all(run.saturated for run in runs):
+        raise InputError("--fail-above: every run is saturated: no normal one has an E2E to judge by")
 
 
 def _uncertain(runs: Sequence[RunReport]) -> bool:
