@@ -123,7 +123,10 @@ class ServerFiles(Shown):
         ]
         rows += [[name, f"{value:.6g}", "counted"] for name, value in self.observed.items() if value is not None]
         rows += [[NAMES_OF_VLLM.get(name, name), "not said", ""] for name in self.missing]
-        return [Table(for_line(", ".join(self.facts)), ["setting", "value", "said by"], rows)]
+        title = for_line(", ".join(self.facts))
+        if len(self.facts) == 1:  # the title says it
+            return [Table(title, ["setting", "value"], [row[:2] for row in rows])]
+        return [Table(title, ["setting", "value", "said by"], rows)]
 
 
 def is_server_file(path: Path) -> bool:
