@@ -256,5 +256,10 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
+LONGEST_SHOWN = 40
+"""Characters of a value in a table."""
+
+
 def _short(value: object) -> str:
-    return value if isinstance(value, str) and len(value) <= 60 else shown(value)
+    text = value if isinstance(value, str) else shown(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
