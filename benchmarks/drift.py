@@ -191,7 +191,7 @@ def one_pair(seed: int) -> Outcome:
         named = _said(calibration, serve(rng, truth, other, grown(truth, other, values, changed)))
     later = _said(calibration, serve(rng, truth, other, values, LATER_GROWTH))
     off = float("nan") if not later.since_request else later.since_request / REQUESTS
-    half = float(np.searchsorted(other.arrival_us, 0.5 * other.arrival_us[-1])) / REQUESTS
+    half = np.count_nonzero(other.arrival_us < 0.5 * other.arrival_us[-1]) / REQUESTS
     return Outcome(
         held.verdict == "holds",
         drift.verdict not in {"holds", "mismatch"},

@@ -10,7 +10,6 @@ from fitted import VALID, a_calibration, a_run
 
 from roofml.calibration.calibration import Calibration
 from roofml.engine.replay import replay
-from roofml.latency.deployment import deployment_of
 from roofml.latency.parameters import NAMES, PRIOR_SD, PRIOR_VALUES, Parameters
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats
@@ -63,7 +62,7 @@ def serve(
     third into the run, by `pause_us`."""
     random = np.random.default_rng(seed)
     run = a_load(requests)
-    served = replay(run, deployment_of([run]).tables, Parameters.of(values).paced(pace))
+    served = replay(run, calibrated().deployment.tables, Parameters.of(values).paced(pace))
     schedule = served.schedule
     start_us, time_us = schedule.step_start_us, schedule.step_time_us
     second = (start_us / 1e6).astype(np.int64)

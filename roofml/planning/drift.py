@@ -211,7 +211,10 @@ def _reasons(found: Found, change: Change, verdict: Verdict, server_sd: float) -
     """What was found, in sentences."""
     if verdict == "holds":
         seen = FOUND * math.hypot(found.pace.sd, server_sd)
-        return (f"A change of {100 * seen:.1f} % would have shown 9 times in 10.",)
+        shown = f"A change of {100 * seen:.1f} % would have shown 9 times in 10."
+        if abs(change.growth) < REACH * change.sd:
+            return (shown,)
+        return (f"Steps differ, by no more than servers of one kind do (sd {100 * server_sd:.1f} %).", shown)
     since = "" if change.since_us is None else f" since {change.since_us / 1e6:.0f} s into the run"
     pct = abs(100 * math.expm1(change.growth))
     word = "longer" if change.growth > 0 else "shorter"

@@ -23,6 +23,8 @@ MOST_CELLS = 100
 CELL_OF_REQUESTS = 1.5
 """A cell is so many mean E2Es long, or longer where they would be too many."""
 FEWEST_CELLS = 8
+ROWS_AT_ONCE = 50_000
+"""So that a million requests take no more memory."""
 SPANS = 8
 """Parts of a run that may each be off as a whole when its noise is measured: so no drift is taken for noise."""
 LEAST_OWN_SD = {"decode": 0.001, "ttft": 0.05}
@@ -68,11 +70,19 @@ class Cells:
         """The cell of each time."""
         return np.clip(np.searchsorted(self.edges_us, time_us, side="right") - 1, 0, len(self) - 1)
 
-    def shares(self, rows: Rows) -> Floats:
-        """(rows, cells) which share of each row's time lies in each cell."""
-        begin, end = rows.begin_us[:, None], np.maximum(rows.end_us, rows.begin_us + 1.0)[:, None]
+    def shares(self, begin_us: Floats, end_us: Floats) -> Floats:
+        """(rows, cells) which share of the time of each row lies in each cell."""
+        begin, end = begin_us[:, None], np.maximum(end_us, begin_us + 1.0)[:, None]
         before = np.clip(self.edges_us[None, :], begin, end) - begin
         return np.diff(before, axis=1) / (end - begin)
+
+    def mean_shares(self, rows: Rows, place: Ints, weights: Floats) -> Floats:
+        """(cells, cells) the weighted mean of the shares of the rows whose `place` is a cell; NaN where none is."""
+        sums, total = np.zeros((len(self), len(self))), np.bincount(place, weights, len(self))
+        for first in range(0, len(place), ROWS_AT_ONCE):
+            some = slice(first, first + ROWS_AT_ONCE)
+            np.add.at(sums, place[some], weights[some, None] * self.shares(rows.begin_us[some], rows.end_us[some]))
+        return sums / np.where(total > 0, total, np.nan)[:, None]
 
     def spans(self, length_us: float) -> Floats:
         """(cells, spans) 1 where a cell lies in a span of about `length_us`."""
@@ -107,19 +117,16 @@ class Means:
         total = np.bincount(place, weights, len(cells))
         some = total > 0
 
-        def mean(values: Floats) -> Floats:
-            sums = np.stack([np.bincount(place, weights * column, len(cells)) for column in values.T], axis=1)
-            return sums[some] / total[some, None]
-
-        several = mean(np.column_stack((rows.residual, rows.pace, rows.slopes, cells.shares(rows))))
-        parameters = rows.slopes.shape[1]
+        several = np.column_stack((rows.residual, rows.pace, rows.slopes))
+        sums = [np.bincount(place, weights * column, len(cells)) for column in several.T]
+        several = np.stack(sums, axis=1)[some] / total[some, None]
         off, usual_sd = _off_neighbours(several[:, 0])
         far = np.abs(off) / (OUTLYING * usual_sd + 1e-9)
         return cls(
             residual=several[:, 0],
-            slopes=several[:, 2 : 2 + parameters],
+            slopes=several[:, 2:],
             pace=several[:, 1],
-            shares=several[:, 2 + parameters :],
+            shares=cells.mean_shares(rows, place, weights)[some],
             own_sd=np.hypot(total[some] ** -0.5, np.where(far > 1, off, 0.0)),
             weight=1 / np.maximum(1.0, far) ** 2,
         )

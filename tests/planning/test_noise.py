@@ -26,7 +26,7 @@ def rows(begin: np.ndarray, end: np.ndarray, residual: np.ndarray) -> Rows:
 @given(st.lists(st.tuples(st.floats(0, 900), st.floats(0, 100)), min_size=1, max_size=20))
 def test_the_shares_of_a_request_add_up(windows: list[tuple[float, float]]) -> None:
     begin, lasts = np.array(windows).T
-    shares = CELLS.shares(rows(begin, begin + lasts, np.zeros(len(begin))))
+    shares = CELLS.shares(begin, begin + lasts)
     assert shares.min() >= 0
     inside = np.maximum(begin + lasts, begin + 1.0) <= 1000.0
     assert shares.sum(axis=1)[inside] == pytest.approx(1.0)
@@ -52,7 +52,7 @@ def test_noise_is_read_off_a_run_whatever_its_drift(sd: float) -> None:
     cells = Cells(np.linspace(0.0, 1000.0, 101))
     begin = np.sort(random.uniform(0, 985, 3000))
     window = rows(begin, begin + 12.0, np.zeros(3000))
-    truth = cells.shares(window) @ (sd * random.standard_normal(100) + 0.05 * (np.arange(100) >= 50))
+    truth = cells.shares(begin, begin + 12.0) @ (sd * random.standard_normal(100) + 0.05 * (np.arange(100) >= 50))
     decode = Means.of(replace(window, residual=truth + 0.001 * random.standard_normal(3000)), cells, 0.001)
     ttft = Means.of(rows(begin, begin + 0.1, 0.1 * random.standard_normal(3000)), cells, 0.05)
     noise = noise_of(decode, ttft, cells)
