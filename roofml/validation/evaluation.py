@@ -77,9 +77,9 @@ class Evaluation(Shown):
         return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
 
     def exceeds(self, limit_pct: float) -> bool:
-        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %."""
+        """Whether the mean |error| of mean E2E over runs that are not saturated is above a limit, %, or unknown."""
         overall = summary([run for run in self.runs if not run.saturated])
-        return overall["e2e_mean"]["mean_abs_error_pct"] > limit_pct
+        return "e2e_mean" not in overall or overall["e2e_mean"]["mean_abs_error_pct"] > limit_pct
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of `roofml evaluate`. `summary` is over runs that are not saturated; those stand apart."""
