@@ -52,6 +52,7 @@ OWN_SD = 0.0003
 TTFT_SD, TTFT_FAR, TTFT_FAR_BY = 0.10, 0.005, 5.0
 """Of a request's TTFT; 0.1 to 1 % are far off, by so many times as much."""
 DRIFT, COMPONENT_GROWTH, LATER_GROWTH = 0.015, 0.03, 0.03
+CHANGED = {"slower", "faster", "component"}
 MODELS = (
     "llama-2-7b-hf-h100-tp1",
     "codellama-34b-instruct-hf-h100-tp2",
@@ -65,6 +66,7 @@ class Outcome:
     """What was said of one pair: truth, and verdicts."""
 
     held: bool
+    false_alarm: bool
     drift_found: bool
     component: str | None
     """The changed component; None where the load tells none from the others."""
@@ -194,10 +196,11 @@ def one_pair(seed: int) -> Outcome:
     half = np.count_nonzero(other.arrival_us < 0.5 * other.arrival_us[-1]) / REQUESTS
     return Outcome(
         held.verdict == "holds",
-        drift.verdict not in {"holds", "mismatch"},
+        held.verdict in CHANGED,
+        drift.verdict in CHANGED,
         changed,
         None if named is None else named.component or named.verdict,
-        later.verdict not in {"holds", "mismatch"},
+        later.verdict in CHANGED,
         off - half,
     )
 
@@ -207,7 +210,8 @@ def judge_pairs(pairs: int, seed: int, jobs: int) -> None:
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         outcomes = list(pool.map(one_pair, range(seed, seed + pairs)))
     print(f"{pairs} pairs of {REQUESTS} requests, another server's pace of sd {100 * SERVER_SD:.1f} %")
-    print(f"no change: holds in {100 * np.mean([of.held for of in outcomes]):.1f} %")
+    print(f"no change: holds in {100 * np.mean([of.held for of in outcomes]):.1f} %, a change said in "
+          f"{100 * np.mean([of.false_alarm for of in outcomes]):.1f} %")  # fmt: skip
     print(f"every step {100 * DRIFT:.1f} % longer or shorter: found in "
           f"{100 * np.mean([of.drift_found for of in outcomes]):.1f} %")  # fmt: skip
     changed = [of for of in outcomes if of.component is not None]

@@ -36,15 +36,17 @@ class Beyond:
         )
 
 
-def beyond(steps: StepSums, valid: Mapping[str, tuple[int, int]], more_than_pct: float) -> list[Beyond]:
-    """The ranges of `valid` that more than so many per cent of `steps` leave."""
+def beyond(
+    steps: StepSums, valid: Mapping[str, tuple[int, int]], more_than_pct: float, room: float = 0.0
+) -> list[Beyond]:
+    """The ranges of `valid` that more than so many per cent of `steps` leave by more than the share `room`."""
     decodes = steps.decode_tokens > 0
     context = steps.decode_context[decodes] / steps.decode_tokens[decodes]
     asked = {"batch": steps.requests, "context": context, "new_tokens": steps.new_tokens}
     left: list[Beyond] = []
     for name, (low, high) in valid.items():
         values = asked[name]
-        share = 100 * float(np.mean((values < low) | (values > high))) if len(values) else 0.0
+        share = 100 * float(np.mean((values < low * (1 - room)) | (values > high * (1 + room)))) if len(values) else 0.0
         if share > more_than_pct:
             left.append(Beyond(name, (int(values.min()), int(values.max())), (low, high), share))
     return left

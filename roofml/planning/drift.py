@@ -30,8 +30,9 @@ from roofml.util.errors import InputError
 
 Verdict = Literal["holds", "slower", "faster", "component", "outside", "mismatch"]
 
-OUTSIDE_PCT = 5.0
-"""Share of a run's steps that may leave the calibrated range: a load that it has seen does for a moment."""
+OUTSIDE_PCT, OUTSIDE_ROOM = 5.0, 0.15
+"""Share of a run's steps, in %, that may leave the calibrated range by more than so much of its ends: peaks of a random
+load are seldom as high again."""
 LARGEST_ERROR = 0.03
 """A change that is known no better than this, with 90 % probability, for the noise of a short run is not judged."""
 REACH = 1.645
@@ -164,7 +165,7 @@ def check(calibration: Calibration, run: Run, *, after: float = 0.0) -> Drift:
     found = find_change(calibration, residuals)
     # Of the load itself, as the calibrated server would have met it: a slower one has larger batches, and is slower.
     as_calibrated = serve(run, calibration.deployment.serving(run.server).tables, calibration.parameters).schedule
-    left = beyond(as_calibrated.steps, calibration.posterior.valid, OUTSIDE_PCT)
+    left = beyond(as_calibrated.steps, calibration.posterior.valid, OUTSIDE_PCT, OUTSIDE_ROOM)
     _check_long_enough(run, judged, found)
     verdict, change = _verdict(found)
     reasons = _reasons(found, change, verdict, server_sd_of(calibration))
