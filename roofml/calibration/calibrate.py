@@ -89,9 +89,9 @@ def fit(
     runs, weak = told_apart(runs), usable(means_runs(told_apart(means)))
     deployment = deployment_of([*runs, *(each.run for each in weak)])
     if prior is None:
-        others = read_other_models()
-        prior = others.prior(deployment)
-        prior = prior if runs else untraced(prior, deployment)
+        prior = read_other_models().prior(deployment)
+        if not runs:
+            prior = untraced(prior, deployment)
     prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
     if not runs:
         return fit_means(deployment, prior.widened(deployment.table_sd, SERVER_SD**2), weak)

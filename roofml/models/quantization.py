@@ -62,9 +62,12 @@ class _Patterns:
 
     @staticmethod
     def of(patterns: tuple[str, ...]) -> _Patterns:
-        matchers = {pattern: matcher(pattern) for pattern in patterns}
-        plain = frozenset(pattern for pattern in patterns if PLAIN.fullmatch(pattern) and pattern != "Linear")
-        return _Patterns(plain, tuple(found for pattern, found in matchers.items() if pattern not in plain))
+        plain = frozenset(
+            pattern
+            for pattern in patterns
+            if len(pattern) <= LONGEST_PATTERN and PLAIN.fullmatch(pattern) and pattern != "Linear"
+        )
+        return _Patterns(plain, tuple(matcher(pattern) for pattern in dict.fromkeys(patterns) if pattern not in plain))
 
     def match(self, name: str) -> bool:
         """Whether a pattern is in the name, as whole path components."""

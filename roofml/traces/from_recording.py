@@ -17,7 +17,7 @@ from roofml.traces.limits import MOST_TIME_US, MOST_TOKENS
 from roofml.traces.overview import Overview
 from roofml.traces.raw import RawRun
 from roofml.traces.recording import LoadSaid, Recording, Requests
-from roofml.traces.request_times import Stamps, faults, judge_times, told
+from roofml.traces.request_times import Stamps, faults, judge_times, reordered, told
 from roofml.traces.server import Server, ServerOverrides
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
@@ -151,8 +151,7 @@ def _raw_run(
     findings = [*findings, *told(found, np.arange(1, requests + 1), left_out, removed, "request")]
     kept = np.flatnonzero(~removed)
     order = kept[np.argsort(sends[kept], kind="stable")]
-    if (np.diff(sends) < 0).any():
-        findings.append(_reordered(int((np.diff(sends) < 0).sum()), requests))
+    findings += reordered(sends, "the time of sending")
     came = timed & ~left_out
     columns: dict[str, Any] = {
         "request_id": np.arange(requests),
@@ -213,16 +212,6 @@ def _stamps(each: Requests, sends: Floats, timed: Bools, streamed: Bools) -> Sta
         prompt=np.maximum(each.input_tokens, each.server_input_tokens),
         output=each.output_tokens,
         planned=np.zeros(len(sends), np.int64),
-    )
-
-
-def _reordered(steps_back: int, requests: int) -> Finding:
-    return Finding(
-        "rows-reordered",
-        "info",
-        f"The requests were not in order of sending ({steps_back} of {requests} stand after a later one).",
-        {"steps_back": steps_back, "requests": requests},
-        "They were sorted by the time of sending.",
     )
 
 

@@ -46,6 +46,23 @@ LINES = 20
 """Most lines that a finding names."""
 
 
+def reordered(times_us: Floats | Ints, by: str, what: str = "requests", order: str = "sending") -> list[Finding]:
+    """The finding about a file whose requests are not in the order of their times, (requests,), and were sorted."""
+    back, size = int((np.diff(times_us) < 0).sum()), len(times_us)
+    if not back:
+        return []
+    of = f"{size} rows" if what == "rows" else str(size)
+    return [
+        Finding(
+            "rows-reordered",
+            "info",
+            f"The {what} were not in order of {order} ({back} of {of} stand after a later one).",
+            {"steps_back": back, "requests": size},
+            f"They were sorted by {by}.",
+        )
+    ]
+
+
 @dataclass(frozen=True, eq=False)
 class Stamps:
     """What a trace says of its requests, in its own order: times in µs, counts in tokens, each (requests,)."""

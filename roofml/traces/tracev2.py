@@ -21,7 +21,7 @@ from roofml.traces.inference_perf import read_inference_perf
 from roofml.traces.limits import MOST_REQUESTS, MOST_RTT_MS, MOST_TOKENS
 from roofml.traces.overview import Overview
 from roofml.traces.raw import Generator, RawRun
-from roofml.traces.request_times import Stamps, faults, judge_times, told
+from roofml.traces.request_times import Stamps, faults, judge_times, reordered, told
 from roofml.traces.server import ServerOverrides, Settings, resolve_server
 from roofml.traces.settings import NAMES, refuse_unmodelled
 from roofml.util.arrays import Bools
@@ -289,8 +289,7 @@ def _requests(table: Table, warm_up_requests: int, by_priority: bool) -> tuple[d
         "warm_up": warm_up,
     }
     findings = told(found, table.lines, left_out, removed)
-    if (np.diff(send) < 0).any():
-        findings.append(_reordered(int((np.diff(send) < 0).sum()), len(send)))
+    findings += reordered(send, "send_time_us", "rows")
     if not stamps.streamed.all():
         findings.append(_not_streamed(int((~stamps.streamed).sum()), len(ids)))
     findings += _not_modelled(table, by_priority)
@@ -352,16 +351,6 @@ def _not_modelled(table: Table, by_priority: bool) -> list[Finding]:
     if "other priorities" in counts:
         advice += " If the server's policy was priority, give --server-arg policy=priority."
     return [Finding("not-modelled", "warning", summary, counts, advice)]
-
-
-def _reordered(steps_back: int, requests: int) -> Finding:
-    return Finding(
-        "rows-reordered",
-        "info",
-        f"The rows were not in order of sending ({steps_back} of {requests} rows stand after a later one).",
-        {"steps_back": steps_back, "requests": requests},
-        "They were sorted by send_time_us.",
-    )
 
 
 def _not_streamed(number: int, requests: int) -> Finding:

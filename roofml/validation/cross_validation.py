@@ -9,7 +9,7 @@ from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration, FittedRun
 from roofml.calibration.fit import fit_parameters
 from roofml.calibration.judge import judge as judge_fit
-from roofml.calibration.other_models import evidence_of
+from roofml.calibration.other_models import OtherModels, evidence_of
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
 from roofml.calibration.untraced import untraced
@@ -98,13 +98,17 @@ def lomo(runs: Sequence[Run], on_fold: OnFold | None = None) -> Judged:
     return reports, list(fits.values())
 
 
-def zero_shot(runs: Sequence[Run], after: float = 0.0, on_run: OnFold | None = None) -> list[RunReport]:
+def zero_shot(
+    runs: Sequence[Run], others: OtherModels, after: float = 0.0, on_run: OnFold | None = None
+) -> list[RunReport]:
     """Judge every run by physics and what other models taught, without its own trace, with intervals."""
     reports: list[RunReport] = []
     for run in runs:
         if on_run is not None:
             on_run(run.name)
-        reports.append(judge(Selection.between(run, after), uncalibrated(deployment_of([run]))))
+        deployment = deployment_of([run])
+        calibration = uncalibrated(deployment, untraced(others.prior(deployment), deployment))
+        reports.append(judge(Selection.between(run, after), calibration))
     return reports
 
 

@@ -116,7 +116,7 @@ class Plan:
         elif self.protocol == "lowo":
             reports, fits = cross_validation.lowo(runs, on_fold, others.prior)
         else:
-            reports = cross_validation.zero_shot(runs, self.fraction, on_fold)
+            reports = cross_validation.zero_shot(runs, others, self.fraction, on_fold)
         return Evaluation(
             protocol=self.protocol,
             train_fraction=self.fraction,

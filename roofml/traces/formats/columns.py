@@ -17,7 +17,7 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.limits import MOST_REQUESTS, MOST_TIME_US, MOST_TOKENS
 from roofml.traces.recording import Requests
-from roofml.traces.request_times import most_left_out
+from roofml.traces.request_times import most_left_out, reordered
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.names import shown
@@ -154,17 +154,7 @@ def requests_of(
             )
         findings.append(_impossible(columns, wrong))
         ttft, e2e = np.where(wrong, np.nan, ttft), np.where(wrong, np.nan, e2e)
-    back = int((np.diff(send) < 0).sum())
-    if back:
-        findings.append(
-            Finding(
-                "rows-reordered",
-                "info",
-                f"The {what} were not in order of sending ({back} of {len(send)} stand after a later one).",
-                {"steps_back": back, "requests": len(send)},
-                "They were sorted by when they were sent.",
-            )
-        )
+    findings += reordered(send, "when they were sent", what)
     order = np.argsort(send, kind="stable")
     return Requests(
         send_us=(send - send.min())[order],

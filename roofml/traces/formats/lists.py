@@ -19,7 +19,7 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.formats import values
 from roofml.traces.formats.values import Object
-from roofml.traces.recording import Requests
+from roofml.traces.recording import LoadSaid, Requests
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 
@@ -154,6 +154,18 @@ def read_aggregates(source: str, document: Object) -> dict[str, float]:
         if value is not None:
             found[name] = scale * value
     return found
+
+
+def read_load(source: str, document: Object, completed: int) -> LoadSaid:
+    """What the header says of the load; lengths are means of what completed."""
+    lengths = [values.number(source, document, f"total_{kind}_tokens") for kind in ("input", "output")]
+    means = [total / completed if total and completed else None for total in lengths]
+    return LoadSaid(
+        max_concurrency=values.count(source, document, "max_concurrency") or None,
+        requests_per_s=values.rate(source, document, "request_rate"),
+        input_tokens=means[0],
+        output_tokens=means[1],
+    )
 
 
 def check_unit(source: str, detail: Lists, aggregates: Mapping[str, float], sent: int) -> None:

@@ -15,10 +15,18 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.formats import values
 from roofml.traces.formats.documents import read_documents, run_name
-from roofml.traces.formats.lists import SEVERAL_TOKENS, Lists, bundled, check_unit, read_aggregates, read_lists
+from roofml.traces.formats.lists import (
+    SEVERAL_TOKENS,
+    Lists,
+    bundled,
+    check_unit,
+    read_aggregates,
+    read_lists,
+    read_load,
+)
 from roofml.traces.formats.peek import peek
 from roofml.traces.formats.values import Object
-from roofml.traces.recording import Facts, LoadSaid, Recording
+from roofml.traces.recording import Facts, Recording
 from roofml.util.errors import InputError
 
 ENGINES = {
@@ -84,7 +92,7 @@ def _run(path: Path, source: str, document: Object) -> Recording:
         completed=completed,
         each=_each(lists) if completed else None,
         aggregates=aggregates,
-        load=_load(source, document, completed),
+        load=read_load(source, document, completed),
         facts={path.name: _facts(backend, info)},
         findings=tuple(findings),
         refused=refused,
@@ -94,17 +102,6 @@ def _run(path: Path, source: str, document: Object) -> Recording:
 
 def _each(lists: Lists | None) -> Any:
     return None if lists is None else lists.each(np.zeros(lists.requests, np.bool_))
-
-
-def _load(source: str, document: Object, completed: int) -> LoadSaid:
-    lengths = [values.number(source, document, f"total_{kind}_tokens") for kind in ("input", "output")]
-    means = [total / completed if total and completed else None for total in lengths]
-    return LoadSaid(
-        max_concurrency=values.count(source, document, "max_concurrency") or None,
-        requests_per_s=values.rate(source, document, "request_rate"),
-        input_tokens=means[0],
-        output_tokens=means[1],
-    )
 
 
 def _info(document: Object) -> Mapping[str, Any]:

@@ -16,7 +16,16 @@ import numpy as np
 from roofml.traces.finding import Finding
 from roofml.traces.formats import values
 from roofml.traces.formats.documents import read_documents, run_name
-from roofml.traces.formats.lists import BUNDLED, SEVERAL_TOKENS, Lists, bundled, check_unit, read_aggregates, read_lists
+from roofml.traces.formats.lists import (
+    BUNDLED,
+    SEVERAL_TOKENS,
+    Lists,
+    bundled,
+    check_unit,
+    read_aggregates,
+    read_lists,
+    read_load,
+)
 from roofml.traces.formats.peek import peek
 from roofml.traces.formats.values import Object
 from roofml.traces.recording import Facts, LoadSaid, Recording
@@ -58,7 +67,7 @@ def _run(path: Path, source: str, document: Object) -> Recording:
     detail = read_lists(source, document)
     sent = values.count(source, document, "num_prompts") or max(completed + failed, detail.requests if detail else 0)
     aggregates = read_aggregates(source, document) if completed else {}
-    load = _load(source, document, completed)
+    load = replace(read_load(source, document, completed), burstiness=values.number(source, document, "burstiness"))
     findings = bundled(aggregates)
     unfit = None
     each = None
@@ -88,18 +97,6 @@ def _run(path: Path, source: str, document: Object) -> Recording:
         findings=tuple(findings),
         refused=None if completed else f"all {sent} requests failed: every time in it is 0",
         unfit=unfit,
-    )
-
-
-def _load(source: str, document: Object, completed: int) -> LoadSaid:
-    lengths = [values.number(source, document, f"total_{kind}_tokens") for kind in ("input", "output")]
-    means = [total / completed if total and completed else None for total in lengths]
-    return LoadSaid(
-        max_concurrency=values.count(source, document, "max_concurrency") or None,
-        requests_per_s=values.rate(source, document, "request_rate"),
-        burstiness=values.number(source, document, "burstiness"),
-        input_tokens=means[0],
-        output_tokens=means[1],
     )
 
 

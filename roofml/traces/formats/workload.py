@@ -21,6 +21,7 @@ from roofml.traces.formats.columns import Columns, run_name
 from roofml.traces.formats.peek import Peek, peek
 from roofml.traces.limits import MOST_TIME_US
 from roofml.traces.recording import Recording
+from roofml.traces.request_times import reordered
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.json_stream import json_lines
@@ -168,9 +169,7 @@ def read_arrivals(path: Path) -> Arrivals:
     kept = np.flatnonzero(~unmade)
     arrival, blocks = found.arrival_us, found.blocks
     if len(arrival):
-        back = int((np.diff(arrival) < 0).sum())
-        if back:
-            found.findings.append(_reordered(back, len(arrival)))
+        found.findings += reordered(arrival, "it", order="arrival")
         kept = kept[np.argsort(arrival[kept], kind="stable")]
         arrival = arrival[kept] - arrival[kept].min()
     return Arrivals(
@@ -301,14 +300,4 @@ def _unmade(number: int, requests: int) -> Finding:
         f"{number} of {requests} requests made 0 tokens: they failed.",
         {"requests": number, "of": requests},
         "They are left out of the load.",
-    )
-
-
-def _reordered(back: int, requests: int) -> Finding:
-    return Finding(
-        "rows-reordered",
-        "info",
-        f"The requests were not in order of arrival ({back} of {requests} stand after a later one).",
-        {"steps_back": back, "requests": requests},
-        "They were sorted by it.",
     )
