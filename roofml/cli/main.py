@@ -18,6 +18,7 @@ from roofml.cli import (
     doctor,
     evaluate,
     export,
+    export_go,
     fit,
     identify,
     inspect,
@@ -78,6 +79,7 @@ def root(
 
 for _name, (_command, _example) in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_example}")(_command)
+export.app.command("go", epilog="Example: roofml export go coefficients.yaml -o roofml-go")(export_go.go)
 app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
 
