@@ -28,6 +28,7 @@ from roofml.export.formula.tree import (
     Type,
     Unpack,
     Variable,
+    several,
 )
 
 TYPES = {
@@ -38,11 +39,12 @@ TYPES = {
     "floats4": "[][4]float64",
     "ints4": "[][4]int64",
 }
-KEYWORDS = frozenset(
-    "break case chan const continue default defer else fallthrough for func go goto if import interface map package "
-    "range return select struct switch type var".split()
-)
+KEYWORDS = frozenset({
+    "break", "case", "chan", "const", "continue", "default", "defer", "else", "fallthrough", "for", "func", "go", "goto",
+    "if", "import", "interface", "map", "package", "range", "return", "select", "struct", "switch", "type", "var",
+})  # fmt: skip
 PRECEDENCE = {"*": 5, "/": 5, "//": 5, "%": 5, "+": 4, "-": 4, ">": 3, "<": 3, ">=": 3, "<=": 3, "==": 3, "!=": 3}
+
 
 def go_name(python: str, exported: bool = False) -> str:
     """`prefill_gemm` -> `prefillGemm`, or `PrefillGemm` where other packages, or a JSON reader, must see it."""
@@ -58,7 +60,7 @@ def type_name(kind: Type) -> str:
 
 def go_source(program: Program, comment: str) -> str:
     """The file: structs, constants and functions of package roofml, under a comment that says where they are from."""
-    parts = [f"// {comment}\n\npackage roofml\n\nimport \"math\"\n"]
+    parts = [f'// {comment}\n\npackage roofml\n\nimport "math"\n']
     parts += [_constant(name, value) for name, value in program.constants.items()]
     parts += [_struct(kind, fields) for kind, fields in program.structs.items()]
     parts += [_function(function) for function in program.functions]
@@ -89,11 +91,10 @@ def _first_sentence(docstring: str) -> str:
 def _function(function: Function) -> str:
     says = _comment(f"{go_name(function.name)} is {function.origin}.{function.name}: {function.says}")
     parameters = ", ".join(f"{go_name(name)} {_parameter_type(kind)}" for name, kind in function.parameters)
-    returns = function.returns
-    if isinstance(returns, tuple):
-        result = f" ({', '.join(type_name(kind) for kind in _kinds(returns))})"
+    if several(function.returns):
+        result = f" ({', '.join(map(type_name, several(function.returns)))})"
     else:
-        result = "" if returns == "none" else f" {type_name(returns)}"
+        result = "" if function.returns == "none" else f" {type_name(function.returns)}"
     head = f"func {go_name(function.name)}({parameters}){result} {{"
     return "\n".join([*says, head, *_block(function.body, 1), "}\n"])
 
@@ -101,10 +102,6 @@ def _function(function: Function) -> str:
 def _parameter_type(kind: Type) -> str:
     """Structs are handed on by their address: those of tables are large."""
     return type_name(kind) if isinstance(kind, str) else f"*{type_name(kind)}"
-
-
-def _kinds(returns: Sequence[Type]) -> Sequence[Type]:
-    return returns
 
 
 def _block(statements: Sequence[Statement], depth: int) -> list[str]:
@@ -142,9 +139,7 @@ def _statement(statement: Statement, depth: int) -> list[str]:
 def _struct_lines(start: str, value: Struct, tab: str) -> list[str]:
     fields = [go_name(name, exported=True) for name in value.type._fields]
     width = max(map(len, fields)) + 1
-    lines = [
-        f"{tab}\t{name + ':':{width}} {_show(each)}," for name, each in zip(fields, value.values, strict=True)
-    ]
+    lines = [f"{tab}\t{name + ':':{width}} {_show(each)}," for name, each in zip(fields, value.values, strict=True)]
     return [f"{start}{type_name(value.type)}{{", *lines, f"{tab}}}"]
 
 

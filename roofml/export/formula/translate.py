@@ -13,7 +13,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from roofml.export.formula.tree import (
     ARRAYS,
@@ -38,11 +38,27 @@ from roofml.export.formula.tree import (
     Type,
     Unpack,
     Variable,
+    several,
 )
 from roofml.util.errors import NotSupportedError
 
-ARITHMETIC = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**"}
-COMPARED = {ast.Gt: ">", ast.Lt: "<", ast.GtE: ">=", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
+ARITHMETIC: dict[type[ast.operator], str] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.FloorDiv: "//",
+    ast.Mod: "%",
+    ast.Pow: "**",
+}
+COMPARED: dict[type[ast.cmpop], str] = {
+    ast.Gt: ">",
+    ast.Lt: "<",
+    ast.GtE: ">=",
+    ast.LtE: "<=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+}
 ELEMENT = {"table": "float", "floats": "float", "floats4": "float", "ints4": "int"}
 
 FieldTypes = Callable[[Any, str], Type]
@@ -56,8 +72,9 @@ def translate(
 ) -> Program:
     """The functions that are asked for, each with the types of its arguments, and those that they call.
 
-    `also` are fields that structs have besides those that the functions read. Parameters beyond these must have the default None, and are taken for absent. Raises NotSupportedError naming
-    function and line for what no other language is told.
+    Parameters beyond these must have the default None, and are taken for absent. `also` are fields that structs have
+    besides those that the functions read. Raises NotSupportedError naming function and expression for what no other
+    language is told.
     """
     translator = _Translator(field_types)
     for function, types in entries.items():
@@ -131,9 +148,9 @@ class _Body:
         names = [node.id for node in ast.walk(parsed) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         self.changing = {name for name in names if names.count(name) > 1}
 
-    def refuse(self, node: ast.AST) -> NoReturn:
-        """Raise NotSupportedError for what this does not know."""
-        raise NotSupportedError(f"{self.name}: no other language is told of {ast.unparse(node)[:80]!r}")
+    def unknown(self, node: ast.AST) -> NotSupportedError:
+        """The error for what this does not know."""
+        return NotSupportedError(f"{self.name}: no other language is told of {ast.unparse(node)[:80]!r}")
 
     # Statements
 
@@ -173,10 +190,10 @@ class _Body:
                 out.append(If(condition, (self.assign(name, first),)))
             case ast.Assign(targets=[ast.Name(id=name)], value=assigned):
                 value = self.expression(assigned)
-                if isinstance(value.type, tuple):
+                if several(value.type):
                     assert isinstance(value, Call)
                     self.scopes[-1][name] = value.type
-                    out.append(Unpack(tuple(f"{name}_{i}" for i in range(len(value.type))), value))
+                    out.append(Unpack(tuple(f"{name}_{i}" for i in range(len(several(value.type)))), value))
                 else:
                     out.append(self.assign(name, value))
             case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
@@ -185,12 +202,10 @@ class _Body:
             case ast.Assign(targets=[ast.Tuple(elts=names)], value=assigned):
                 row = self.expression(assigned)
                 if not (isinstance(row, Element) and len(row.places) == 1 and row.type == "row"):
-                    self.refuse(node)
+                    raise self.unknown(node)
                 kind = ELEMENT[row.array.type]
                 for i, name in enumerate(names):
-                    out.append(
-                        self.assign(_name(name), Element(row.array, (*row.places, Number(i, "int")), kind))
-                    )
+                    out.append(self.assign(_name(name), Element(row.array, (*row.places, Number(i, "int")), kind)))
             case ast.AugAssign(target=ast.Subscript() as target, op=ast.Add(), value=added):
                 element = self.expression(target)
                 assert isinstance(element, Element)
@@ -203,7 +218,7 @@ class _Body:
                 out.append(For(name, limit, self.block(node.body)))
                 self.scopes.pop()
             case _:
-                self.refuse(node)
+                raise self.unknown(node)
 
     def condition(
         self, test: ast.expr, then: Sequence[ast.stmt], otherwise: Sequence[ast.stmt], out: list[Statement]
@@ -245,8 +260,8 @@ class _Body:
     def expression(self, node: ast.expr) -> Expression:
         """What an expression becomes."""
         match node:
-            case ast.Constant(value=bool() | str() | None):
-                self.refuse(node)
+            case ast.Constant(value=bool()):
+                raise self.unknown(node)
             case ast.Constant(value=int() as value):
                 return Number(value, "int")
             case ast.Constant(value=float() as value):
@@ -256,7 +271,7 @@ class _Body:
             case ast.Attribute(value=inner, attr=name):
                 of = self.expression(inner)
                 if isinstance(of.type, str):
-                    self.refuse(node)
+                    raise self.unknown(node)
                 kind = self.translator.field(of.type, name)
                 return Field(of, name, kind)
             case ast.Subscript(value=inner, slice=place):
@@ -271,7 +286,7 @@ class _Body:
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return self.call(name, arguments, node)
             case _:
-                self.refuse(node)
+                raise self.unknown(node)
 
     def number(self, node: ast.expr) -> Expression:
         """As `expression`, with 1 or 0 for a comparison."""
@@ -285,7 +300,7 @@ class _Body:
                 return Variable(name, scope[name])
         value = self.globals.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            self.refuse(node)
+            raise self.unknown(node)
         self.translator.constants[name] = value
         return Variable(name, "int" if isinstance(value, int) else "float", constant=True)
 
@@ -295,13 +310,14 @@ class _Body:
         places = tuple(self.expression(each) for each in (place.elts if isinstance(place, ast.Tuple) else [place]))
         if array.type == "table":
             return Lookup(array, places[0])
-        if isinstance(array.type, tuple):  # several values that a call returned, each in a variable of its own
+        if several(array.type):  # values that a call returned at once, each in a variable of its own
             number = places[0]
-            assert isinstance(number, Number) and isinstance(array, Variable)
-            place_in = int(number.value)
-            return Variable(f"{array.name}_{place_in}", array.type[place_in])
+            assert isinstance(number, Number)
+            assert isinstance(array, Variable)
+            which = int(number.value)
+            return Variable(f"{array.name}_{which}", several(array.type)[which])
         if array.type not in ELEMENT:
-            self.refuse(inner)
+            raise self.unknown(inner)
         kind = "row" if array.type.endswith("4") and len(places) == 1 else ELEMENT[array.type]
         return Element(array, places, kind)
 
@@ -359,10 +375,10 @@ class _Body:
             fields: tuple[str, ...] = getattr(called, "_fields")  # noqa: B009
             kinds = [self.translator.field(called, field) for field in fields]
             if len(kinds) != len(values):
-                self.refuse(node)
+                raise self.unknown(node)
             return Struct(called, tuple(map(self.as_type, values, kinds)))
         if not inspect.isfunction(called):
-            self.refuse(node)
+            raise self.unknown(node)
         made = self.translator.function(called, tuple(value.type for value in values))
         return Call(called.__name__, tuple(value for value in values if value.type != "none"), made.returns)
 

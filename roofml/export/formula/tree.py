@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 Type = Any
 """One of these words, or as the module says:
@@ -20,6 +20,11 @@ none                known to be absent when the formula is translated
 """
 
 ARRAYS = ("table", "floats", "floats4", "ints4")
+
+
+def several(kind: Type) -> tuple[Type, ...]:
+    """The types of values that are returned at once; none for a type of one value."""
+    return cast("tuple[Type, ...]", kind) if isinstance(kind, tuple) else ()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The artifact: one calibration as the Go package reads it.
 
-Schema `roofml-go/1`, JSON. Everything a step's time needs: parameters, and the tables of the deployment's physics as far
-as the formula reads them. It says which coefficients file it was made of (by digest), for which model, GPU and tensor
-parallel size, and for which formula: one that was made for another is an error where it is read, never a fallback.
+Schema `roofml-go/1`, JSON. Everything a step's time needs: parameters, and the tables of the deployment's physics as
+far as the formula reads them. It says of which coefficients file it was made (by digest), for which model, GPU and
+tensor parallel size, and for which formula: one for another is an error where it is read, never a fallback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from roofml.util.outside_text import for_file_name
 from roofml.util.version import __version__
 
 SCHEMA = "roofml-go/1"
-REACH = 16_384
+REACH = 65_536
 """New tokens of a step that tables reach to; past that the Go package goes on with their last slope."""
 
 

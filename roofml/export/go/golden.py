@@ -51,8 +51,8 @@ def made_up_batches(random: np.random.Generator, count: int) -> list[list[Reques
         if decodes + prompts == 0:
             continue
         longest = int(random.choice([50, 900, 1100, 20_000, 120_000]))
-        contexts = random.integers(1, longest + 1, decodes).tolist()
-        batch: list[Request] = [(1, context, int(random.integers(1, context + 1))) for context in contexts]
+        contexts: list[int] = random.integers(1, longest + 1, decodes).tolist()
+        batch: list[Request] = [(1, int(context), int(random.integers(1, context + 1))) for context in contexts]
         for _ in range(prompts):
             new, before = int(random.integers(1, 2500)), int(random.integers(0, longest))
             batch.append((new, before, before + new + int(random.integers(0, 500))))

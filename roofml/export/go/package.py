@@ -56,10 +56,16 @@ class GoPackage:
             texts[where / "artifacts" / f"{artifact.name}.json"] = artifact.text(program, sha)
             golden = golden_text(artifact.name, artifact.calibration)
             texts[where / "testdata" / f"golden-{artifact.name}.json"] = golden
-        adapter = _marked((SOURCES / "adapter.go").read_text("utf-8"))
-        adapter = adapter.replace(f'"{BLIS_MODULE}/{IN_BLIS}"', f'"{self.places.import_path}"')
-        texts[self.places.adapter] = adapter.replace(f'"{BLIS_MODULE}/sim"', f'"{self.places.blis_module}/sim"')
+        adapter = self.places.adapter
+        texts[adapter] = self._imported("adapter.go")
+        texts[adapter.with_name(f"{adapter.stem}_test.go")] = self._imported("adapter_test.go")
         return texts
+
+    def _imported(self, name: str) -> str:
+        """A source of BLIS's package, with the paths under which it imports BLIS and the Go package."""
+        places, text = self.places, _marked((SOURCES / name).read_text("utf-8"))
+        text = text.replace(f'"{BLIS_MODULE}/{IN_BLIS}"', f'"{places.import_path}"')
+        return text.replace(f'"{BLIS_MODULE}/sim"', f'"{places.blis_module}/sim"')
 
     def write(self) -> None:
         """Write all files or none. Raises InputError where one that is there is not ours, and is not replaced.
@@ -93,7 +99,9 @@ class GoPackage:
         if places.in_blis:
             lines.append(f"BLIS adapter {places.adapter}: build BLIS, and run it with --latency-model roofml")
         else:
-            lines.append(f"BLIS adapter {places.adapter}: for sim/latency of a checkout (--blis CHECKOUT puts it there)")
+            lines.append(
+                f"BLIS adapter {places.adapter}: for sim/latency of a checkout (--blis CHECKOUT puts it there)"
+            )
         return lines
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +131,7 @@ def read_artifact(path: Path) -> Artifact:
 
 
 def _sources() -> list[Path]:
-    return sorted(path for path in SOURCES.glob("*.go") if path.name != "adapter.go")
+    return sorted(path for path in SOURCES.glob("*.go") if not path.name.startswith("adapter"))
 
 
 def _formula(program: Program) -> str:
@@ -174,7 +182,7 @@ def _check_others(folder: Path, texts: Mapping[Path, str]) -> None:
                 known = False
             if not known:
                 raise InputError(
-                    f"{path}: is of another roofml, and this package could not read it: export it again too, or remove it"
+                    f"{path}: is of another roofml, and this package could not read it: export it too, or remove it"
                 )
 
 
@@ -202,8 +210,9 @@ us, err := model.StepTime([]roofml.Request{{
 `Find(model, gpu, tp)` chooses by deployment, `Open(file)` reads an artifact anywhere. What is missing, foreign or for
 another formula is an error. `go test ./...` holds the package against roofml's own times (`testdata/`).
 
-`{places.adapter.name}` makes it a latency backend of BLIS: put this folder to `{IN_BLIS}` of a checkout, without `go.mod`, and
-that file into `sim/latency`, or let `roofml export go COEFFS --blis CHECKOUT` do both; then `--latency-model roofml`.
+`{places.adapter.name}` makes it a latency backend of BLIS: put this folder to `{IN_BLIS}` of a checkout, without
+`go.mod`, and that file into `sim/latency`, or let `roofml export go COEFFS --blis CHECKOUT` do both; then
+`--latency-model roofml`.
 """
 
 

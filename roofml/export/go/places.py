@@ -41,7 +41,7 @@ def in_folder(folder: Path) -> Places:
     The adapter lies beside it in `_blis`, a folder that Go does not look into. Raises InputError where the folder's
     parent is not there.
     """
-    place = folder.absolute()
+    place = folder.resolve()
     if not is_folder(place) and not is_folder(place.parent):
         raise InputError(f"{folder}: no such folder, nor the one it would be in")
     for parent in place.parents:
@@ -63,10 +63,10 @@ def in_checkout(checkout: Path, folder: Path | None = None) -> Places:
         raise InputError(f"{checkout}: is no BLIS checkout, expected go.mod and sim/latency in it")
     module = module_of(checkout / "go.mod")
     package = checkout / IN_BLIS if folder is None else folder
-    root = checkout.absolute()
-    if not package.absolute().is_relative_to(root) or ".." in package.parts:
+    root, place = checkout.resolve(), package.resolve()
+    if place == root or not place.is_relative_to(root):
         raise InputError(f"{package}: is not in {checkout}, where BLIS could import it")
-    path = f"{module}/{package.absolute().relative_to(root).as_posix()}"
+    path = f"{module}/{place.relative_to(root).as_posix()}"
     adapter = checkout / "sim" / "latency" / ADAPTER
     return Places(package, adapter, path, module, own_module=False, in_blis=True)
 

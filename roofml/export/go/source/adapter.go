@@ -92,7 +92,7 @@ func (m *roofmlModel) StepTime(batch []*sim.Request) int64 {
 			continue
 		}
 		prompt, output := int64(len(request.InputTokens)), int64(len(request.OutputTokens))
-		context, tokens := max(0, request.ProgressIndex), int64(request.NumNewTokens)
+		context, tokens := max(0, int64(request.ProgressIndex)), int64(request.NumNewTokens)
 		if context >= prompt {
 			tokens = min(1, output) // it decodes, if it has anything to
 		}
