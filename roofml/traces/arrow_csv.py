@@ -66,10 +66,8 @@ def read_columns(
         if list(reader.schema.names) != list(kinds):
             return None
         grown = _Grown(counts, numbers, words)
-        for batch in reader:
-            if not grown.add(batch) or grown.rows > most_rows or watched.unsure:
-                return None
-        del batch
+        if not all(grown.add(batch) and grown.rows <= most_rows and not watched.unsure for batch in reader):
+            return None
         arrow.default_memory_pool().release_unused()
     except (arrow.ArrowException, OSError, ValueError):
         return None
