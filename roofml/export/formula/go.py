@@ -40,8 +40,9 @@ TYPES = {
     "ints4": "[][4]int64",
 }
 KEYWORDS = frozenset({
-    "break", "case", "chan", "const", "continue", "default", "defer", "else", "fallthrough", "for", "func", "go", "goto",
-    "if", "import", "interface", "map", "package", "range", "return", "select", "struct", "switch", "type", "var",
+    "break", "case", "chan", "const", "continue", "default", "defer", "else", "fallthrough", "for", "func", "go",
+    "goto", "if", "import", "interface", "map", "package", "range", "return", "select", "struct", "switch", "type",
+    "var",
 })  # fmt: skip
 PRECEDENCE = {"*": 5, "/": 5, "//": 5, "%": 5, "+": 4, "-": 4, ">": 3, "<": 3, ">=": 3, "<=": 3, "==": 3, "!=": 3}
 
