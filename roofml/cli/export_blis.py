@@ -91,7 +91,8 @@ def blis(
         check_edits(edits)
     verification = None
     if verify is not None:
-        verification = verify_export(exports[0], verify, find_blis(blis_binary), defaults, timeout)
+        binary, fitted = find_blis(blis_binary), coeffs[0] if coeffs else None
+        verification = verify_export(exports[0], verify, binary, places.edited, timeout, fitted)
     if not dry_run:
         edits, backups = carry_out(lambda: places.edits(exports), edits, backup=backup)
     outcome = ExportOutcome(exports, edits, backups, dry_run, verification)

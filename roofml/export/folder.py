@@ -53,7 +53,7 @@ def folder_edits(
         _defaults(export, folder / DEFAULTS, defaults, replace=replace),
         edit_hardware(folder / HARDWARE, export.model.gpu, hardware_of(load_gpu(export.model.gpu))),
         _config(export, folder, config_of(export, config), replace=replace),
-        _script(export, folder / SCRIPT, replace=replace),
+        script_edit(export, folder / SCRIPT, replace=replace),
     ]
     return [changed(edit, makes_folder=True, is_script=edit.path.name == SCRIPT) for edit in edits]
 
@@ -148,7 +148,11 @@ def _config(export: BlisExport, folder: Path, source: Path, *, replace: bool) ->
     return Edit(path, before, after)
 
 
-def _script(export: BlisExport, path: Path, *, replace: bool) -> Edit:
+def script_edit(export: BlisExport, path: Path, *, replace: bool = False) -> Edit:
+    """The change that makes `path` the script of a deployment, with the files beside it.
+
+    Raises InputError, unless `replace`, for a script of another deployment or one that is not ours.
+    """
     before = existing_text(path)
     mark = f"{SCRIPT_MARK}{export.slug}\n"
     second = "".join((before or "").splitlines(keepends=True)[1:2])

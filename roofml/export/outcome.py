@@ -82,10 +82,12 @@ def _judged(verification: Verification) -> list[str]:
 
     before = verification.before
     lines = [
+        *([f"before is BLIS with {for_line(verification.before_what)}"] if verification.before_what else []),
         f"before: {for_line(verification.before_problem)}" if before is None else row("before", before),
         row("after ", verification.after),
+        *([verification.cost.line()] if verification.cost is not None else []),
     ]
     drift = verification.drift_pct
-    if abs(drift) > OTHER_VERSION_PCT:
+    if drift is not None and abs(drift) > OTHER_VERSION_PCT:
         lines.append(f"warning: this blis is {drift:+.1f} % from our replay of it: is it another version?")
     return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 from roofml.blis.deployment import hardware_of
 from roofml.export.deployment import BlisExport
 from roofml.export.edit import Edit, check_apart, existing_text
-from roofml.export.folder import Remark, folder_edits, planned
+from roofml.export.folder import DEFAULTS, Remark, folder_edits, planned
 from roofml.export.hardware import edit_hardware
 from roofml.hardware.gpu import load_gpu
 from roofml.util.errors import InputError
@@ -76,6 +76,11 @@ class Places:
         if len(exports) > 1 or self.flags_only or any(place is not None for place in others) or is_there(self.output):
             return self
         return replace(self, into=self.output)
+
+    @property
+    def edited(self) -> Path | None:
+        """The defaults file that one deployment goes into, if its name is given."""
+        return self.defaults if self.into is None else self.into / DEFAULTS
 
     def planned(self, exports: Sequence[BlisExport]) -> list[Remark]:
         """Return what the user should know before anything is written (`folder.planned`)."""

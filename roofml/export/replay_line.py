@@ -87,6 +87,7 @@ def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace:
     export = None if coeffs is None else read_export(coeffs)
     if export is not None:
         check_belongs(export, run)
+    there = export is None and _holds_deployment(folder, run)
     files = trace_files(folder)
     texts = trace_texts(run, files)
 
@@ -99,7 +100,6 @@ def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace:
 
     edits, _ = carry_out(plan, plan(), backup=False)
     known = [] if export is None else [remark.text for remark in planned(export, folder, None)]
-    there = export is None and _holds_deployment(folder, run)
     notes, warnings = _lost(run)
     if export is None and not there:
         notes.append(f"{DEFAULTS} is BLIS's own: run the line where that is, or give --coeffs FILE")
