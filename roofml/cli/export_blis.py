@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from roofml.cli.console import note, warn
 from roofml.util.errors import InputError
-
-if TYPE_CHECKING:
-    from roofml.export.deployment import BlisExport
 
 LONGEST_TIMEOUT_S = 1e6
 
@@ -45,6 +42,16 @@ def blis(
     max_num_batched_tokens: Annotated[
         int | None, typer.Option(help="With --derive: most new tokens in a step. Default: vLLM's for this GPU.")
     ] = None,
+    load: Annotated[
+        str | None,
+        typer.Option("--load", metavar="LOAD", help="With --derive: match the batches of this run or workload file."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=1e-6, help="With --load: as many requests a second.")
+    ] = None,
+    accept_error: Annotated[
+        bool, typer.Option("--accept-error", help="With --derive: write also a form that is far from our times.")
+    ] = False,
     defaults: Defaults = None,
     hardware_config: HardwareConfig = None,
     into: Into = None,
@@ -69,6 +76,9 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
+    from roofml.export.a_load import load_named
+    from roofml.export.deployment import read_export
+    from roofml.export.derive import derived_export
     from roofml.export.edit import carry_out, check_edits
     from roofml.export.outcome import ExportOutcome
     from roofml.export.plan import Places
@@ -76,7 +86,19 @@ def blis(
 
     if (derive is None) == (not coeffs):
         raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
-    exports = _read(coeffs) if coeffs else [_derived(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
+    derived = None
+    if coeffs:
+        if load is not None or accept_error:
+            raise InputError("--load and --accept-error: expected --derive MODEL")
+        exports = [read_export(path) for path in coeffs]
+    elif derive is None or gpu is None:
+        raise InputError("--derive: expected --gpu as well")
+    else:
+        asked = None if load is None else load_named(load, rate)
+        export, derived = derived_export(
+            derive, gpu, tp, max_num_seqs, max_num_batched_tokens, asked, accept_error=accept_error
+        )
+        exports = [export]
     if verify is not None and len(exports) > 1:
         raise InputError("--verify: expected one COEFFS file, for a run is of one model")
     if not 1 <= timeout <= LONGEST_TIMEOUT_S:
@@ -95,7 +117,7 @@ def blis(
         verification = verify_export(exports[0], verify, binary, places.edited, timeout, fitted)
     if not dry_run:
         edits, backups = carry_out(lambda: places.edits(exports), edits, backup=backup)
-    outcome = ExportOutcome(exports, edits, backups, dry_run, verification)
+    outcome = ExportOutcome(exports, edits, backups, dry_run, verification, derived)
     for export in exports:
         for text in export.warnings:
             warn(text)
@@ -103,19 +125,5 @@ def blis(
         typer.echo(json.dumps(outcome.to_dict(), indent=2))
     elif not quiet:
         typer.echo("\n".join(outcome.lines(flags)))
-        if derive is not None:
-            note("; ".join(exports[0].provenance))
-
-
-def _read(coeffs: list[Path]) -> list[BlisExport]:
-    from roofml.export.deployment import read_export
-
-    return [read_export(path) for path in coeffs]
-
-
-def _derived(model: str | None, gpu: str | None, tp: int, max_num_seqs: int | None, budget: int | None) -> BlisExport:
-    from roofml.export.derive import derived_export
-
-    if model is None or gpu is None:
-        raise InputError("--derive: expected --gpu as well")
-    return derived_export(model, gpu, tp, max_num_seqs, budget)
+        for line in derived.lines() if derived is not None else ():
+            note(line)

@@ -269,5 +269,6 @@ def test_the_real_blis_agrees_with_our_replay_of_it() -> None:
     if blis is None:
         pytest.skip("no blis binary on PATH (build it from github.com/inference-sim/inference-sim)")
     found = verify(small_run(), DEPLOYMENT, EXPORT, find_blis())
+    assert found.drift_pct is not None
     assert abs(found.drift_pct) < 0.5
     assert abs(found.after.e2e_pct) < 0.5
