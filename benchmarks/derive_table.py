@@ -86,39 +86,47 @@ def row(claim: Claim) -> str:
     return f"{claim.batch[0]}-{claim.batch[1]} | {claim.median_pct:.1f} / {claim.worst_pct:.1f}"
 
 
-def deployment(model: str, gpu: str, tp: int, rate: float) -> list[str]:
-    """The rows of one deployment."""
+def in_all(derived: Derived, error: Floats) -> str:
+    """What is claimed of all judged steps, and found: two cells."""
+    claim = f"{derived.usual.median_pct:.1f} / {derived.usual.worst_pct:.0f}"
+    return f"{claim if derived.is_near else f'refused ({claim})'} | {np.median(error):.1f} / {error.max():.0f}"
+
+
+def deployment(model: str, gpu: str, tp: int, rate: float) -> tuple[str, list[str]]:
+    """The row of one deployment, and its rows by decodes."""
     budget, seats = default_batch(load_gpu(gpu))
     native = physics(model, gpu, tp, budget=budget)
     raw = read_json_object(config_path(config_name(model)))
     blis = BlisDeployment(blis_model(raw, native.deployment.model.name), hardware_of(native.deployment.gpu), tp)
     name = f"{model}, {gpu}, TP {tp}"
     export, derived = derived_export(model, gpu, tp, None, None, accept_error=True)
-    what = "all batches" if derived.is_near else "all batches (refused)"
-    lines = rows(name, what, derived, *drawn(native, blis, export.coefficients.betas, seats))
+    decodes, error = drawn(native, blis, export.coefficients.betas, seats)
+    cells, lines = [name, in_all(derived, error)], rows(name, "all batches", derived, decodes, error)
     export, derived = derived_export(model, gpu, tp, None, None, a_load(rate, 1), accept_error=True)
     other = a_load(rate, 2)
     longest = int((other.prompt_tokens + other.output_tokens).max())
     server = Server(model, tp, seats, budget, 16, export.total_kv_blocks, longest, gpu=gpu, fresh=False)
     batches = load_batches(native, other.run(server))
-    times = step_times_us(blis, batches.steps, export.coefficients.betas)
-    error = 100 * np.abs(times / batches.times_us - 1)
+    error = 100 * np.abs(step_times_us(blis, batches.steps, export.coefficients.betas) / batches.times_us - 1)
     means = derived.latencies
     assert means is not None
-    what = f"load of {rate:g}/s: E2E {means.e2e_pct:+.1f}, TTFT {means.ttft_pct:+.1f} %"
-    return lines + rows(name, what if derived.is_near else f"{what} (refused)", derived, batches.steps.decodes, error)
+    cells += [f"{rate:g}/s", in_all(derived, error), f"{means.e2e_pct:+.1f}", f"{means.ttft_pct:+.1f}"]
+    return f"| {' | '.join(cells)} |", lines + rows(name, "a load", derived, batches.steps.decodes, error)
 
 
 def main(folder: Path) -> None:
-    """Write the table."""
-    lines = [
-        "| deployment | matched to | decodes in a step | claimed: median / worst % | found |",
-        "|---|---|---|---|---|",
+    """Write the tables."""
+    whole = [
+        "| deployment | all batches: claimed | found | load | claimed | found | E2E | TTFT |",
+        "|---|---|---|---|---|---|---|---|",
     ]
+    ranges = ["| deployment | matched to | decodes in a step | claimed | found |", "|---|---|---|---|---|"]
     for model, gpu, tp, rate in DEPLOYMENTS:
-        lines += deployment(model, gpu, tp, rate)
-        print(f"{model}, {gpu}", file=sys.stderr, flush=True)
-    write_file(folder / "derive.md", "\n".join(lines) + "\n")
+        row_of_all, rows_by_decodes = deployment(model, gpu, tp, rate)
+        whole.append(row_of_all)
+        ranges += rows_by_decodes
+        print(row_of_all, flush=True)
+    write_file(folder / "derive.md", "\n".join([*whole, "", *ranges]) + "\n")
 
 
 if __name__ == "__main__":
