@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from roofml.cli import export_others
 from roofml.cli.console import note, warn
 from roofml.util.errors import InputError
 
@@ -23,6 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="Write what other simulators load."
 def export() -> None:
     """Write what other simulators load."""
 
+
+export_others.register(app)
 
 Derive = Annotated[
     str | None, typer.Option(metavar="MODEL", help="No trace: match BLIS's form to our step times of this model.")

@@ -1,4 +1,4 @@
-"""Step times of a calibration on a server, for batches that are given by their sums: what tables of a form are made of."""
+"""Step times of a calibration on a server for batches of equal decodes: what tables of other forms are made of."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Profiles for NVIDIA Dynamo: what its planner reads of a profiler's folder, and the table of its mocker.
 
 Source: PyPI ai-dynamo 1.6.1, dynamo/planner/monitoring/perf_metrics.py (the folder; times in ms, throughput in tokens/s
-of a GPU), dynamo/planner/core/perf_model (which fits straight lines to it), dynamo/mocker/utils; and
-lib/mocker/src/common/perf_model.rs. The mocker interpolates, linearly and beyond the ends too, prefill time over the new
-tokens of all prompts in a step, and decode time over (tokens in the KV cache, mean context of a decode). A step of both
-takes their sum.
+of a GPU), dynamo/planner/core/perf_model (which fits straight lines to it), dynamo/mocker/utils; and its repository's
+lib/mocker/src/common/perf_model.rs. The mocker interpolates, linearly and beyond the ends too, prefill time over the
+new tokens of all prompts in a step, and decode time over (tokens in the KV cache, mean context of a decode). A step of
+both takes their sum.
 """
 
 from __future__ import annotations
@@ -126,6 +126,11 @@ def export_dynamo(subject: Subject, folder: Path, *, aggregated: bool = True) ->
         f"({(request.queueing_us + request.pipeline_delay_us) / MS:.1f} ms) has no place in it",
         "what a prompt's later chunks read of its earlier ones has none either",
     ]
+    if aggregated:
+        remarks.append(
+            "a prompt takes what it adds to a step of decodes, so that one without any comes too early; "
+            "--disaggregated is for instances that compute prompts alone"
+        )
     server = subject.server
     words = ["python", "-m", "dynamo.mocker", "--model-path", subject.deployment.hf_repo]
     words += ["--planner-profile-data", str(folder / "perf_data.npz")]
@@ -187,10 +192,10 @@ def _planner_losses(
     """Of the straight lines that the planner fits by least squares to what it reads."""
     times = step_us(subject)
     decodes, context, new = _judged(subject)
-    first = _line(prefill["prefill_isl"].astype(np.float64)[:, None], prefill["prefill_ttft"])
+    first = _line(prefill["prefill_ttft"], prefill["prefill_isl"])
     batch = np.rint(decode["x_kv_usage"] * decode["max_kv_tokens"] / decode["y_context_length"])
     kv = batch * decode["y_context_length"]
-    later = _line(np.column_stack((batch, kv)), decode["z_itl"])
+    later = _line(decode["z_itl"], batch, kv)
     return [
         Loss.of("planner's line, a prompt", first[0] + first[1] * new, times(0, 0, new) / MS),
         Loss.of(
@@ -201,6 +206,7 @@ def _planner_losses(
     ]
 
 
-def _line(columns: Floats, values: Floats) -> Floats:
+def _line(values: Floats | Ints, *columns: Floats | Ints) -> Floats:
     """Intercept and slopes by least squares."""
-    return np.linalg.lstsq(np.column_stack((np.ones(len(columns)), columns)), values, rcond=None)[0]
+    basis = np.column_stack((np.ones(len(values)), *columns))
+    return np.linalg.lstsq(basis, values, rcond=None)[0].astype(np.float64)

@@ -55,6 +55,8 @@ class Exported(Shown):
     """What its form has no place for."""
     use: str = ""
     """The command line that uses the files, quoted for a shell."""
+    against: str = "our times"
+    """What its form is compared with."""
 
     def write(self) -> None:
         """Write the files, all or none. Raises InputError where one cannot be, or its folder's folder is not there."""
@@ -69,7 +71,7 @@ class Exported(Shown):
             [loss.what, str(loss.points), f"{loss.median_pct:.1f}", f"{loss.worst_pct:.1f}", f"{loss.mean_pct:+.1f}"]
             for loss in self.losses
         ]
-        title = f"{self.target}: how far its form is from our times"
+        title = f"{self.target}: how far its form is from {self.against}"
         return [Table(title, ["of", "points", "median |%|", "worst |%|", "mean %"], rows)] if rows else []
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,6 +83,7 @@ class Exported(Shown):
             "provenance": list(self.provenance),
             "remarks": list(self.remarks),
             "use": self.use or None,
+            "against": self.against,
         }
 
 

@@ -11,9 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import cKDTree  # pyright: ignore
 
 from roofml.engine.replay import Replay
 from roofml.export.exported import Exported, Loss
@@ -21,6 +22,7 @@ from roofml.export.subject import Subject
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 from roofml.util.outside_text import for_line, for_shell
 from roofml.workloads.load import poisson_load
 
@@ -32,7 +34,7 @@ LEARNED = 0.6
 """Share of the rows that the form is judged with; it is judged on the rest."""
 LEAST_ROWS = 50
 """To judge the form by."""
-MOST_ROWS = 200_000
+MOST_RATES, MOST_RATE = 20, 1e6
 
 
 @dataclass(frozen=True)
@@ -113,35 +115,33 @@ class Queue:
 def queue_at_arrival(run: Run, served: Replay) -> Queue:
     """The state of a replayed server as each request came: vllm:kv_cache_usage_perc, :num_requests_waiting, _running.
 
-    A request runs from the first step that computes some of its prompt, which lies as many steps before its first token
-    as its prompt has chunks, and holds blocks for its prompt and for the tokens it has made. Blocks of a prefix that
-    running requests share count once.
+    A request runs from when the step that computes the first of its prompt is formed, which lies as many steps before
+    its first token as its prompt has chunks, and holds blocks for its prompt and for the tokens it has made. Blocks of
+    a prefix that running requests share count once.
     """
     server, schedule = run.server, served.schedule
     size, end = server.block_size, schedule.step_start_us + schedule.step_time_us
     done = served.completed
     uncached = run.prompt_tokens - np.clip(schedule.cached_tokens, 0, None)
     chunks = np.maximum(1, -(-uncached // server.max_num_batched_tokens))
-    begin = np.where(done, schedule.step_start_us[np.maximum(schedule.first_step - chunks + 1, 0)], np.inf)
-    begin = np.maximum(begin, np.where(done, schedule.queued_us, np.inf))
+    formed = np.maximum(schedule.first_step - chunks + (0 if server.async_scheduling else 1), 0)
+    begin = np.where(done, np.maximum(schedule.step_start_us[formed], schedule.queued_us), np.inf)
     finish = np.where(done, end[schedule.last_step], np.inf)
     shared = np.where(run.prefix_group >= 0, np.minimum(run.prefix_tokens, run.prompt_tokens) // size, 0)
     arrival = schedule.arrival_us
-    order = np.argsort(arrival, kind="stable")
     step_at = np.searchsorted(schedule.step_start_us, arrival, side="right") - 1
-    count = len(run)
-    share, waiting, running = np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    running = schedule.running_at_arrival.astype(np.int64)
+    share, waiting = np.zeros(len(run)), np.zeros(len(run), np.int64)
     here = np.zeros(0, np.int64)
-    for place in order:
+    for place in np.argsort(arrival, kind="stable"):
         now = arrival[place]
         here = here[finish[here] > now]
-        started = begin[here] <= now
-        at_work = here[started]
-        running[place], waiting[place] = len(at_work), len(here) - len(at_work)
+        waiting[place] = max(0, len(here) - running[place])
+        at_work = here[begin[here] <= now]
         made = np.maximum(step_at[place] - schedule.first_step[at_work], 0)
         blocks = -(-(run.prompt_tokens[at_work] + made) // size)
         twice = _counted_again(run.prefix_group[at_work], shared[at_work])
-        share[place] = min(1.0, max(0.0, float(blocks.sum() - twice) / server.num_gpu_blocks))
+        share[place] = min(1.0, float(blocks.sum() - twice) / server.num_gpu_blocks)
         here = np.append(here, place)
     return Queue(share, waiting, running)
 
@@ -185,7 +185,23 @@ def export_latency_predictor(
         "what they leave out: lengths of the answers in flight, contexts, prompts computed beside a request",
     ]
     use = "" if path.suffix.lower() == ".jsonl" else for_line(for_shell(words))
-    return Exported(TARGET, {path: text}, _losses(parts), subject.provenance, remarks, use)
+    against = "latencies of the rows"
+    return Exported(TARGET, {path: text}, _losses(parts), subject.provenance, remarks, use, against)
+
+
+def parse_rates(text: str | None) -> list[float]:
+    """Requests a second of `--rate R[,R..]`; none of None. Raises InputError for anything else."""
+    if text is None:
+        return []
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < rate <= MOST_RATE for rate in rates) or len(rates) > MOST_RATES:
+        raise InputError(
+            f"--rate {shown(text)}: expected up to {MOST_RATES} numbers above 0 and up to {MOST_RATE:g}, with commas"
+        )
+    return rates
 
 
 def _losses(parts: Sequence[Rows]) -> list[Loss]:
@@ -202,7 +218,8 @@ def _losses(parts: Sequence[Rows]) -> list[Loss]:
     if len(known) < LEAST_ROWS or not len(asked):
         return []
     spread = np.maximum(known.std(axis=0), 1e-9)
-    _, nearest = cKDTree(known / spread).query(asked / spread, k=NEIGHBOURS)
+    tree = cast("Any", cKDTree)(known / spread)
+    nearest: Ints = tree.query(asked / spread, k=NEIGHBOURS)[1]
     guessed = times[nearest].mean(axis=1)
     positive = (truth > 0).all(axis=1)
     return [

@@ -16,15 +16,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import minimize_scalar, nnls
+from scipy.optimize import minimize_scalar, nnls  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.export.closed_loop import ClosedLoop, closed_loop, ladder
 from roofml.export.exported import Exported, Loss
 from roofml.export.subject import Subject
 from roofml.latency.kv_capacity import kv_groups
 from roofml.util.arrays import Floats
+from roofml.util.errors import InputError
 from roofml.util.outside_text import for_line, for_shell, for_yaml
 
 TARGET = "llm-d-inference-sim, per-token calculator (2026)"
@@ -59,9 +61,7 @@ class SimLatencies:
 
     def itl_us(self, running: Floats) -> Floats:
         """Mean time per output token as it sleeps it."""
-        return slept_us(
-            under_load(self.load_factor, running, self.seats) * self.inter_token_us, self.inter_token_sd_us
-        )
+        return slept_us(under_load(self.load_factor, running, self.seats) * self.inter_token_us, self.inter_token_sd_us)
 
 
 def under_load(factor: float, running: Floats, seats: int) -> Floats:
@@ -90,7 +90,7 @@ def fit_latencies(loops: Sequence[ClosedLoop], seats: int) -> SimLatencies:
         """Squared relative error, prefill constants and inter-token latency of a load factor."""
         first, later = (under_load(factor, count, seats) for count in (clients, running))
         matrix = np.column_stack((first, first * prompts)) / ttft[:, None]
-        prefill, miss = nnls(matrix, (ttft + offsets[0]) / ttft)
+        prefill, miss = cast("tuple[Floats, float]", nnls(matrix, (ttft + offsets[0]) / ttft))
         row, wanted = later / itl, (itl + offsets[1]) / itl
         token = float(row @ wanted / (row @ row))
         return miss**2 / len(ttft) + float(np.mean((row * token - wanted) ** 2)), prefill, token
@@ -99,7 +99,7 @@ def fit_latencies(loops: Sequence[ClosedLoop], seats: int) -> SimLatencies:
         return at(float(np.exp(log_factor)))[0]
 
     most = np.log(MOST_FACTOR)
-    found = minimize_scalar(loss, bounds=(0.0, most), method="bounded", options={"xatol": 1e-6})
+    found = cast("Any", minimize_scalar)(loss, bounds=(0.0, most), method="bounded", options={"xatol": 1e-6})
     factor = float(np.exp(found.x)) if seats > 1 else 1.0
     _, prefill, token = at(factor)
     return SimLatencies(float(prefill[0]), float(prefill[1]), token, factor, ttft_sd, itl_sd, seats)
@@ -109,7 +109,10 @@ def export_llm_d_sim(subject: Subject, path: Path, link_gbs: float | None = None
     """The configuration of a subject as a file at `path`.
 
     `link_gbs`, GB/s, is the link over which a decode instance fetches the KV cache of a prompt, if there are two.
+    Raises InputError for one that is none.
     """
+    if link_gbs is not None and not 0 < link_gbs < np.inf:
+        raise InputError(f"--kv-link {link_gbs:g}: expected a bandwidth in GB/s")
     server = subject.server
     loops = [closed_loop(subject, clients) for clients in ladder(subject.most_at_once)]
     fitted = fit_latencies(loops, server.max_num_seqs)
@@ -120,9 +123,7 @@ def export_llm_d_sim(subject: Subject, path: Path, link_gbs: float | None = None
         Loss.of("ITL", fitted.itl_us(running), np.array([loop.mean_tpot_us for loop in loops])),
     ]
     text = _yaml(subject, fitted, losses, link_gbs)
-    return Exported(
-        TARGET, {path: text}, losses, subject.provenance, _remarks(subject, loops), _use(path)
-    )
+    return Exported(TARGET, {path: text}, losses, subject.provenance, _remarks(subject, loops), _use(path))
 
 
 def _use(path: Path) -> str:

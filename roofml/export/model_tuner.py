@@ -18,9 +18,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.export.closed_loop import ClosedLoop, closed_loop, ladder
 from roofml.export.decode_steps import token_of_context_us
@@ -89,7 +90,7 @@ def fit_state(
     rows = relative_rows(loops, budget, prompt, output)
     scale = np.abs(rows[:, :2]).max(axis=0)
     least = np.full(2, LEAST_STATE) * scale
-    found = lsq_linear(rows[:, :2] / scale, 1 - gamma * rows[:, 2], bounds=(least, np.inf), tol=1e-12)
+    found = cast("Any", lsq_linear)(rows[:, :2] / scale, 1 - gamma * rows[:, 2], bounds=(least, np.inf), tol=1e-12)
     values = np.array([*(found.x / scale), gamma])
     return values, rows @ values - 1
 
@@ -141,8 +142,8 @@ def export_model_tuner(subject: Subject, folder: Path) -> Exported:
         folder / "model-data.json": _json(_models(subject, state, losses)),
     }
     remarks = [
-        "one time per token of a prompt whatever its length, and no time of its own for a request; contexts and batches "
-        "enter by their means",
+        "one time per token of a prompt whatever its length, and no time of its own for a request; contexts and "
+        "batches enter by their means",
         "the filter's file takes the diagonal of the covariance, as percentChange; the rest stands under roofml",
     ]
     use = for_line(f"CONFIG_DATA_DIR={for_shell([str(folder)])} tuner")

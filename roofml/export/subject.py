@@ -85,6 +85,11 @@ class Subject:
         return max(1, min(server.max_num_seqs, held))
 
     @property
+    def warnings(self) -> list[str]:
+        """What is taken on trust."""
+        return self.calibration.doubts if self.run is None else self.calibration.warnings_for(self.run)
+
+    @property
     def provenance(self) -> tuple[str, ...]:
         """Where the figures are from, a line each, for comments and fields of the files."""
         source = self.calibration.source if self.calibration.fitted else "physics and what other models taught"
@@ -92,9 +97,7 @@ class Subject:
         return (told, f"requests: {for_line(self.lengths.source)}", *map(for_line, self.calibration.doubts))
 
 
-def read_subject(
-    paths: Sequence[Path], overrides: ServerOverrides, lengths: tuple[int, int] | None = None
-) -> Subject:
+def read_subject(paths: Sequence[Path], overrides: ServerOverrides, lengths: tuple[int, int] | None = None) -> Subject:
     """What COEFFS, a RUN, or both of them say.
 
     A run gives the server and the lengths; without one the server is what the coefficients file says of it, then
@@ -118,9 +121,7 @@ def read_subject(
         calibration = uncalibrated(deployment_of(runs))
     run = runs[0]
     measured = Lengths(run.prompt_tokens, run.output_tokens, f"prompts and answers as long as those of {run.name}")
-    return Subject(
-        calibration, run.server, measured if lengths is None else _around(*lengths, run.server), run
-    )
+    return Subject(calibration, run.server, measured if lengths is None else _around(*lengths, run.server), run)
 
 
 def is_fit(path: Path) -> bool:
@@ -176,7 +177,11 @@ def server_of(calibration: Calibration, overrides: ServerOverrides) -> Server:
         prefix_caching=caching is None or bool(caching),
         kv_dtype=ours.engine.kv_dtype if ours.engine.kv_dtype != ours.engine.dtype else None,
         settings=settings_of(overrides.settings or {}, "--server-arg"),
-        **limits,
+        max_num_seqs=limits["max_num_seqs"],
+        max_num_batched_tokens=limits["max_num_batched_tokens"],
+        block_size=limits["block_size"],
+        num_gpu_blocks=limits["num_gpu_blocks"],
+        max_model_len=limits["max_model_len"],
     )
 
 
