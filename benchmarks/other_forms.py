@@ -3,9 +3,9 @@
     python benchmarks/other_forms.py [COEFFS ...]
     python benchmarks/other_forms.py --rows COEFFS RUN ...
 
-The first: of every fit (by default those that the package ships), how far the form of each export is from our times, at
-1024 prompt and 256 output tokens on average; and, with `pip install --no-deps ai-dynamo ai-dynamo-runtime msgspec`, what
-Dynamo's real mocker makes of its profile in closed loops, beside our replay of the same.
+The first: of every fit (by default those that the package ships), how far the form of each export is from our times,
+at 1024 prompt and 256 output tokens on average; and, with `pip install --no-deps ai-dynamo ai-dynamo-runtime msgspec`,
+what Dynamo's real mocker makes of its profile in closed loops, beside our replay of the same.
 
 The second: on the last 40 % of each run's requests, how far off are a predictor that learned from the rows of the first
 60 % (extra `baselines`: the trees that llm-d's latency predictor grows, with its defaults), and our replay.
@@ -105,9 +105,8 @@ def _replayed(subject: Subject, clients: int, prompt: int, output: int) -> tuple
 def rows(coeffs: Path, runs: list[Path]) -> None:
     """Print the median error of a request's TTFT and TPOT: trees that learned from the rows, and our replay."""
     xgboost: Any = importlib.import_module("xgboost")
-    print(
-        "| run | requests | trees: TTFT | TPOT | mean TTFT | mean TPOT | our replay: TTFT | TPOT | mean TTFT | mean TPOT |"
-    )
+    figures = "TTFT | TPOT | mean TTFT | mean TPOT"
+    print(f"| run | requests | trees: {figures} | our replay: {figures} |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|", flush=True)
     for path in runs:
         subject = read_subject([coeffs, path], ServerOverrides())
