@@ -27,6 +27,7 @@ from roofml.cli import (
     predict,
     pull,
     replay,
+    report,
     streams,
 )
 from roofml.cli.console import say_why
@@ -44,6 +45,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
     "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
     "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
+    "report": (report.report, "roofml report runs/* --coeffs coefficients.yaml -o report.html"),
     "predict": (
         predict.predict,
         "roofml predict codellama-34b-instruct-hf --gpu H100 --tp 2 --decode 700x64 --prefill 16@560",
