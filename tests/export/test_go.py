@@ -159,6 +159,7 @@ def test_in_a_blis_checkout_it_is_a_backend_that_passes_its_own_tests(checkout: 
 
 
 @needs_go
+@pytest.mark.exhaustive  # half a minute: the detector compiles the standard library anew
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the race detector needs a C compiler")
 def test_instances_at_once_do_not_race(checkout: Path) -> None:
     tests = "TestRoofmlOneAndSeveralInstancesAtOnce|TestRoofmlRemembers"

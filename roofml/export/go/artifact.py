@@ -27,6 +27,9 @@ SCHEMA = "roofml-go/1"
 REACH = 65_536
 """New tokens of a step that tables reach to; past that the Go package goes on with their last slope."""
 
+RANGES = ("batch", "context", "new_tokens")
+"""What the artifact says of the steps that a fit has seen."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -65,7 +68,7 @@ class Artifact:
             "config_sha256": deployment.model.config_sha256,
             "roofml": __version__,
             "doubts": list(calibration.doubts),
-            "valid": {name: list(ends) for name, ends in calibration.posterior.valid.items()},
+            "valid": {name: list(calibration.posterior.valid[name]) for name in RANGES},
             "step": _numbers(parameters.step, program.structs[StepParameters]),
             "request": _numbers(parameters.request, program.structs[RequestParameters]),
             "tables": _tables(deployment.tables, program.structs[ComponentTables]),

@@ -29,22 +29,29 @@ var embedded embed.FS
 type Model struct{ file document }
 
 type document struct {
-	Schema             string                `json:"schema"`
-	FormulaSha256      string                `json:"formula_sha256"`
-	Name               string                `json:"name"`
-	Model              string                `json:"model"`
-	HfRepo             string                `json:"hf_repo"`
-	Gpu                string                `json:"gpu"`
-	TensorParallel     int                   `json:"tensor_parallel"`
-	Engine             string                `json:"engine"`
-	CoefficientsSha256 string                `json:"coefficients_sha256"`
-	ConfigSha256       string                `json:"config_sha256"`
-	Roofml             string                `json:"roofml"`
-	Doubts             []string              `json:"doubts"`
-	Valid              map[string][2]float64 `json:"valid"`
-	Step               StepParameters        `json:"step"`
-	Request            RequestParameters     `json:"request"`
-	Tables             ComponentTables       `json:"tables"`
+	Schema             string            `json:"schema"`
+	FormulaSha256      string            `json:"formula_sha256"`
+	Name               string            `json:"name"`
+	Model              string            `json:"model"`
+	HfRepo             string            `json:"hf_repo"`
+	Gpu                string            `json:"gpu"`
+	TensorParallel     int               `json:"tensor_parallel"`
+	Engine             string            `json:"engine"`
+	CoefficientsSha256 string            `json:"coefficients_sha256"`
+	ConfigSha256       string            `json:"config_sha256"`
+	Roofml             string            `json:"roofml"`
+	Doubts             []string          `json:"doubts"`
+	Valid              validRange        `json:"valid"`
+	Step               StepParameters    `json:"step"`
+	Request            RequestParameters `json:"request"`
+	Tables             ComponentTables   `json:"tables"`
+}
+
+// validRange has the smallest and the largest of what the fit has seen in a step.
+type validRange struct {
+	Batch     [2]float64 `json:"batch"`
+	Context   [2]float64 `json:"context"`
+	NewTokens [2]float64 `json:"new_tokens"`
 }
 
 // Name is the calibration's name: model, GPU and tensor parallel size.
