@@ -23,9 +23,9 @@ from go_tools import go_passes  # noqa: E402
 from roofml.blis.deployment import BlisDeployment, hardware_of  # noqa: E402
 from roofml.blis.latency import BlisSteps, step_times_us  # noqa: E402
 from roofml.blis.model_view import blis_model  # noqa: E402
-from roofml.export.go.artifact import Artifact  # noqa: E402
+from roofml.export.go.artifact import Artifact, read_artifact  # noqa: E402
 from roofml.export.go.golden import golden_text  # noqa: E402
-from roofml.export.go.package import GoPackage, read_artifact  # noqa: E402
+from roofml.export.go.package import GoPackage  # noqa: E402
 from roofml.export.go.places import in_checkout  # noqa: E402
 from roofml.models.spec import config_path  # noqa: E402
 

@@ -28,7 +28,8 @@ def go(
 
     It needs nothing but Go's standard library, and its values are ours to 1e-9.
     """
-    from roofml.export.go.package import GoPackage, read_artifact
+    from roofml.export.go.artifact import read_artifact
+    from roofml.export.go.package import GoPackage
     from roofml.export.go.places import in_checkout, in_folder
 
     if blis is not None:

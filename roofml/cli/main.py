@@ -19,6 +19,7 @@ from roofml.cli import (
     evaluate,
     export,
     export_go,
+    export_one_file,
     fit,
     identify,
     inspect,
@@ -82,6 +83,8 @@ def root(
 for _name, (_command, _example) in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_example}")(_command)
 export.app.command("go", epilog="Example: roofml export go coefficients.yaml -o roofml-go")(export_go.go)
+export.app.command("c", epilog="Example: roofml export c coefficients.yaml -o roofml.h")(export_one_file.c)
+export.app.command("rust", epilog="Example: roofml export rust coefficients.yaml -o roofml.rs")(export_one_file.rust)
 app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
 

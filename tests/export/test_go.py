@@ -14,8 +14,9 @@ from fitted import a_calibration, a_run
 from go_tools import go_passes, needs_go, run_go
 
 from roofml.calibration.calibration import Calibration
+from roofml.export.go.artifact import read_artifact
 from roofml.export.go.golden import golden_text
-from roofml.export.go.package import GoPackage, read_artifact
+from roofml.export.go.package import GoPackage
 from roofml.export.go.places import in_folder
 
 SERVED = (

@@ -129,8 +129,6 @@ class Assign:
     name: str
     value: Expression
     declared: bool
-    changes: bool
-    """Some other assignment of the function has the same name."""
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,24 @@ tensor parallel size, and for which formula: one for another is an error where i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from roofml.calibration.calibrate import load
 from roofml.calibration.calibration import Calibration
 from roofml.export.formula.tree import Program
 from roofml.export.go.knots import knots
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import RequestParameters, StepParameters
 from roofml.util.digest import digest
-from roofml.util.errors import NotSupportedError
+from roofml.util.errors import InputError, NotSupportedError
 from roofml.util.outside_text import for_file_name
+from roofml.util.reading import read_bytes
 from roofml.util.version import __version__
 
 SCHEMA = "roofml-go/1"
@@ -81,6 +86,21 @@ class Artifact:
         rows = ",\n".join(f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in tables.items())
         head = json.dumps(document, indent=2, allow_nan=False).removesuffix("\n}")
         return f'{head},\n  "tables": {{\n{rows}\n  }}\n}}\n'
+
+
+def check_apart_deployments(artifacts: Sequence[Artifact]) -> None:
+    """Raise InputError where two calibrations are of one deployment."""
+    names = [artifact.name for artifact in artifacts]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name}: given twice, expected one file of coefficients for each deployment")
+
+
+def read_artifact(path: Path) -> Artifact:
+    """The calibration in a coefficients file, with tables that reach far enough. Raises InputError as `load` does."""
+    calibration = load(path)
+    calibration = replace(calibration, deployment=calibration.deployment.reaching(REACH))
+    return Artifact(calibration, sha256(read_bytes(path)).hexdigest())
 
 
 def formula_digest(source: str) -> str:
