@@ -115,7 +115,7 @@ def calibrated(
     step_tables: tuple[str, ...] = (),
 ) -> Calibration:
     """The calibration of a fit of `runs`, with its errors on the first share `until` of their requests, and judged."""
-    judged = [Selection.between(run, 0.0, until) for run in runs]
+    judged, deployment = [Selection.between(run, 0.0, until) for run in runs], deployment.climbing(posterior.stairs)
     parameters, paces = Parameters.of(posterior.values), [posterior.paces.get(run.identity) for run in runs]
     served = [
         serve(run, deployment.tables, parameters.paced(pace or 1.0)) for run, pace in zip(runs, paces, strict=True)
@@ -234,6 +234,7 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         loss=float("nan"),
         paces={run.identity: run.pace for run in runs if run.identity and run.pace is not None},
         valid={str(name): ends for name, ends in read.fit.valid.items()},
+        stairs=dict(read.step.stairs or {}),
     )
     engine = replace(deployment.engine, **read.engine.model_dump())
     return Calibration(

@@ -80,6 +80,10 @@ class Calibration(Shown):
     unsaid: tuple[str, ...] = ()
     """What its file does not say, and may be otherwise now."""
 
+    def __post_init__(self) -> None:
+        """Put what the fit found at captured sizes into the deployment's tables."""
+        object.__setattr__(self, "deployment", self.deployment.climbing(self.posterior.stairs))
+
     @property
     def fitted(self) -> bool:
         """Whether any trace of the model was used."""
@@ -305,6 +309,7 @@ class Calibration(Shown):
         groups: dict[str, dict[str, float]] = {}
         for parameter, value in zip(PARAMETERS, self.values, strict=True):
             groups.setdefault(parameter.group, {})[parameter.name] = rounded(value)
+        stairs = {size: rounded(longer, 4) for size, longer in posterior.stairs.items()}
         names = [parameter.name for parameter in PARAMETERS]
         request = groups.pop("request")
         content = {
@@ -321,7 +326,7 @@ class Calibration(Shown):
                 "gpu_sheet_sha256": deployment.gpu.sheet_sha256,
                 "kernel_tables_sha256": deployment.kernels_sha256,
             },
-            "step": groups,
+            "step": {**groups, "stairs": stairs or None},
             "request": request,
             "fit": {
                 "runs": [run.name for run in self.runs],
@@ -378,7 +383,11 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit")))
+        optional = (
+            (mapping, "blis"),
+            (mapping["step"], "stairs"),
+            *((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit")),
+        )
         for section, key in optional:
             if section[key] is None:
                 del section[key]

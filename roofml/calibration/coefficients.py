@@ -4,7 +4,7 @@ Layout, in the order it is written (schema `roofml/1`):
 
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     physics {gpu_sheet_sha256, kernel_tables_sha256},
-    step {corrections, overheads_us, blend, gemm_growth}, request,
+    step {corrections, overheads_us, blend, gemm_growth, stairs (optional)}, request,
     fit {runs, run_sha256, requests, step_tables (optional), train_fraction, prior, rounds, converged,
         misfit (optional), error_pct, sd, not_identified, paces, valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 from roofml.calibration.covariance import check_sd, check_triangle
 from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Group
+from roofml.latency.stairs import SIZES
 from roofml.models.weights import DTYPE_BYTES, KV_DTYPE_BYTES
 from roofml.traces.engine_version import ENGINES, parse_version
 from roofml.util.arrays import Floats
@@ -42,6 +43,8 @@ PACES = (0.2, 5.0)
 MOST_SDS = 100.0
 """No standard deviation is more than so many times that of the package's prior, which a fit can only sharpen."""
 MOST_GPUS = 1024
+MOST_STAIR = 0.5
+"""Either way: kernels of neighbouring sizes differ by some per cent."""
 
 Range = Annotated[tuple[Count, Count], Field(strict=False)]
 """Smallest and largest: a list, in YAML."""
@@ -80,6 +83,8 @@ class StepSection(Strict):
     overheads_us: dict[str, Finite] = Field(default_factory=dict)
     blend: dict[str, Finite] = Field(default_factory=dict)
     gemm_growth: dict[str, Finite] = Field(default_factory=dict)
+    stairs: dict[int, Annotated[Finite, Field(ge=-MOST_STAIR, le=MOST_STAIR)]] | None = None
+    """Captured size -> how much longer it takes to read its weights, relatively (`latency.stairs`)."""
 
 
 class ErrorSection(Strict):
@@ -181,6 +186,7 @@ def write_coefficients(path: Path, coefficients: Coefficients) -> None:
 
 COMMENTS = {
     "step": "corrections multiply the physics (1: it was right); overheads are what no roofline explains, µs",
+    "stairs": "by captured size: weights take this much longer, relatively",
     "request": "what a request waits for besides steps of the usual time, µs",
     "sd": "standard deviations: relative for corrections, in the parameter's unit for the others",
     "not_identified": "the prior decides these more than the data",
@@ -239,6 +245,7 @@ def coefficients_of(document: Mapping[str, Any], source: Path | str) -> Coeffici
     """
     made = validated(Coefficients, document, source)
     _check_parameters(made, source)
+    _check_stairs(made.step.stairs or {}, source)
     _check_engine(made.engine, source)
     _check_fit(made.fit, source)
     return made
@@ -258,6 +265,14 @@ def _check_parameters(made: Coefficients, source: Path | str) -> None:
                 raise InputError(
                     f"{source}: {section}.{name}: {value}, expected between {bounds.lower:g} and {bounds.upper:g}"
                 )
+
+
+def _check_stairs(stairs: Mapping[int, float], source: Path | str) -> None:
+    """Raise InputError for a size that has no factor."""
+    for size in stairs:
+        if size not in SIZES:
+            expected = f"a multiple of {SIZES[0]} up to {SIZES[-1]}"
+            raise InputError(f"{source}: step.stairs.{size}: unknown size, expected {expected}")
 
 
 def _check_engine(engine: EngineSection, source: Path | str) -> None:

@@ -22,6 +22,7 @@ from roofml.calibration.solver import SETTLED, Block, Problem, solve
 from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOWER, UPPER, from_coordinates, to_coordinates
+from roofml.latency.stairs import climbed
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
@@ -61,12 +62,12 @@ def fit_parameters(
         selections = [selection for selection in selections if len(selection)]
     x = prior.mean if start is None else np.clip(to_coordinates(start), LOWER, UPPER)
     normal, loss = np.linalg.inv(prior.covariance), np.inf
-    converged, done, valid, paces = False, 0, {}, {}
+    converged, done, valid, paces, stairs = False, 0, {}, {}, dict[int, float]()
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
         schedules = [
-            at_measured_load(selection, of_run, from_coordinates(x))
+            at_measured_load(selection, climbed(of_run, stairs), from_coordinates(x))
             for selection, of_run in zip(selections, each, strict=True)
         ]
         before, valid = x, ranges(schedules)
@@ -74,6 +75,7 @@ def fit_parameters(
         problem = Problem.of(selections, schedules, each, x, prior, blocks)
         x, normal, loss = solve(problem, x)
         paces = {s.run.identity: pace for s, pace in zip(selections, problem.paces(x), strict=True)}
+        stairs = problem.stairs(x)
         if done > rounds // 2:  # a schedule that flips back and forth settles between
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
@@ -89,6 +91,7 @@ def fit_parameters(
         loss=loss,
         paces=paces,
         valid=valid,
+        stairs=stairs,
     )
 
 

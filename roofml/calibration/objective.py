@@ -20,9 +20,10 @@ import numpy as np
 from roofml.engine.replay import Schedule
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
-from roofml.latency.formula import step_time
+from roofml.latency.formula import growth, step_time
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import STEP_COUNT, StepParameters
+from roofml.latency.stairs import stair_of
 from roofml.util.arrays import Bools, Floats, Ints
 
 DECODE_DISCREPANCY = 0.003
@@ -62,6 +63,8 @@ class Frozen:
     """(requests,) requests running on arrival."""
     cold: Floats
     """(2, padded steps) of `Schedule`."""
+    stair: Ints
+    """(padded steps,) of `latency.stairs.stair_of`; -1 also of padding."""
 
 
 def step_columns(steps: StepSums, tables: ComponentTables) -> tuple[Floats, ...]:
@@ -91,6 +94,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
         in_flight=np.where((entered > 0) & (left > 0), share, 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
         cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))),
+        stair=np.where(steps[-3] > 0, stair_of(steps[-3]), -1),
     )
 
 
@@ -162,6 +166,22 @@ def latencies_and_gradients(values: Floats, frozen: Frozen) -> tuple[Floats, Flo
         np.vstack((decode[by_steps], np.zeros_like(outside), decode[STEP_COUNT + 1 :])).T,
         np.vstack((ttft[by_steps], outside, ttft[STEP_COUNT + 1 :])).T,
     )
+
+
+def stairs_and_gradients(values: Floats, frozen: Frozen, places: Ints) -> tuple[Floats, Floats]:
+    """Derivatives (requests, places) of decode times and TTFTs by the stairs at these `places` in `stairs.SIZES`."""
+    step = StepParameters(*values[:STEP_COUNT])
+    _, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
+    slowdown = growth(frozen.steps[-3], step)
+    climb = sum(
+        (getattr(step, name) + slowdown) * gradients[StepParameters._fields.index(name)]
+        for name in ("weights", "expert_weights")
+    )
+    rows = np.where(frozen.stair == places[:, None], climb, 0.0)
+    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
+    wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
+    decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
+    return decode.T, (total[:, frozen.first + 1] - total[:, frozen.entered] + wait).T
 
 
 def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:

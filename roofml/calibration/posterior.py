@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class Posterior:
     `solver.PACE_SD`."""
     valid: Mapping[str, tuple[int, int]]
     """Smallest and largest batch, mean context and new tokens of the steps seen."""
+    stairs: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Captured size -> how much longer it takes to read its weights, relatively, where steps of it were seen."""
 
     @property
     def sd(self) -> Floats:

@@ -9,13 +9,20 @@ from typing import Any, Protocol, cast
 import numpy as np
 from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
-from roofml.calibration.objective import Frozen, freeze, latencies_and_gradients, latency_weights
+from roofml.calibration.objective import (
+    Frozen,
+    freeze,
+    latencies_and_gradients,
+    latency_weights,
+    stairs_and_gradients,
+)
 from roofml.calibration.prior import Prior
 from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOGARITHMIC, LOWER, STEP_COUNT, UPPER, from_coordinates
+from roofml.latency.stairs import SIZES, stair_sd
 from roofml.traces.selection import Selection
-from roofml.util.arrays import Floats
+from roofml.util.arrays import Floats, Ints
 
 PACE_SD = 0.007
 """Servers of one model and GPU differ: one run takes this much longer for the same steps than another, relatively. In
@@ -52,6 +59,11 @@ class Problem:
     runs: int
     prior: Prior
     blocks: Sequence[Block]
+    sizes: Ints
+    """(stairs,) places in `stairs.SIZES` of the sizes that the fitted requests' steps have."""
+    climbs: list[tuple[Floats, Floats]]
+    """(requests, stairs) derivatives of decode times and TTFTs by these stairs."""
+    stair_sd: float
 
     @classmethod
     def of(
@@ -69,41 +81,75 @@ class Problem:
         place = [i for i, selection in enumerate(selections) if len(selection)]
         frozen = [freeze(schedules[i], tables[i], selections[i].requests) for i in place]
         measured = [_measured(selections[i]) for i in place]
-        weights = [latency_weights(from_coordinates(x), *of_run) for of_run in zip(frozen, measured, strict=True)]
-        return cls(frozen, measured, weights, place, len(selections), prior, blocks)
+        values = from_coordinates(x)
+        weights = [latency_weights(values, *of_run) for of_run in zip(frozen, measured, strict=True)]
+        sizes = np.unique(np.concatenate([np.zeros(0, np.int64), *(each.stair for each in frozen)]))
+        sizes = sizes[sizes >= 0]
+        climbs = [stairs_and_gradients(values, each, sizes) for each in frozen]
+        sd = max((stair_sd(of_run) for of_run in tables), default=0.0)
+        return cls(frozen, measured, weights, place, len(selections), prior, blocks, sizes, climbs, sd)
 
     def qr_factor(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
 
         Its last column's norm is that of the residuals, and R'R their normal equations: 50,000 rows become 28. The
-        paces of the servers have taken their best values for these coordinates.
+        stairs and the paces of the servers have taken their best values for these coordinates.
         """
         whitening = self.prior.whitening()
         prior = np.column_stack((whitening, whitening @ (x - self.prior.mean)))
-        return _qr(np.vstack([prior, *(run[1:, 1:] for run in self._qr_factors(x))]))
+        return _qr(np.vstack([prior, self._shared(self._qr_factors(x))[len(self.sizes) :, len(self.sizes) :]]))
+
+    def stairs(self, x: Floats) -> dict[int, float]:
+        """The best stairs for coordinates x, by size."""
+        return dict(zip((SIZES[size] for size in self.sizes), self._stairs(self._qr_factors(x)).tolist(), strict=True))
 
     def paces(self, x: Floats) -> list[float]:
-        """The pace of each run's server for coordinates x; 1 of a run without a row."""
-        return [float(np.exp(-run[0, -1] / run[0, 0])) for run in self._qr_factors(x)]
+        """The pace of each run's server for coordinates x and their stairs; 1 of a run without a row."""
+        factors, count = self._qr_factors(x), len(self.sizes)
+        stairs = self._stairs(factors)
+        return [float(np.exp(-(run[0, -1] + run[0, 1 : 1 + count] @ stairs) / run[0, 0])) for run in factors]
+
+    def _stairs(self, factors: Sequence[Floats]) -> Floats:
+        count = len(self.sizes)
+        if not count:
+            return np.zeros(0)
+        shared = self._shared(factors)
+        return -np.linalg.solve(shared[:count, :count], shared[:count, -1])
+
+    def _shared(self, factors: Sequence[Floats]) -> Floats:
+        """R of all runs' rows without their paces, with the prior of the stairs, which are the first columns."""
+        believed = np.zeros((len(self.sizes), len(self.sizes) + len(self.prior.mean) + 1))
+        np.fill_diagonal(believed, 1 / self.stair_sd if self.stair_sd else 0.0)
+        return _qr(np.vstack([believed, *(run[1:, 1:] for run in factors)]))
 
     def _qr_factors(self, x: Floats) -> list[Floats]:
-        """For each run R of its rows, with the logarithm of its server's pace, around 0, as the first column."""
+        """For each run R of its rows, with the logarithm of its server's pace, around 0, and stairs first."""
         values = from_coordinates(x)
-        by_coordinate = np.concatenate(([1.0], np.where(LOGARITHMIC, values, 1.0), [1.0]))
-        believed = np.zeros((1, len(by_coordinate)))
+        by_coordinate = np.where(LOGARITHMIC, values, 1.0)
+        believed = np.zeros((1, 1 + len(self.sizes) + len(x) + 1))
         believed[0, 0] = 1 / PACE_SD
         rows: list[list[Floats]] = [[believed] for _ in range(self.runs)]
-        for i, f, measured, weights in zip(self.place, self.frozen, self.measured, self.weights, strict=True):
+        for i, f, measured, weights, climbs in zip(
+            self.place, self.frozen, self.measured, self.weights, self.climbs, strict=True
+        ):
             decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, f)
-            for now, by, truth, weight in (
-                (decode, decode_by, measured[0], weights[0]),
-                (ttft, ttft_by, measured[1], weights[1]),
-                (decode + ttft, decode_by + ttft_by, measured[0] + measured[1], weights[2]),
+            for now, by, climb, truth, weight in (
+                (decode, decode_by, climbs[0], measured[0], weights[0]),
+                (ttft, ttft_by, climbs[1], measured[1], weights[1]),
+                (decode + ttft, decode_by + ttft_by, climbs[0] + climbs[1], measured[0] + measured[1], weights[2]),
             ):
+                some = weight > 0
+                if not some.any():
+                    continue
                 paced = now - by[:, STEP_COUNT:] @ values[STEP_COUNT:]
-                rows[i].append(_qr(np.column_stack((paced, by, now - truth)) * weight[:, None] * by_coordinate))
+                columns = np.column_stack((paced, climb, by * by_coordinate, now - truth))
+                rows[i].append(_qr(columns[some] * weight[some, None]))
         for more in self.blocks:
-            rows[more.run].append(_qr(more.rows(values) * by_coordinate))
+            block = more.rows(values)
+            climb = np.zeros((len(block), len(self.sizes)))  # what few steps measured tells nothing of sizes
+            rows[more.run].append(
+                _qr(np.column_stack((block[:, :1], climb, block[:, 1:-1] * by_coordinate, block[:, -1:])))
+            )
         return [_qr(np.vstack(of_run)) for of_run in rows]
 
 
