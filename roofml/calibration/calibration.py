@@ -383,11 +383,8 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        optional = (
-            (mapping, "blis"),
-            (mapping["step"], "stairs"),
-            *((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit")),
-        )
+        optional = ((mapping, "blis"), (mapping["step"], "stairs"))
+        optional += tuple((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit"))
         for section, key in optional:
             if section[key] is None:
                 del section[key]

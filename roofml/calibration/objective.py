@@ -152,20 +152,27 @@ def latencies_and_gradients(values: Floats, frozen: Frozen) -> tuple[Floats, Flo
     """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
     times, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
     queueing, per_running, delay = values[STEP_COUNT:-COLD]
-    rows = np.vstack((times + values[-COLD:] @ frozen.cold, gradients, frozen.cold))
-    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
-    decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
-    wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
-    ttft = total[:, frozen.first + 1] - total[:, frozen.entered] + wait
-    ttft[0] += queueing + per_running * frozen.running + delay
-    outside = np.stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
-    by_steps = slice(1, STEP_COUNT + 1)
+    rows = np.column_stack((times + values[-COLD:] @ frozen.cold, *gradients, *frozen.cold))
+    total = _running(rows)
+    decode = total[frozen.last + 1] - total[frozen.first + 1]
+    wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
+    ttft = total[frozen.first + 1] - total[frozen.entered] + wait
+    ttft[:, 0] += queueing + per_running * frozen.running + delay
+    outside = np.column_stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
+    by_steps, cold = slice(1, STEP_COUNT + 1), slice(STEP_COUNT + 1, None)
     return (
-        decode[0],
-        ttft[0],
-        np.vstack((decode[by_steps], np.zeros_like(outside), decode[STEP_COUNT + 1 :])).T,
-        np.vstack((ttft[by_steps], outside, ttft[STEP_COUNT + 1 :])).T,
+        decode[:, 0],
+        ttft[:, 0],
+        np.column_stack((decode[:, by_steps], np.zeros_like(outside), decode[:, cold])),
+        np.column_stack((ttft[:, by_steps], outside, ttft[:, cold])),
     )
+
+
+def _running(rows: Floats) -> Floats:
+    """(steps + 1, columns) sums of the (steps, columns) before each step."""
+    total = np.zeros((len(rows) + 1, rows.shape[1]))
+    np.cumsum(rows, axis=0, out=total[1:])
+    return total
 
 
 def stairs_and_gradients(values: Floats, frozen: Frozen, places: Ints) -> tuple[Floats, Floats]:
@@ -173,15 +180,14 @@ def stairs_and_gradients(values: Floats, frozen: Frozen, places: Ints) -> tuple[
     step = StepParameters(*values[:STEP_COUNT])
     _, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
     slowdown = growth(frozen.steps[-3], step)
-    climb = sum(
-        (getattr(step, name) + slowdown) * gradients[StepParameters._fields.index(name)]
-        for name in ("weights", "expert_weights")
-    )
-    rows = np.where(frozen.stair == places[:, None], climb, 0.0)
-    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
-    wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
-    decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
-    return decode.T, (total[:, frozen.first + 1] - total[:, frozen.entered] + wait).T
+    fields = StepParameters._fields
+    climb = (step.weights + slowdown) * gradients[fields.index("weights")]
+    climb = climb + (step.expert_weights + slowdown) * gradients[fields.index("expert_weights")]
+    rows = np.where(frozen.stair[:, None] == places, climb[:, None], 0.0)
+    total = _running(rows)
+    wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
+    decode = total[frozen.last + 1] - total[frozen.first + 1]
+    return decode, total[frozen.first + 1] - total[frozen.entered] + wait
 
 
 def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.calibration.objective import (
+    OUTLIER,
     Frozen,
     freeze,
     latencies_and_gradients,
@@ -27,6 +28,11 @@ from roofml.util.arrays import Floats, Ints
 PACE_SD = 0.007
 """Servers of one model and GPU differ: one run takes this much longer for the same steps than another, relatively. In
 the public runs the in-sample means of a model's runs scatter by 0.2 to 1 % at equal batch and context."""
+RECENT, FEWEST_RECENT = 0.15, 100
+"""The share of a run's requests, the last ones, and at least how many, by which its pace at the end is judged."""
+DRIFT_SD, RECENT_SD = 0.0035, 0.0015
+"""Of one server's pace, relatively: how far it moves from its mean over a run of ten to twenty minutes (clocks, heat;
+a Llama-2-7B took 2.5 % less from one minute to the next), and what the mean of so many requests leaves open."""
 SETTLED = 0.05
 """A fit has settled when no parameter moves by more than this share of its prior's standard deviation in a round."""
 
@@ -97,38 +103,64 @@ class Problem:
         """
         whitening = self.prior.whitening()
         prior = np.column_stack((whitening, whitening @ (x - self.prior.mean)))
-        return _qr(np.vstack([prior, self._shared(self._qr_factors(x))[len(self.sizes) :, len(self.sizes) :]]))
+        normal = prior.T @ prior + _without(self._shared(self._normals(x)), len(self.sizes))
+        return _root(normal, self.prior.sd)
 
     def stairs(self, x: Floats) -> dict[int, float]:
         """The best stairs for coordinates x, by size."""
-        return dict(zip((SIZES[size] for size in self.sizes), self._stairs(self._qr_factors(x)).tolist(), strict=True))
+        found: list[float] = self._stairs(self._normals(x)).tolist()
+        return {SIZES[int(size)]: longer for size, longer in zip(self.sizes, found, strict=True)}
 
     def paces(self, x: Floats) -> list[float]:
-        """The pace of each run's server for coordinates x and their stairs; 1 of a run without a row."""
-        factors, count = self._qr_factors(x), len(self.sizes)
-        stairs = self._stairs(factors)
-        return [float(np.exp(-(run[0, -1] + run[0, 1 : 1 + count] @ stairs) / run[0, 0])) for run in factors]
+        """The pace of each run's server, at the end of what was fitted, for coordinates x and their stairs.
 
-    def _stairs(self, factors: Sequence[Floats]) -> Floats:
+        Servers drift: the mean over a run says less of its next requests than its last ones do. 1 of a run without a
+        row.
+        """
+        normals, count = self._normals(x), len(self.sizes)
+        stairs = self._stairs(normals)
+        logs = [-float(run[0, -1] + run[0, 1 : 1 + count] @ stairs) / float(run[0, 0]) for run in normals]
+        values = from_coordinates(x)
+        for i, f, measured, weights, (climb, _) in zip(
+            self.place, self.frozen, self.measured, self.weights, self.climbs, strict=True
+        ):
+            logs[i] += self._drift(
+                latencies_and_gradients(values, f)[0], measured[0], weights[0], climb @ stairs, logs[i]
+            )
+        return [float(np.exp(log)) for log in logs]
+
+    def _drift(self, now: Floats, measured: Floats, weights: Floats, climb: Floats, pace: float) -> float:
+        """By how much the logarithm of a server's pace has moved from its mean by the end, as far as the data say."""
+        timed = np.flatnonzero(weights > 0)
+        last = timed[-max(FEWEST_RECENT, int(RECENT * len(timed))) :]
+        if len(last) < FEWEST_RECENT:
+            return 0.0
+        off = np.log(measured[last] / (now + climb)[last]) - pace
+        off = off[np.abs(off - np.median(off)) < OUTLIER * 1.4826 * np.median(np.abs(off - np.median(off))) + 1e-9]
+        noise = RECENT_SD**2 + float(off.var()) / len(off)
+        return float(off.mean()) * DRIFT_SD**2 / (DRIFT_SD**2 + noise)
+
+    def _stairs(self, normals: Sequence[Floats]) -> Floats:
         count = len(self.sizes)
-        if not count:
-            return np.zeros(0)
-        shared = self._shared(factors)
-        return -np.linalg.solve(shared[:count, :count], shared[:count, -1])
+        shared = self._shared(normals)
+        return np.asarray(-np.linalg.solve(shared[:count, :count], shared[:count, -1]), np.float64)
 
-    def _shared(self, factors: Sequence[Floats]) -> Floats:
-        """R of all runs' rows without their paces, with the prior of the stairs, which are the first columns."""
-        believed = np.zeros((len(self.sizes), len(self.sizes) + len(self.prior.mean) + 1))
-        np.fill_diagonal(believed, 1 / self.stair_sd if self.stair_sd else 0.0)
-        return _qr(np.vstack([believed, *(run[1:, 1:] for run in factors)]))
+    def _shared(self, normals: Sequence[Floats]) -> Floats:
+        """Normal equations of all runs without their paces, with the prior of the stairs, which stand first."""
+        shared = np.sum([_without(run, 1) for run in normals], axis=0)
+        count = len(self.sizes)
+        shared[range(count), range(count)] += self.stair_sd**-2 if count else 0.0
+        return np.asarray(shared, np.float64)
 
-    def _qr_factors(self, x: Floats) -> list[Floats]:
-        """For each run R of its rows, with the logarithm of its server's pace, around 0, and stairs first."""
+    def _normals(self, x: Floats) -> list[Floats]:
+        """For each run the normal equations of its rows: the logarithm of its server's pace, around 0, and the stairs,
+        then coordinates and residuals."""
         values = from_coordinates(x)
         by_coordinate = np.where(LOGARITHMIC, values, 1.0)
-        believed = np.zeros((1, 1 + len(self.sizes) + len(x) + 1))
-        believed[0, 0] = 1 / PACE_SD
-        rows: list[list[Floats]] = [[believed] for _ in range(self.runs)]
+        width = 1 + len(self.sizes) + len(x) + 1
+        normals = [np.zeros((width, width)) for _ in range(self.runs)]
+        for of_run in normals:
+            of_run[0, 0] = PACE_SD**-2
         for i, f, measured, weights, climbs in zip(
             self.place, self.frozen, self.measured, self.weights, self.climbs, strict=True
         ):
@@ -138,26 +170,38 @@ class Problem:
                 (ttft, ttft_by, climbs[1], measured[1], weights[1]),
                 (decode + ttft, decode_by + ttft_by, climbs[0] + climbs[1], measured[0] + measured[1], weights[2]),
             ):
-                some = weight > 0
-                if not some.any():
+                if not weight.any():
                     continue
                 paced = now - by[:, STEP_COUNT:] @ values[STEP_COUNT:]
-                columns = np.column_stack((paced, climb, by * by_coordinate, now - truth))
-                rows[i].append(_qr(columns[some] * weight[some, None]))
+                rows = np.column_stack((paced, climb, by * by_coordinate, now - truth))
+                rows *= weight[:, None]
+                normals[i] += rows.T @ rows
         for more in self.blocks:
             block = more.rows(values)
             climb = np.zeros((len(block), len(self.sizes)))  # what few steps measured tells nothing of sizes
-            rows[more.run].append(
-                _qr(np.column_stack((block[:, :1], climb, block[:, 1:-1] * by_coordinate, block[:, -1:])))
-            )
-        return [_qr(np.vstack(of_run)) for of_run in rows]
+            rows = np.column_stack((block[:, :1], climb, block[:, 1:-1] * by_coordinate, block[:, -1:]))
+            normals[more.run] += rows.T @ rows
+        return normals
 
 
-def _qr(rows: Floats) -> Floats:
-    """R of the QR factorization, square; with rows of zeros where there are fewer rows than columns."""
-    missing = max(0, rows.shape[1] - len(rows))
-    full = np.vstack((rows, np.zeros((missing, rows.shape[1])))) if missing else rows
-    return np.asarray(np.linalg.qr(full, mode="r"), np.float64)
+def _without(normal: Floats, count: int) -> Floats:
+    """Normal equations for the best values of the first `count` coordinates."""
+    first, rest = normal[:count, :count], normal[:count, count:]
+    return np.asarray(normal[count:, count:] - rest.T @ np.linalg.solve(first, rest), np.float64)
+
+
+def _root(normal: Floats, scale: Floats) -> Floats:
+    """R, upper triangular, of which R'R are these normal equations, positive definite but for the residuals' own.
+
+    Coordinates are taken in units of `scale` on the way, in which none is larger than another by much.
+    """
+    coordinates = normal[:-1, :-1] * scale * scale[:, None]
+    r = np.linalg.cholesky(coordinates).T
+    last = np.linalg.solve(r.T, scale * normal[:-1, -1])
+    residuals = max(0.0, float(normal[-1, -1] - last @ last)) ** 0.5
+    full = np.zeros_like(normal)
+    full[:-1, :-1], full[:-1, -1], full[-1, -1] = r / scale, last, residuals
+    return full
 
 
 def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats, float]:
