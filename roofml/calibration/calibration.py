@@ -38,6 +38,7 @@ from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
 from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
+from roofml.latency.pauses import NO_PAUSES
 from roofml.models.load import load_model
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
@@ -161,8 +162,9 @@ class Calibration(Shown):
         ]
 
     def parameters_for(self, run: Run) -> Parameters:
-        """The parameters at the pace of the run's server."""
-        return self.parameters.paced(self.pace_of(run))
+        """The parameters at the pace of the run's server, with its pauses."""
+        pauses = self.posterior.pauses.get(run.identity, NO_PAUSES)
+        return self.parameters.paced(self.pace_of(run))._replace(pauses=pauses)
 
     def step_time(self, batch: Batch) -> StepBreakdown:
         """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
@@ -347,6 +349,12 @@ class Calibration(Shown):
                 "sd": {name: rounded(sd, 3) for name, sd in zip(names, posterior.sd, strict=True)},
                 "not_identified": list(self.not_identified),
                 "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
+                "pauses": {
+                    run.name: {name: rounded(value) for name, value in found._asdict().items()}
+                    for run in self.runs
+                    if (found := posterior.pauses.get(run.identity)) is not None
+                }
+                or None,
                 "valid": dict(posterior.valid),
                 "covariance": [
                     [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
@@ -384,7 +392,7 @@ class Calibration(Shown):
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
         optional = ((mapping, "blis"), (mapping["step"], "stairs"))
-        optional += tuple((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit"))
+        optional += tuple((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit", "pauses"))
         for section, key in optional:
             if section[key] is None:
                 del section[key]

@@ -6,7 +6,7 @@ Layout, in the order it is written (schema `roofml/1`):
     physics {gpu_sheet_sha256, kernel_tables_sha256},
     step {corrections, overheads_us, blend, gemm_growth, stairs (optional)}, request,
     fit {runs, run_sha256, requests, step_tables (optional), train_fraction, prior, rounds, converged,
-        misfit (optional), error_pct, sd, not_identified, paces, valid, covariance, roofml},
+        misfit (optional), error_pct, sd, not_identified, paces, pauses (optional), valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
 
 A file lives for ever: what an older one lacks (`physics`, `run_sha256`, a parameter) is optional, and a newer schema is
@@ -95,6 +95,13 @@ class ErrorSection(Strict):
     tpot_mean: Finite
 
 
+class PausesSection(Strict):
+    """`latency.pauses.Pauses`."""
+
+    every_us: Annotated[Finite, Field(gt=0, le=1e9)]
+    pause_us: Annotated[Finite, Field(ge=0, le=1e6)]
+
+
 class FitSection(Strict):
     """Where the numbers come from, and how far they reach."""
 
@@ -116,6 +123,8 @@ class FitSection(Strict):
     not_identified: list[str]
     paces: dict[Name, Annotated[Finite, Field(ge=PACES[0], le=PACES[1])]] = Field(default_factory=dict)
     """Run -> how much longer its server takes for a step than these parameters say, near 1."""
+    pauses: dict[Name, PausesSection] | None = None
+    """Run -> the pauses of its server's front end. None: none were found."""
     valid: dict[Literal["batch", "context", "new_tokens"], Range]
     covariance: list[list[Finite]]
     roofml: Name
@@ -190,6 +199,7 @@ COMMENTS = {
     "request": "what a request waits for besides steps of the usual time, µs",
     "sd": "standard deviations: relative for corrections, in the parameter's unit for the others",
     "not_identified": "the prior decides these more than the data",
+    "pauses": "of the servers' front ends, µs",
     "valid": "smallest and largest seen in a step; predictions outside warn",
     "covariance": "lower triangle, parameters in the order of sd; of the logarithm for corrections",
 }
@@ -293,6 +303,7 @@ def _check_fit(fit: FitSection, source: Path | str) -> None:
         ("run_sha256", fit.run_sha256 or {}),
         ("error_pct", fit.error_pct),
         ("paces", fit.paces),
+        ("pauses", fit.pauses or {}),
         ("means_alone", fit.means_alone or ()),
     ):
         for name in keys:

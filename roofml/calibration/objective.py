@@ -59,6 +59,8 @@ class Frozen:
     """(requests,) fraction of the step in flight on arrival that was still to run: half of it, on average. When in a
     step a request arrived the replay cannot know, and its guess in place of the mean would bias the fit: residuals
     relative to a guess weigh the short guesses."""
+    guessed_us: Floats
+    """(requests,) by how much longer the replay has it wait for that step than the mean."""
     running: Floats
     """(requests,) requests running on arrival."""
     cold: Floats
@@ -84,6 +86,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
     # How much of a stall of a second was left the replay does know.
     stalled = schedule.cold[:, before].any(axis=0)
     share = np.where(stalled, left / schedule.step_time_us[before], 0.5)
+    waits = (entered > 0) & (left > 0)
     steps = step_columns(schedule.steps, tables)
     return Frozen(
         steps=steps,
@@ -91,7 +94,8 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
         entered=entered,
-        in_flight=np.where((entered > 0) & (left > 0), share, 0.0),
+        in_flight=np.where(waits, share, 0.0),
+        guessed_us=np.where(waits, left - share * schedule.step_time_us[before], 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
         cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))),
         stair=np.where(steps[-3] > 0, stair_of(steps[-3]), -1),

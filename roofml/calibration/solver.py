@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
+from roofml.calibration.front_end import pauses_of
 from roofml.calibration.objective import (
     OUTLIER,
     Frozen,
@@ -21,6 +22,7 @@ from roofml.calibration.prior import Prior
 from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOGARITHMIC, LOWER, STEP_COUNT, UPPER, from_coordinates
+from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.latency.stairs import SIZES, stair_sd
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats, Ints
@@ -70,6 +72,8 @@ class Problem:
     climbs: list[tuple[Floats, Floats]]
     """(requests, stairs) derivatives of decode times and TTFTs by these stairs."""
     stair_sd: float
+    held_us: list[float]
+    """What pauses of each run's front end add to a mean TTFT."""
 
     @classmethod
     def of(
@@ -80,20 +84,25 @@ class Problem:
         x: Floats,
         prior: Prior,
         blocks: Sequence[Block] = (),
+        pauses: Sequence[Pauses] | None = None,
     ) -> Problem:
-        """The problem of the selected requests of each run, weighted for coordinates near `x`."""
+        """The problem of the selected requests of each run, weighted for coordinates near `x`.
+
+        `pauses` are those of the run's front ends, by default none.
+        """
+        held = [0.0] * len(selections) if pauses is None else [each.mean_us for each in pauses]
         pairs = zip(selections, schedules, strict=True)
         selections = [selection.completed_in(schedule.last_step >= 0) for selection, schedule in pairs]
         place = [i for i, selection in enumerate(selections) if len(selection)]
         frozen = [freeze(schedules[i], tables[i], selections[i].requests) for i in place]
-        measured = [_measured(selections[i]) for i in place]
+        measured = [_measured(selections[i], held[i]) for i in place]
         values = from_coordinates(x)
         weights = [latency_weights(values, *of_run) for of_run in zip(frozen, measured, strict=True)]
         sizes = np.unique(np.concatenate([np.zeros(0, np.int64), *(each.stair for each in frozen)]))
         sizes = sizes[sizes >= 0]
         climbs = [stairs_and_gradients(values, each, sizes) for each in frozen]
         sd = max((stair_sd(of_run) for of_run in tables), default=0.0)
-        return cls(frozen, measured, weights, place, len(selections), prior, blocks, sizes, climbs, sd)
+        return cls(frozen, measured, weights, place, len(selections), prior, blocks, sizes, climbs, sd, held)
 
     def qr_factor(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).
@@ -111,23 +120,25 @@ class Problem:
         found: list[float] = self._stairs(self._normals(x)).tolist()
         return {SIZES[int(size)]: longer for size, longer in zip(self.sizes, found, strict=True)}
 
-    def paces(self, x: Floats) -> list[float]:
-        """The pace of each run's server, at the end of what was fitted, for coordinates x and their stairs.
+    def servers(self, x: Floats) -> list[tuple[float, Pauses]]:
+        """The pace of each run's server, at the end of what was fitted, and the pauses of its front end.
 
-        Servers drift: the mean over a run says less of its next requests than its last ones do. 1 of a run without a
-        row.
+        Both for coordinates x and their stairs. Servers drift: the mean over a run says less of its next requests than
+        its last ones do. 1 and no pauses of a run without a row.
         """
         normals, count = self._normals(x), len(self.sizes)
         stairs = self._stairs(normals)
         logs = [-float(run[0, -1] + run[0, 1 : 1 + count] @ stairs) / float(run[0, 0]) for run in normals]
-        values = from_coordinates(x)
-        for i, f, measured, weights, (climb, _) in zip(
+        found, values = [(float(np.exp(log)), NO_PAUSES) for log in logs], from_coordinates(x)
+        for i, f, measured, weights, climbs in zip(
             self.place, self.frozen, self.measured, self.weights, self.climbs, strict=True
         ):
-            logs[i] += self._drift(
-                latencies_and_gradients(values, f)[0], measured[0], weights[0], climb @ stairs, logs[i]
-            )
-        return [float(np.exp(log)) for log in logs]
+            decode, ttft, _, _ = latencies_and_gradients(values, f)
+            moved = self._drift(decode, measured[0], weights[0], climbs[0] @ stairs, logs[i])
+            waits = weights[1] > 0
+            pauses = pauses_of((measured[1] - ttft - climbs[1] @ stairs - f.guessed_us)[waits])
+            found[i] = (float(np.exp(logs[i] + moved)), pauses)
+        return found
 
     def _drift(self, now: Floats, measured: Floats, weights: Floats, climb: Floats, pace: float) -> float:
         """By how much the logarithm of a server's pace has moved from its mean by the end, as far as the data say."""
@@ -224,7 +235,7 @@ def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats, float]:
     return x, r[:, :-1].T @ r[:, :-1], float(np.linalg.norm(r[:, -1]))
 
 
-def _measured(selection: Selection) -> tuple[Floats, Floats]:
-    """Decode times and TTFTs (requests,)."""
+def _measured(selection: Selection, held_us: float) -> tuple[Floats, Floats]:
+    """Decode times and TTFTs (requests,), these without what pauses add to their mean."""
     run, chosen = selection.run, selection.requests
-    return (run.e2e_us - run.ttft_us)[chosen], run.ttft_us[chosen]
+    return (run.e2e_us - run.ttft_us)[chosen], run.ttft_us[chosen] - held_us

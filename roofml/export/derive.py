@@ -56,7 +56,7 @@ class Derived:
 
 def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int) -> Derived:
     """Match BLIS's betas to native step times of batches up to `max_num_seqs` requests and the tables' budget."""
-    tables, (step, request), budget = native.deployment.tables, native.parameters, native.deployment.budget
+    tables, (step, request, _), budget = native.deployment.tables, native.parameters, native.deployment.budget
     sizes = [n for n in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if n <= min(max_num_seqs, budget)]
     native_batches: list[list[tuple[int, int, int]]] = []
     blis_batches: list[list[tuple[int, int, int, int]]] = []

@@ -65,6 +65,8 @@ class Run(Shown):
     clients: int = 0
     """Of a closed loop: each sends its next request when its last one is answered, and `arrival_us` is read of the
     first so many alone. 0: requests arrived when `arrival_us` says."""
+    goes_on: bool = False
+    """The load went on when the recording ends: more requests were planned, at a rate that was kept until there."""
     overview: Overview | None = None
     """What its file says of it as a whole; None of a run made in memory."""
     identity: str = ""

@@ -96,7 +96,7 @@ def test_gradients_agree_with_finite_differences(where: Deployment, run: Run) ->
 
 def test_scaled_parameters_scale_every_step(where: Deployment, run: Run) -> None:
     steps = replay(run, where.tables, Parameters.of(PRIOR_VALUES)).schedule.steps
-    step, _ = Parameters.of(PRIOR_VALUES)
+    step, *_ = Parameters.of(PRIOR_VALUES)
     np.testing.assert_allclose(
         step_times(where.tables, steps, step.scaled(1.7)), 1.7 * step_times(where.tables, steps, step), rtol=1e-12
     )
