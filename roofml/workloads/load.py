@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +28,14 @@ class Load:
     """Requests of one group share the first of their tokens, as in `Run`; -1: with nobody. Empty: nobody shares."""
     prefix_tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """How many of its tokens a request has in common with its group at most."""
+    pause_us: Floats = field(default_factory=lambda: np.zeros(0))
+    """Of a closed load, how long a client waits after an answer before it sends this request; empty: not at all."""
+    of_class: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The class of each request, where there are several; empty: one."""
+    deadline_us: float = math.inf
+    """After how long a client gives a request up."""
+    priority: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Lower numbers first, where the server's policy is `priority`; empty if all are equal."""
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -48,6 +57,9 @@ class Load:
             e2e_us=np.full(size, np.nan),
             ok=np.zeros(size, np.bool_),
             clients=self.clients,
+            pause_us=self.pause_us,
+            deadline_us=self.deadline_us,
+            priority=self.priority,
         )
 
     def at_rate(self, requests_per_s: float) -> Load:
