@@ -26,6 +26,7 @@ from roofml.cli import (
     predict,
     pull,
     replay,
+    simulate,
     streams,
 )
 from roofml.cli.console import say_why
@@ -43,6 +44,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
     "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
     "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
+    "simulate": (
+        simulate.simulate,
+        "roofml simulate llama-2-7b-hf --gpu H100 --tp 1 --load poisson:rate=8,input=1024,output=256",
+    ),
     "predict": (
         predict.predict,
         "roofml predict codellama-34b-instruct-hf --gpu H100 --tp 2 --decode 700x64 --prefill 16@560",

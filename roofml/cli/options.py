@@ -28,6 +28,16 @@ Gpu = Annotated[str | None, typer.Option("--gpu", help="GPU that served: a name 
 AllowOversize = Annotated[
     bool, typer.Option("--allow-oversize", help="Warn, rather than refuse, where it cannot fit on the GPUs.")
 ]
+Subject = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="Name in model_configs/, Hub repository or path of a config.")
+]
+Slos = Annotated[
+    list[str] | None, typer.Option("--slo", metavar="SLO", help="For instance 'p95 ttft < 500ms'; as often as wanted.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="Format of the weights, if not the config's: bf16, fp8, fp8_block, nvfp4 ..."),
+]
 TrainFraction = Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")]
 Steps = Annotated[
     list[Path] | None, typer.Option(help="Steps of a run, to fit as well: parquet, OTLP, or a log (docs/steps.md).")

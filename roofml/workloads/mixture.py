@@ -25,9 +25,11 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le, Len
 from pydantic import Field
 
+from roofml.traces.limits import MOST_REQUESTS
 from roofml.util.errors import InputError
 from roofml.util.schema import Count, Finite, Name, Strict, validated
 from roofml.util.yaml_io import read_mapping
+from roofml.workloads.arrivals import Open
 from roofml.workloads.requests import Drawn, RequestClass
 from roofml.workloads.slo import parse_slos
 from roofml.workloads.spec import OF_KIND, OPTIONAL_OF_KIND, class_of, pattern_of, whole
@@ -80,7 +82,9 @@ def read_mixture(path: Path) -> Workload:
     if len(set(names)) < len(names):
         raise InputError(f"{path}: classes: a name stands twice, expected one for each")
     classes = tuple(_class(each, f"{path}: classes.{each.name}") for each in read.classes)
-    requests = None if read.requests is None else whole(str(read.requests), f"{path}: requests", 5_000_000)
+    requests = None if read.requests is None else whole(str(read.requests), f"{path}: requests", MOST_REQUESTS)
+    if requests is None and isinstance(pattern, Open):
+        requests = pattern.requests
     return Workload(path.name, pattern, Drawn(classes), requests)
 
 

@@ -64,7 +64,10 @@ def parse_spec(text: str) -> Workload:
     if missing:
         raise InputError(f"{source}: {', '.join(missing)} missing, expected {kind}:{_example(kind)}")
     requests = whole(given["requests"], f"{source}: requests", MOST_REQUESTS) if "requests" in given else None
-    return Workload(text.strip(), pattern_of(kind, given, source), Drawn((class_of(given, source),)), requests)
+    pattern = pattern_of(kind, given, source)
+    if requests is None and isinstance(pattern, Open):
+        requests = pattern.requests
+    return Workload(text.strip(), pattern, Drawn((class_of(given, source),)), requests)
 
 
 def _example(kind: str) -> str:
