@@ -22,6 +22,7 @@ from roofml.cli import (
     identify,
     inspect,
     leaderboard,
+    plan,
     pool,
     predict,
     pull,
@@ -47,6 +48,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "simulate": (
         simulate.simulate,
         "roofml simulate llama-2-7b-hf --gpu H100 --tp 1 --load poisson:rate=8,input=1024,output=256",
+    ),
+    "plan": (
+        plan.plan,
+        "roofml plan llama-2-7b-hf --gpu H100,L40S --load poisson:rate=1,input=512,output=99 --slo 'p95 ttft < 1s'",
     ),
     "predict": (
         predict.predict,

@@ -102,11 +102,15 @@ def check_something(reading: Reading) -> None:
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes `overrides: ServerOverrides`, with an option for each of its fields in that place."""
+    """A command that takes `overrides: ServerOverrides`, with an option for each of its fields in that place.
+
+    A field that is an option of the command itself stays the command's.
+    """
+    ours = [name for name in SERVER if name not in inspect.signature(command).parameters]
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
-        said = {name: given.pop(name) for name in SERVER}
+        said = {name: given.pop(name) if name in ours else None for name in SERVER}
         said["settings"] = read_settings(said["settings"], "--server-arg") if said["settings"] else None
         said["server_file"] = _server_file(said["server_file"])
         command(**given, overrides=ServerOverrides(**said))
@@ -120,6 +124,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         parameters += [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
             for name, option in SERVER.items()
+            if name in ours
         ]
     with_options.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

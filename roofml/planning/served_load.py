@@ -14,7 +14,7 @@ import numpy as np
 from roofml.engine.replay import Replay
 from roofml.engine.streaming import chunk_gaps_us
 from roofml.traces.run import Run
-from roofml.util.arrays import Bools, Floats
+from roofml.util.arrays import Bools, Floats, Ints
 from roofml.workloads.slo import LATENCIES, STATISTICS, Slo
 
 WARM_UP, WARM_UP_E2E = 0.1, 2.0
@@ -29,6 +29,7 @@ FEWEST = 200
 """Requests without which nothing is said of a queue."""
 BATCHES = 10
 """Parts of the judged requests, in order of arrival, whose figures tell how sure those of the whole are."""
+ONE_CLASS: Ints = np.zeros(0, np.int64)
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0}
 
 
@@ -45,6 +46,8 @@ class ServedLoad:
     begin_us: float
     end_us: float
     """Between which answers count for rates."""
+    of_class: Ints
+    """(requests,) the class of each; empty: there is one."""
 
     @property
     def sent_us(self) -> Floats:
@@ -134,26 +137,26 @@ def statistic_of(values: Floats, statistic: str) -> float | None:
     return float(np.mean(values) if statistic == "mean" else np.percentile(values, PERCENTILES[statistic]))
 
 
-def served_load(run: Run, replay: Replay, *, all_count: bool) -> ServedLoad:
+def served_load(run: Run, replay: Replay, *, all_count: bool, of_class: Ints = ONE_CLASS) -> ServedLoad:
     """A load as it was served: `all_count` of a benchmark or recording, else once it is steady."""
     sent = replay.schedule.arrival_us
     done = replay.completed
     grows = not run.clients and _grows(run, replay)
     if all_count or not done.any():
         end = float(np.max((sent + replay.e2e_us)[done])) if done.any() else float(sent[-1])
-        return ServedLoad(run, replay, done, grows, float(sent[0]), end)
+        return ServedLoad(run, replay, done, grows, float(sent[0]), end, of_class)
     if grows:
         ended = np.sort((sent + replay.e2e_us)[done])
         left_out = int(WARM_UP * len(ended))
-        return ServedLoad(run, replay, done, grows, float(ended[left_out]), float(ended[-1 - left_out]))
+        return ServedLoad(run, replay, done, grows, float(ended[left_out]), float(ended[-1 - left_out]), of_class)
     first, last = float(sent[0]), float(sent[-1])
     span, usual = last - first, float(np.median(replay.e2e_us[done]))
     begin = first + min(max(WARM_UP * span, WARM_UP_E2E * usual), MOST_LEFT_OUT * span)
     end = last - min(usual, COOL_DOWN * span)
     judged = done & (sent >= begin) & (sent <= end)
     if not judged.any():  # all came at once
-        return ServedLoad(run, replay, done, grows, first, float(np.max((sent + replay.e2e_us)[done])))
-    return ServedLoad(run, replay, judged, grows, begin, end)
+        return ServedLoad(run, replay, done, grows, first, float(np.max((sent + replay.e2e_us)[done])), of_class)
+    return ServedLoad(run, replay, judged, grows, begin, end, of_class)
 
 
 def _grows(run: Run, replay: Replay) -> bool:

@@ -7,7 +7,7 @@ seeds to see what is chance in them. Its interval holds what a benchmark of as m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from roofml.planning.spread import chance_of, predictions
 from roofml.planning.timeline import Timeline, timeline_of
 from roofml.traces.run import Run
 from roofml.traces.server import Server
+from roofml.util.arrays import Bools
 from roofml.util.display import Shown, Table, digits, us, us_range
 from roofml.workloads.slo import LATENCIES, STATISTICS, Slo
 from roofml.workloads.workload import Workload
@@ -177,16 +178,17 @@ def simulate(
     `progress`, an array of one, is kept at the number of finished requests of the first replay. Raises InputError for a
     server that cannot be and for a request that can never run.
     """
+    calibration = replace(calibration, deployment=calibration.deployment.serving(server))  # tables once for all replays
+    workload = workload.within(server.max_model_len)
     served = long_enough(calibration, workload, server, slos, seed, progress)
-    run, replay = served.run, served.replay
+    run, replay, of_class = served.run, served.replay, served.of_class
     every = workload.requests is not None
-    wanted = _wanted(workload, slos, len(run), seed)
 
     def figures(of: ServedLoad) -> dict[str, float]:
-        return {**of.figures(), **of.rates(wanted)}
+        return {**of.figures(), **of.rates(_wanted(workload, slos, of))}
 
     def figures_of(run: Run, replayed: Replay) -> dict[str, float]:
-        return figures(served_load(run, replayed, all_count=every))
+        return figures(served_load(run, replayed, all_count=every, of_class=of_class))
 
     values = figures(served)
     chance: dict[str, float] = {}
@@ -195,13 +197,12 @@ def simulate(
         samples: list[Mapping[str, float]] = [values]
         for other in others:
             other_run = other.run(server)
-            of = served_load(other_run, calibration.replay(other_run), all_count=every)
-            samples.append({**of.figures(), **of.rates(_wanted(workload, slos, len(run), 0, other.of_class))})
+            again = calibration.replay(other_run)
+            samples.append(figures(served_load(other_run, again, all_count=every, of_class=other.of_class)))
         chance = chance_of(samples)
     found = predictions(calibration, run, replay, values, figures_of, chance)
     by_class: dict[str, dict[str, float]] = {}
-    of_class = workload.load(len(run), seed).of_class if len(workload.classes) > 1 else None
-    if of_class is not None:
+    if len(workload.classes) > 1:
         by_class = {each.name: served.figures(of_class == i) for i, each in enumerate(workload.classes)}
     return Simulation(
         workload,
@@ -212,18 +213,15 @@ def simulate(
         by_class,
         timeline_of(run, replay),
         seed,
-        _warnings(calibration, served),
+        [*_warnings(calibration, served), *_cut_short(workload, served)],
     )
 
 
-def _wanted(workload: Workload, slos: tuple[Slo, ...], count: int, seed: int, of_class: Any = None) -> list[Any]:
+def _wanted(workload: Workload, slos: tuple[Slo, ...], served: ServedLoad) -> list[tuple[Slo, Bools]]:
     """Each SLO with the requests it is for: those of everybody, and of each class."""
-    everybody = np.ones(count, np.bool_)
-    wanted: list[Any] = [(slo, everybody) for slo in slos]
-    if any(each.slos for each in workload.classes):
-        places = workload.load(count, seed).of_class if of_class is None else of_class
-        wanted += [(slo, places == i) for i, each in enumerate(workload.classes) for slo in each.slos]
-    return wanted
+    everybody = np.ones(len(served.run), np.bool_)
+    of_classes = [(slo, served.of_class == place) for place, each in enumerate(workload.classes) for slo in each.slos]
+    return [*((slo, everybody) for slo in slos), *of_classes]
 
 
 def long_enough(
@@ -236,14 +234,16 @@ def long_enough(
 ) -> ServedLoad:
     """The load, of as many requests as it has, or as its slowest figure takes to be known to `WANTED`."""
     if workload.requests is not None:
-        run = workload.load(seed=seed).run(server)
-        return served_load(run, calibration.replay(run, progress), all_count=True)
+        load = workload.load(seed=seed)
+        run = load.run(server)
+        return served_load(run, calibration.replay(run, progress), all_count=True, of_class=load.of_class)
     metrics = [*SLOWEST, *(slo.metric for slo in slos if slo.metric not in SLOWEST)]
     clients = int(workload.level) if workload.closed else 0
     count = max(FIRST, 10 * clients)
     while True:
-        run = workload.load(count, seed).run(server)
-        served = served_load(run, calibration.replay(run, progress), all_count=False)
+        load = workload.load(count, seed)
+        run = load.run(server)
+        served = served_load(run, calibration.replay(run, progress), all_count=False, of_class=load.of_class)
         unsure = served.unsure(metrics)
         if served.grows or not unsure or max(unsure.values()) <= WANTED or count >= MOST:
             return served
@@ -263,3 +263,12 @@ def _warnings(calibration: Calibration, served: ServedLoad) -> list[str]:
     )
     doubts = [doubt.sentence for doubt in by_size(calibration.open_doubts)]
     return [*growing, *calibration.warnings_for(run), *doubts, *calibration.outside(schedule.steps), *launched]
+
+
+def _cut_short(workload: Workload, served: ServedLoad) -> list[str]:
+    """A sentence where answers end at the server's limit."""
+    run, most = served.run, served.run.server.max_model_len
+    cut = int(((run.prompt_tokens + run.output_tokens) == most).sum()) if workload.longest > most else 0
+    if not cut:
+        return []
+    return [f"{run.name}: {cut} of {len(run)} answers end at max_model_len {most}, where they were to be longer"]

@@ -62,6 +62,15 @@ class Load:
             priority=self.priority,
         )
 
+    def within(self, most: int) -> Load:
+        """The load on a server that ends an answer at `most` tokens, prompt included.
+
+        A prompt that leaves no room for an answer stays as it is: no server takes it.
+        """
+        room = most - self.prompt_tokens
+        long = (self.output_tokens > room) & (room >= 1)
+        return replace(self, output_tokens=np.where(long, room, self.output_tokens)) if long.any() else self
+
     def at_rate(self, requests_per_s: float) -> Load:
         """An open load with its arrivals stretched so that so many come a second on average.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from roofml.traces.finding import Finding
+from roofml.traces.limits import MOST_TOKENS
 from roofml.util.arrays import Ints
 from roofml.workloads.arrivals import Closed, Pattern, Recorded
 from roofml.workloads.load import Load
@@ -37,6 +38,8 @@ class Workload:
     """(requests,) of a recording; empty if all are equal."""
     findings: tuple[Finding, ...] = ()
     """What its reader found."""
+    most_tokens: int = MOST_TOKENS
+    """Prompt and answer: there the server ends the answer (`max_model_len`)."""
 
     @property
     def closed(self) -> bool:
@@ -75,6 +78,10 @@ class Workload:
         """
         return self if level == self.level else replace(self, pattern=self.pattern.at(level))
 
+    def within(self, most: int) -> Workload:
+        """The same on a server that ends an answer at `most` tokens, prompt included."""
+        return replace(self, most_tokens=most)
+
     def of(self, requests: int) -> Workload:
         """The same with so many requests in all."""
         return replace(self, requests=requests)
@@ -96,7 +103,7 @@ class Workload:
         else:
             arrival, clients = self.pattern.times_us(stream(seed, ARRIVALS), count), 0
             pauses = np.zeros(0)
-        return Load(
+        load = Load(
             name=self.name,
             arrival_us=arrival,
             prompt_tokens=drawn.prompt_tokens,
@@ -109,3 +116,4 @@ class Workload:
             deadline_us=self.deadline_us,
             priority=self.priority[np.arange(count) % len(self.priority)] if len(self.priority) else self.priority,
         )
+        return load.within(self.most_tokens)
