@@ -21,8 +21,8 @@ MODEL = "llama-2-7b-hf"
 
 def planned(load: str = LOAD, slos: tuple[str, ...] = SLOS, rate: float | None = None, **asked: Any) -> Plan:
     prices = asked.pop("prices", {})
-    question = ask(read_workload(load), asked.pop("overrides", ServerOverrides()), **({"model": MODEL} | asked))
-    return question.plan(parse_slos(slos), rate, prices)
+    said: dict[str, Any] = {"model": MODEL, "overrides": ServerOverrides()} | asked
+    return ask(read_workload(load), **said).plan(parse_slos(slos), rate, prices)
 
 
 @pytest.fixture(scope="module")
