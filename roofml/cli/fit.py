@@ -99,14 +99,18 @@ def fit(
     with working(quiet or as_json, "reading"):
         reading = read_all(runs, overrides)
         read, means = reading.runs, means_runs(reading.aggregates)
-        o.check_something(reading)
-        deployment_of([*read, *(each.run for each in means)])  # what is wrong with one is said before anything else
+        o.check_something(reading, forwards=True)
+        if reading.judged:
+            deployment_of([*read, *(each.run for each in means)])  # what is wrong with one is said before anything else
+    if target is Target.blis and not read:
+        raise InputError("--target blis: BLIS's own form is fitted to requests: give a client's file of a server too")
     if output is not None:
         check_writable(output)  # what was read is an input now
     used = trainable(read)
     sampled = step_data([*(steps or ()), *reading.steps], used, contexts)
     note_left_out(read, used, quiet)
     warn_of(reading.aggregates)
+    warn_of(reading.forwards)
     with progress(quiet or as_json) as shown:
         on_round = partial(show_round, shown, shown.add_task("fitting", total=10))
         calibration = fit_runs(
@@ -116,6 +120,7 @@ def fit(
             prior=prior.prior(),
             steps=sampled,
             steps_only=steps_only,
+            forwards=reading.forwards,
             on_round=on_round,
         )
     calibration.check_described(accept_misfit)
