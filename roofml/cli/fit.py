@@ -30,6 +30,7 @@ from roofml.util.errors import InputError
 if TYPE_CHECKING:
     from roofml.calibration.calibration import Calibration
     from roofml.calibration.prior import Prior
+    from roofml.traces.read import Reading
     from roofml.validation.as_blis import BlisInSample
     from roofml.validation.evaluation import Evaluation
     from roofml.validation.step_report import JudgedCycles
@@ -135,13 +136,28 @@ def fit(
         calibration.save(output, accept_misfit=accept_misfit)
     if as_json:
         in_sample = evaluate(calibration, used, until=train_fraction)
-        print_json(_document(calibration, in_sample, as_blis, cycles, output))
+        print_json({**_document(calibration, in_sample, as_blis, cycles, output), **_cases(calibration, reading)})
     elif output is None:
         typer.echo(calibration.to_yaml(), nl=False)
     elif not quiet:
         for part in (calibration, as_blis, [cycle_table(cycles)] if cycles else None):
             show(part or [])
+        if reading.forwards:
+            from roofml.calibration.forwards.learn import case_table, learn
+
+            learned = learn(calibration.deployment, calibration.posterior.prior, reading.forwards)
+            show([case_table(learned.fits, reading.forwards)])
         OUT.print(f"written: {output}", markup=False)
+
+
+def _cases(calibration: Calibration, reading: Reading) -> dict[str, Any]:
+    """What JSON has of exact batches: nothing where there were none."""
+    if not reading.forwards:
+        return {}
+    from roofml.calibration.forwards.learn import learn
+
+    learned = learn(calibration.deployment, calibration.posterior.prior, reading.forwards)
+    return {"forwards": [fit.to_dict(each.name) for fit, each in zip(learned.fits, reading.forwards, strict=True)]}
 
 
 def _document(

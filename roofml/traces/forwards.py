@@ -256,7 +256,8 @@ def _kernels(path: Path, where: str, rank: Mapping[str, Any]) -> dict[str, float
     source = read_json_object(found) if found is not None else profile
     key = "kernels" if found is not None else "top_kernels"
     times: dict[str, float] = {}
-    for each in source.get(key) or []:
+    listed = cast("object", source.get(key))
+    for each in cast("list[object]", listed) if isinstance(listed, list) else []:
         kernel = as_object(each, f"{where}{key}")
         name = str(kernel.get("name"))[:300]
         times[name] = times.get(name, 0.0) + _number(where, kernel, "us", -1e-9, MOST_US)
@@ -264,9 +265,9 @@ def _kernels(path: Path, where: str, rank: Mapping[str, Any]) -> dict[str, float
 
 
 def _list(where: str, entry: Mapping[str, Any], name: str) -> list[object]:
-    value = entry.get(name)
+    value = cast("object", entry.get(name))
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where}{name} is {shown(value)}, expected a list with something in it")
+        raise InputError(f"{where}{name} is {shown(cast('object', value))}, expected a list with something in it")
     return cast("list[object]", value)
 
 

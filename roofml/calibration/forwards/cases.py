@@ -99,6 +99,8 @@ class Limits:
     groups: Sequence[KvGroup]
     shortened: bool
     """Whether `longest` is less than the model's own: the benchmark must be told."""
+    block_size: int = 16
+    """Tokens of a block."""
 
     def allow(self, case: Case) -> bool:
         """Whether the benchmark can run it."""
@@ -127,7 +129,7 @@ def limits_of(
     reach = model.longest_context or model.max_position_embeddings
     if max_model_len is not None and max_model_len > reach:
         raise InputError(f"max_model_len {max_model_len}: {model.name} has {reach} positions, expected no more")
-    longest, blocks, groups = max_model_len or reach, None, ()
+    longest, blocks, groups, block_size = max_model_len or reach, None, (), 16
     try:
         room = kv_capacity(
             model,
@@ -140,10 +142,10 @@ def limits_of(
     except NotSupportedError:
         pass
     else:
-        blocks, groups = int(ROOM * room.blocks), room.groups
+        blocks, groups, block_size = int(ROOM * room.blocks), room.groups, room.block_size
         while longest > 1 and blocks_of(groups, [(longest, 1)], budget) >= blocks:
             longest //= 2
-    return Limits(budget, seqs, longest, blocks, groups, longest < reach)
+    return Limits(budget, seqs, longest, blocks, groups, longest < reach, block_size)
 
 
 def candidates(limits: Limits) -> list[Case]:

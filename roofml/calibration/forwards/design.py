@@ -35,6 +35,10 @@ DRAWS = 4
 """Sets of parameters that may be true, beside the middle, for which a design is to be good."""
 MOST_WANTED = 400
 """Steps of a load that a design looks at."""
+GROUPED = (
+    "where it says `Using real routing` (experts in groups, as DeepSeek has), dummy weights chose the experts: such "
+    "a case says little of them; give it real weights with --load-format auto"
+)
 STOP = 0.1
 """Share of the interval that the next cases must remove at least for them to be worth a run."""
 CASE_S, REPLAYS, LOADING_S = 2.0, 130, 60.0
@@ -85,6 +89,14 @@ class Design(Shown):
         if self.stop:
             return f"{said}. Stop here: more cases narrow it by less than {100 * STOP:.0f} %."
         return f"{said}."
+
+    @property
+    def reservations(self) -> list[str]:
+        """What stands in the way of timing these batches."""
+        found = [GROUPED] if self.calibration.deployment.tables.experts else []
+        if "/" not in self.calibration.deployment.hf_repo:
+            found.append(f"{self.calibration.deployment.hf_repo}: put its Hub repository, or a folder with its config")
+        return found
 
     def shapes(self) -> dict[str, Any]:
         """The file of `--shapes`."""

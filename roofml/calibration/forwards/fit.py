@@ -16,7 +16,7 @@ import numpy as np
 from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
 from roofml.calibration.forwards.kernels import KernelRows, kernel_rows
-from roofml.calibration.forwards.offsets import ABSENT, OFFSET_PRIOR, OFFSET_SD, OFFSETS, STAIR_SD, stairs
+from roofml.calibration.forwards.offsets import ABSENT, OFFSET_NAMES, OFFSET_PRIOR, OFFSET_SD, OFFSETS, STAIR_SD, stairs
 from roofml.calibration.forwards.times import Timed
 from roofml.calibration.information import variances
 from roofml.calibration.judge import FARTHEST_RATIO, FARTHEST_SD, PREDICTION_SD
@@ -63,6 +63,15 @@ class ForwardFit:
     misfit: tuple[str, ...]
     """Why it does not describe its cases; empty where it does."""
 
+    def to_dict(self, file: str) -> dict[str, Any]:
+        """As `roofml fit --json` prints it."""
+        return {
+            "file": file,
+            "error_pct": dict(zip(self.names, self.error_pct.tolist(), strict=True)),
+            "sd_pct": dict(zip(self.names, self.sd_pct.tolist(), strict=True)),
+            "offsets": dict(zip(OFFSET_NAMES, self.offsets.tolist(), strict=True)),
+        }
+
 
 def case_sd(spread_pct: Floats) -> Floats:
     """(cases,) relative standard deviation of a case, from the spread of its samples."""
@@ -81,10 +90,11 @@ def fit_forwards(deployment: Deployment, prior: Prior, forwards: Forwards) -> Fo
     measured = np.array([case.median_us for case in forwards.cases])
     sd = case_sd(np.array([case.spread_pct for case in forwards.cases]))
     real = np.array([case.routing == "real" for case in forwards.cases])
-    sd = np.hypot(sd, ROUTED_SD * real * _share_of_experts(timed, prior.values, deployment))
-    kernels = kernel_rows(forwards, timed)
+    routed = real * _share_of_experts(timed, prior.values)
+    sd = np.hypot(sd, ROUTED_SD / 2 * routed)
     (sizes,) = stairs([case.new_tokens for case in forwards.cases])
-    problem = _Problem(prior, timed, np.log(measured), sd, sizes, kernels)
+    shared = _Shared(np.column_stack((sizes, routed)), np.array([STAIR_SD] * sizes.shape[1] + [ROUTED_SD]))
+    problem = _Problem(prior, timed, np.log(measured), sd, shared, kernel_rows(forwards, timed))
     z, covariance = problem.solved()
     residual = problem.residuals(z)
     names = tuple(case.name for case in forwards.cases)
@@ -110,7 +120,7 @@ def fit_forwards(deployment: Deployment, prior: Prior, forwards: Forwards) -> Fo
     )
 
 
-def _share_of_experts(timed: Timed, values: Floats, deployment: Deployment) -> Floats:
+def _share_of_experts(timed: Timed, values: Floats) -> Floats:
     """(cases,) share of a forward that depends on how tokens were routed; 0 of a dense model."""
     if not timed.tables.experts:
         return np.zeros(timed.count)
@@ -120,19 +130,29 @@ def _share_of_experts(timed: Timed, values: Floats, deployment: Deployment) -> F
     return np.minimum(1.0, (parts.expert_weights + parts.prefill_gemm + parts.decode_gemm) / times)
 
 
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """Errors that several cases share: those of one size, and those whose experts were chosen nobody knows how."""
+
+    columns: Floats
+    """(cases, errors) by how much each moves the logarithm of a case's time."""
+    sd: Floats
+    """(errors,)"""
+
+
 class _Problem:
-    """Least squares of the logarithms of times, by parameters, offsets and the stairs of sizes, in this order."""
+    """Least squares of the logarithms of times, by parameters, offsets and shared errors, in this order."""
 
     def __init__(
-        self, prior: Prior, timed: Timed, target: Floats, sd: Floats, sizes: Floats, kernels: KernelRows
+        self, prior: Prior, timed: Timed, target: Floats, sd: Floats, shared: _Shared, kernels: KernelRows
     ) -> None:
-        self.timed, self.target, self.sd, self.sizes, self.kernels = timed, target, sd, sizes, kernels
+        self.timed, self.target, self.sd, self.shared, self.kernels = timed, target, sd, shared.columns, kernels
         self.rounds = 0
-        own = np.concatenate((OFFSET_SD, np.full(sizes.shape[1], STAIR_SD)))
+        own = np.concatenate((OFFSET_SD, shared.sd))
         self.free = np.concatenate((prior.sd > 0, np.ones(len(own), np.bool_)))
         self.low = np.concatenate((LOWER, np.full(len(own), -np.inf)))
         self.high = np.concatenate((UPPER, np.full(len(own), np.inf)))
-        self.mean = np.concatenate((prior.mean, OFFSET_PRIOR, np.zeros(sizes.shape[1])))
+        self.mean = np.concatenate((prior.mean, OFFSET_PRIOR, np.zeros(len(shared.sd))))
         full = np.zeros((len(self.mean),) * 2)
         full[: len(NAMES), : len(NAMES)] = prior.covariance
         full[len(NAMES) :, len(NAMES) :] = np.diag(own**2)
@@ -141,17 +161,17 @@ class _Problem:
         self.whitening = np.linalg.inv(np.linalg.cholesky(inner))
 
     def residuals(self, z: Floats) -> Floats:
-        """(cases,) logarithm of predicted over measured, the stairs left out: they predict nothing."""
-        return self.at(z)[0][: len(self.sd)] - self.sizes @ z[len(NAMES) + len(OFFSETS) :]
+        """(cases,) logarithm of predicted over measured, shared errors left out: they predict nothing."""
+        return self.at(z)[0][: len(self.sd)] - self.shared @ z[len(NAMES) + len(OFFSETS) :]
 
     def at(self, z: Floats) -> tuple[Floats, Floats]:
         """(cases + kernels,) residuals, and (cases + kernels, coordinates) derivatives."""
         values, offsets = from_coordinates(z[: len(NAMES)]), z[len(NAMES) :][: len(OFFSETS)]
         times, slopes = self.timed.times_and_slopes(values, offsets)
         residual, rows = self.kernels.rows(values, offsets)
-        fixed = np.zeros((len(rows), self.sizes.shape[1]))
-        of_cases = np.log(times) - self.target + self.sizes @ z[len(NAMES) + len(OFFSETS) :]
-        return np.concatenate((of_cases, residual)), np.block([[slopes, self.sizes], [rows, fixed]])
+        fixed = np.zeros((len(rows), self.shared.shape[1]))
+        of_cases = np.log(times) - self.target + self.shared @ z[len(NAMES) + len(OFFSETS) :]
+        return np.concatenate((of_cases, residual)), np.block([[slopes, self.shared], [rows, fixed]])
 
     def _weights(self, residual: Floats) -> Floats:
         sd = np.concatenate((self.sd, self.kernels.sd))
@@ -200,7 +220,7 @@ class _Problem:
 
 def _surprise(deployment: Deployment, prior: Prior, problem: _Problem) -> tuple[str, ...]:
     """Whether the cases took so much longer or shorter than is believed that something else was timed."""
-    residual, slopes = problem._at(problem.mean)
+    residual, slopes = problem.at(problem.mean)
     count = problem.timed.count
     ratio = float(np.exp(-np.median(residual[:count])))
     sd = float(np.hypot(np.sqrt(np.median(variances(problem.covariance, slopes[:count]))), PREDICTION_SD))
