@@ -52,7 +52,7 @@ class StepBreakdown(Shown):
 
     @property
     def interval_us(self) -> tuple[float, float] | None:
-        """Where it lies with 90 % probability, µs; None where it was fitted."""
+        """Where it lies with 90 % probability, µs."""
         return self.total.interval_90
 
     def tables(self) -> list[Table]:
@@ -101,8 +101,15 @@ def break_down(
     source: str,
     outside: tuple[str, ...],
     doubts: tuple[Doubt, ...] = (),
+    *,
+    sources: Mapping[str, float] | None = None,
+    stretch: float = 1.0,
 ) -> StepBreakdown:
-    """The step that computes `batch`. `draws` (draws, parameters) of the parameters and doubts give it an interval."""
+    """The step that computes `batch`. `draws` (draws, parameters) of the parameters give it an interval.
+
+    The `sources`, variances of its logarithm by what they come from, and doubts widen it, and it is stretched by what
+    `stretch` says.
+    """
     verified = int(deployment.tables.verified)
     deployment = deployment.reaching(batch.new_tokens + (verified - 1) * sum(count for _, count in batch.decode))
     tables, step = deployment.tables, parameters.step
@@ -115,10 +122,12 @@ def break_down(
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)
     total = Prediction.of_draws(float(total_us[0]), drawn)
+    for name, variance in (sources or {}).items():
+        total = total.wider(name, variance)
     return StepBreakdown(
         deployment=deployment,
         source=source,
-        total=total.stretched(wider_for(deployment.engine.name)).doubted(doubts),
+        total=total.stretched(stretch * wider_for(deployment.engine.name)).doubted(doubts),
         components={
             name: ComponentTime(float(physics[0]), float(fitted[0]))
             for name, physics, fitted in zip(ideal._fields, ideal, real, strict=True)
