@@ -35,6 +35,7 @@ from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
+from roofml.latency.launches import said_of_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
 from roofml.models.load import load_model
 from roofml.traces.engine_version import wider_for
@@ -111,11 +112,15 @@ class Calibration(Shown):
 
         A file of 0.1.0 knows servers by name alone: names are taken where they are unique, and `warnings_for` says so.
         """
+        pace = self._seen_pace(run)
+        return 1.0 if pace is None else pace
+
+    def _seen_pace(self, run: Run) -> float | None:
         by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
         if by_identity:
             return by_identity[0]
         by_name = [seen.pace for seen in self.runs if not seen.identity and seen.name == run.name]
-        return by_name[0] if len(by_name) == 1 and by_name[0] is not None else 1.0
+        return by_name[0] if len(by_name) == 1 else None
 
     @property
     def doubts(self) -> list[str]:
@@ -203,16 +208,17 @@ class Calibration(Shown):
         steps = served.schedule.steps
         sources = pace_sources(knowledge, run.saturated, steps, self.posterior.valid)
         known = excesses(steps, self.posterior.valid) == 0 if knowledge == "server" else None
-        replays, paces = drawn_replays(
-            run, served, self._tables_for(run), self._believed, self.pace_of(run), sources, count, known
-        )
+        tables = self._tables_for(run)
+        replays, paces = drawn_replays(run, served, tables, self._believed, self.pace_of(run), sources, count, known)
         wider = wider_for(run.server.engine)
+        launched = said_of_launches(served.schedule.step_time_us, steps.new_tokens, tables)
+        apart = run.saturated or bool(launched)
         return DrawnReplays(
             replays,
             paces,
             sources,
             beside,
-            lambda metric: wider * self.stretch(knowledge, metric, run.saturated),
+            lambda metric: wider * self.stretch(knowledge, metric, apart),
             self.open_doubts,
         )
 
@@ -220,15 +226,17 @@ class Calibration(Shown):
         """What it has seen of the run's server."""
         if not self.certain:
             return "nothing"
-        seen = any(each.pace is not None and run.identity == each.identity for each in self.runs)
-        return "server" if seen else "model"
+        return "model" if self._seen_pace(run) is None else "server"
 
-    def stretch(self, knowledge: Knowledge, metric: str, saturated: bool = False) -> float:
-        """How much wider an interval must be than its sources say; 1 for what no run has taught, as of overload."""
+    def stretch(self, knowledge: Knowledge, metric: str, apart: bool = False) -> float:
+        """How much wider an interval must be than its sources say; 1 for what no run has taught.
+
+        `apart`: of overload, or of steps that take as long as their launches, which no interval was made narrower for.
+        """
         if knowledge == "nothing" and (self.deployment.doubts or self.deployment.gpu.name != LEARNED_ON):
             return 1.0
         learned = stretch(knowledge, metric, self.deployment.model.name)
-        return max(1.0, learned) if saturated else learned
+        return max(1.0, learned) if apart else learned
 
     @property
     def _believed(self) -> Prior:

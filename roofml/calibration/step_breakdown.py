@@ -64,7 +64,7 @@ class StepBreakdown(Shown):
             rows.append(["90 % interval", *map(us, self.interval_us)])
         how = f"with {self.source}" if self.source else "not calibrated to any trace of this model"
         caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
-        if self.doubts:
+        if self.interval_us is not None:
             caption += f"\n{why_unsure(self.total, self.doubts)}"
         return [Table(self.deployment.title, ["component", "physics", "corrected"], rows, caption)]
 
@@ -87,10 +87,11 @@ class StepBreakdown(Shown):
 
 
 def why_unsure(total: Prediction, doubts: Sequence[Doubt]) -> str:
-    """One line on what the interval is made of, the largest part first, and why."""
+    """One line on what the interval is made of, the largest part first, and why there are doubts."""
     parts = sorted(total.variances.items(), key=lambda item: -item[1])
-    sizes = ", ".join(f"{name} {100 * variance**0.5:.0f} %" for name, variance in parts)
-    return f"The interval is made of: {sizes}. {'; '.join(doubt.sentence for doubt in by_size(doubts))}."
+    sizes = ", ".join(f"{name} {100 * variance**0.5:.2g} %" for name, variance in parts)
+    made_of = f"The interval is made of: {sizes}."
+    return f"{made_of} {'; '.join(doubt.sentence for doubt in by_size(doubts))}." if doubts else made_of
 
 
 def break_down(
@@ -121,6 +122,9 @@ def break_down(
     total_us = step_times(tables, sums, step)
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)
+    launched = said_of_launches(total_us, sums.new_tokens, tables)
+    if launched:
+        stretch = max(stretch, 1.0)  # it was learned of steps that take longer than their launches
     total = Prediction.of_draws(float(total_us[0]), drawn)
     for name, variance in (sources or {}).items():
         total = total.wider(name, variance)
@@ -136,6 +140,6 @@ def break_down(
             name: float(value[0])
             for name, value in overheads(sums.requests, sums.mixed, tables.layers, step)._asdict().items()
         },
-        outside=(*outside, *said_of_launches(total_us, sums.new_tokens, tables)),
+        outside=(*outside, *launched),
         doubts=doubts,
     )
