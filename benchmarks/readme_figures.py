@@ -30,7 +30,7 @@ RUNS = (
     *("20260218-150956-codellama-34b-tp2-codegen", "20260218-155500-codellama-34b-tp2-roleplay"),
 )
 """The ten normal ones. What comes after their first 70 %, and other runs of the clone, are never looked at."""
-PROTOCOLS = (("temporal", 0.6), ("lowo", 0.0), ("lomo", 0.0))
+PROTOCOLS = (("temporal", 0.6), ("lowo", 0.0), ("load", 0.0), ("lomo", 0.0))
 FIGURES = ("e2e_mean", "tpot_mean", "ttft_mean")
 
 

@@ -14,15 +14,18 @@ from roofml.latency.parameters import PRIOR_VALUES, Parameters
 from roofml.traces.run import Run
 
 
-def served(requests: int = 300, name: str = "served", slower: float = 1.0, **server: Any) -> Run:
-    """A run of the replay itself, with steps `slower` times as long as its latencies would have been."""
+def served(requests: int = 300, name: str = "served", slower: float = 1.0, gap_us: Any = 1e5, **server: Any) -> Run:
+    """A run of the replay itself, with steps `slower` times as long as its latencies would have been.
+
+    `gap_us` is the mean time between arrivals, one or (requests,).
+    """
     random = np.random.default_rng(3)
     run = a_run(requests)
     run = replace(
         run,
         name=name,
         server=replace(run.server, **server),
-        arrival_us=np.cumsum(random.exponential(1e5, requests)),
+        arrival_us=np.cumsum(random.exponential(gap_us, requests)),
         prompt_tokens=random.integers(50, 900, requests),
         output_tokens=random.integers(20, 200, requests),
     )

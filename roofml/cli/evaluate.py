@@ -27,6 +27,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="temporal: fit each run's first share, judge the rest. lomo, lowo: leave one model, one workload out. "
+            "load: fit each run's stage of the lowest rate, judge those above. "
             "zero-shot: use no trace of the model at all (the default without --coeffs)."
         ),
     ] = None,

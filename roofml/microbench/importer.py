@@ -127,7 +127,7 @@ def read_table(path: Path | zipfile.Path, kernel: str) -> Any:
     try:
         import pandas as pd
     except ImportError:
-        raise InputError("reading measurements needs pandas and pyarrow: pip install 'roofml[bench]'") from None
+        raise InputError("reading measurements needs pandas: pip install 'roofml[bench]'") from None
     with open_file(path, MOST_BYTES_OF_A_TABLE) if isinstance(path, Path) else path.open("rb") as file:
         try:
             parquet = path.name.endswith(".parquet")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from roofml.traces.arrow_csv import MOST_DIGITS, read_columns
 from roofml.traces.limits import MOST_REQUESTS
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
@@ -24,10 +25,10 @@ BLOCK = 8192
 """Rows that are held as text at a time."""
 HEAD = 65_536
 """Bytes by which a file is judged before it is read."""
+LONG = 1 << 20
+"""Bytes from which a file is first tried as a whole."""
 LONGEST_LINE = 1_000_000
 """Characters."""
-MOST_DIGITS = 18
-"""Digits of the longest whole number that is read; more digits do not fit into 64 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +74,17 @@ def read_table(
     """
     with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
         try:
-            _check_head(path, file.read(HEAD), what)
+            head = file.read(max(HEAD, LONG))
+            _check_head(path, head[:HEAD], what)
+            kept = _Kept(counts, words, numbers)
+            if len(head) >= LONG:
+                file.seek(0)
+                at_once = _read_at_once(path, file, head, check_names, kept)
+                if at_once is not None:
+                    return at_once
             file.seek(0)
             with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-                return _read(path, text, check_names, _Kept(counts, words, numbers), what)
+                return _read(path, text, check_names, kept, what)
         except OSError as error:
             refuse(path, error)
 
@@ -98,6 +106,26 @@ def _check_head(path: Path, head: bytes, what: str) -> None:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}), expected {what} CSV file") from None
     if b"\0" in head:
         raise InputError(f"{path}: holds zero bytes, expected {what} CSV file")
+
+
+def _read_at_once(
+    path: Path, file: io.BufferedReader, head: bytes, check_names: Callable[[Path, list[str]], None], kept: _Kept
+) -> Table | None:
+    """The table of a long file in which nothing has to be judged cell by cell; None of any other."""
+    first = head.removeprefix(codecs.BOM_UTF8).split(b"\n", 1)[0]
+    if b"\n" not in head or not first.isascii() or b'"' in first or b"\r" in first:
+        return None
+    names = first.decode("ascii").split(",")
+    check_names(path, names)
+    here = [[name for name in asked if name in names] for asked in kept]
+    if len(set(names)) < len(names) or not any(here):
+        return None
+    counts, words, numbers = here
+    found = read_columns(file, counts, numbers, words, longest_line=LONGEST_LINE, most_rows=MOST_REQUESTS)
+    if found is None:
+        return None
+    lines = np.arange(2, found.rows + 2, dtype=np.int64)
+    return Table(path, lines, found.counts, found.words, found.numbers)
 
 
 def _read(

@@ -13,7 +13,8 @@ from roofml.traces.load import Load, is_saturated, load_findings, measure_load
 from roofml.traces.overview import Overview
 from roofml.traces.raw import RawRun
 from roofml.traces.repeated_prompts import shared_prompts
-from roofml.traces.run import Run
+from roofml.traces.run import NOT_COUNTED, Run
+from roofml.traces.stages import planned_stage
 from roofml.traces.time_unit import time_unit
 from roofml.traces.token_counts import FEWEST, output_counts, prompt_counts
 from roofml.util.arrays import Bools, Ints
@@ -61,6 +62,7 @@ def clean(raw: RawRun) -> Run:
         deadline_us=deadline_us,
         late=late if late.any() else late[:0],
         priority=raw.priority,
+        stage=planned_stage(raw.send_us, raw.generator.stages) if raw.generator is not None else NOT_COUNTED,
         clients=raw.clients,
         overview=_counted_again(raw, output),
         identity=raw.identity,

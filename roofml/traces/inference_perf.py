@@ -44,7 +44,16 @@ def read_inference_perf(path: Path) -> tuple[Generator, str | None]:
         least = _count(path, lengths, "min", "data.output_distribution.", least=0)
         most = _count(path, lengths, "max", "data.output_distribution.", least=0)
         output = least if least is not None and least > 0 and least == most else None
-    return Generator(path.name, ignore_eos, output, prompts, per_group, system), model
+    return Generator(path.name, ignore_eos, output, prompts, per_group, system, _stages(path, settings)), model
+
+
+def _stages(path: Path, settings: dict[str, Any]) -> tuple[tuple[float, float], ...]:
+    """Rate and duration of each stage of an open load; none where a stage does not say them, or clients wait."""
+    load = _planned_load(path, settings)
+    if any(load.clients):
+        return ()
+    stages = [(rate, seconds) for rate, seconds in zip(load.rates, load.seconds, strict=True) if rate and seconds]
+    return tuple(stages) if len(stages) == len(load.rates) else ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class PlannedLoad:
     """`constant`, `poisson`, `concurrent`, ...: how requests arrive."""
     rates: tuple[float | None, ...]
     """Requests per second of each stage; None where it is not said."""
+    seconds: tuple[float | None, ...]
+    """How long each stage lasts; None where it is not said."""
     clients: tuple[int | None, ...]
     """Requests in flight of each stage of a closed loop; None where it is not said."""
     most_in_flight: int | None
@@ -63,31 +74,42 @@ class PlannedLoad:
 
 def read_planned_load(path: Path) -> PlannedLoad:
     """The stages of a configuration, and the client's own limit. Raises InputError as `read_inference_perf` does."""
-    load = _mapping(path, read_mapping(path), "load")
+    return _planned_load(path, read_mapping(path))
+
+
+def _planned_load(path: Path, asked: dict[str, Any]) -> PlannedLoad:
+    load = _mapping(path, asked, "load")
     kind: object = load.get("type")
     stages: object = load.get("stages")
     if stages is not None and not isinstance(stages, list):
         raise InputError(f"{path}: load.stages: {shown(stages)}, expected a list")
     rates: list[float | None] = []
+    seconds: list[float | None] = []
     clients: list[int | None] = []
     for place, stage in enumerate(cast("list[object]", stages or [])):
         prefix = f"load.stages[{place}]."
         if not isinstance(stage, dict):
             raise InputError(f"{path}: {prefix[:-1]}: {shown(stage)}, expected a mapping")
         settings = cast("dict[str, Any]", stage)
-        rate: object = settings.get("rate")
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e9):
-            raise InputError(f"{path}: {prefix}rate: {shown(rate)}, expected requests per second")
-        rates.append(float(rate) if rate is not None else None)
+        rates.append(_positive(path, settings, "rate", prefix, "requests per second"))
+        seconds.append(_positive(path, settings, "duration", prefix, "seconds"))
         clients.append(_count(path, settings, "concurrency_level", prefix))
     workers = _count(path, load, "num_workers", "load.", least=0)
     each = _count(path, load, "worker_max_concurrency", "load.")
     return PlannedLoad(
         kind if isinstance(kind, str) else None,
         tuple(rates),
+        tuple(seconds),
         tuple(clients),
         max(workers, 1) * each if workers is not None and each is not None else None,
     )
+
+
+def _positive(path: Path, stage: dict[str, Any], name: str, prefix: str, expected: str) -> float | None:
+    value: object = stage.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9):
+        raise InputError(f"{path}: {prefix}{name}: {shown(value)}, expected {expected}")
+    return float(value) if value is not None else None
 
 
 def _either(path: Path, parent: dict[str, Any], name: str, newer: str) -> int | None:

@@ -27,6 +27,8 @@ class Generator:
     prompts_per_group: int | None = None
     system_prompt_tokens: int | None = None
     """Leading tokens that the prompts of one group have in common."""
+    stages: tuple[tuple[float, float], ...] = ()
+    """Requests per second and seconds of each stage of an open load; empty: its files do not say."""
 
 
 @dataclass(frozen=True, eq=False)

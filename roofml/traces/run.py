@@ -18,7 +18,7 @@ from roofml.util.digest import digest
 from roofml.util.display import Shown, Table
 
 NOT_COUNTED = np.zeros(0, np.int64)
-OPTIONAL = ("counted_tokens", "late", "priority")
+OPTIONAL = ("counted_tokens", "late", "priority", "stage")
 """Columns of a run that may be empty."""
 
 
@@ -60,6 +60,8 @@ class Run(Shown):
     """Requests that the client did give up, which have no latency; empty if it gave up none."""
     priority: Ints = field(default_factory=lambda: NOT_COUNTED)
     """Lower numbers first, where the server's policy is `priority`; empty if all are equal."""
+    stage: Ints = field(default_factory=lambda: NOT_COUNTED)
+    """The stage of the generator's plan that each request is of, from 0; empty if no plan is known."""
     clients: int = 0
     """Of a closed loop: each sends its next request when its last one is answered, and `arrival_us` is read of the
     first so many alone. 0: requests arrived when `arrival_us` says."""

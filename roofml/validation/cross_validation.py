@@ -48,6 +48,14 @@ def lowo(runs: Sequence[Run], on_fold: OnFold | None = None, prior_of: PriorOf =
     return _fitted(splits.lowo(runs), on_fold, prior_of)
 
 
+def load(runs: Sequence[Run], on_fold: OnFold | None = None, prior_of: PriorOf = package_prior) -> Judged:
+    """Fit each model/GPU/TP on the lowest rate of its runs and judge the rates above it, as a planner does.
+
+    Runs of one rate are left out (`splits.of_one_stage`).
+    """
+    return _fitted(splits.load(runs), on_fold, prior_of)
+
+
 def _fitted(folds: Sequence[Fold], on_fold: OnFold | None, prior_of: PriorOf) -> Judged:
     reports: list[RunReport] = []
     fits: list[Calibration] = []

@@ -48,6 +48,8 @@ class Evaluation(Shown):
     """Where predictions leave what a fit has seen, and what was taken on trust."""
     converged: bool = True
     """Whether every fit behind it settled."""
+    left_out: Sequence[str] = ()
+    """Names of the runs that the protocol `load` cannot judge: they have one stage."""
 
     def tables(self) -> list[Table]:
         """Errors by run, of normal runs with their summary, then of those at overload; then cycle times."""
@@ -56,6 +58,9 @@ class Evaluation(Shown):
         saturated = [run for run in self.runs if run.saturated]
         shown: list[Table] = []
         caption = self.caption
+        left_out = f"left out, of one stage: {', '.join(self.left_out)}" if self.left_out else ""
+        if left_out:
+            caption += f"; {left_out}"
         if normal:
             uncertain = _uncertain(normal)
             overall = summary(normal)
@@ -72,7 +77,8 @@ class Evaluation(Shown):
             uncertain = _uncertain(saturated)
             rows = [_row(run, uncertain) for run in saturated]
             title = "saturated runs, never fitted where others are"
-            completed = "; ".join(_completions(run) for run in saturated if run.completed is not None)
+            said = [_completions(run) for run in saturated if run.completed is not None]
+            completed = "; ".join([*([left_out] if left_out and not normal else []), *said])
             shown.append(Table(title, [*columns, *(["E2E, 90 %"] if uncertain else [])], rows, completed))
         return [*shown, *([cycle_table(self.cycles, "cycle times of sampled steps")] if self.cycles else [])]
 
@@ -89,6 +95,7 @@ class Evaluation(Shown):
             "runs": [run.to_dict() for run in self.runs],
             "summary": summary([run for run in self.runs if not run.saturated]),
             "summary_saturated": summary([run for run in self.runs if run.saturated]),
+            **({"left_out": list(self.left_out)} if self.protocol == "load" else {}),
             **({"steps": [cycle.to_dict() for cycle in self.cycles]} if self.cycles else {}),
         }
 

@@ -39,7 +39,7 @@ class Plan:
     @property
     def judges_cycles(self) -> bool:
         """Whether cycle times of sampled steps can be judged as well."""
-        return not self.as_blis and self.protocol not in ("lomo", "lowo")
+        return not self.as_blis and self.protocol not in ("lomo", "lowo", "load")
 
     def check(self, runs: Sequence[Run], coeffs: Path | None, means: Sequence[MeansRun] = ()) -> Calibration | None:
         """Say whatever is wrong with the last group before the first is fitted, and load what is given.
@@ -73,7 +73,7 @@ class Plan:
             return len(runs)
         if self.protocol == "temporal":
             return len(groups(runs))
-        return len((splits.lomo if self.protocol == "lomo" else splits.lowo)(runs))
+        return len({"lomo": splits.lomo, "lowo": splits.lowo, "load": splits.load}[self.protocol](runs))
 
     def evaluate(
         self,
@@ -115,6 +115,8 @@ class Plan:
             reports, fits = cross_validation.lomo(runs, on_fold)
         elif self.protocol == "lowo":
             reports, fits = cross_validation.lowo(runs, on_fold, others.prior)
+        elif self.protocol == "load":
+            reports, fits = cross_validation.load(runs, on_fold, others.prior)
         else:
             reports = cross_validation.zero_shot(runs, others, self.fraction, on_fold)
         return Evaluation(
@@ -122,6 +124,7 @@ class Plan:
             train_fraction=self.fraction,
             caption=self._caption(None),
             runs=reports,
+            left_out=[run.name for run in splits.of_one_stage(runs)] if self.protocol == "load" else (),
             cycles=[self._cycles(data, runs[data.run], fits) for data in steps],
             converged=all(fitted.converged for fitted in fits),
             warnings=[doubt for fitted in fits for doubt in fitted.doubts],
@@ -142,6 +145,7 @@ class Plan:
             "temporal": f"fitted on the first {share} of each run, judged on the rest",
             "lomo": "what the other models' runs say of each model",
             "lowo": "each run judged by a fit of its model's other runs",
+            "load": "fitted on each run's stage of the lowest rate, judged on the stages above it",
             ZERO_SHOT: f"without a trace of the model: physics and what other models taught, {rest}",
         }[self.protocol]
         return f"{how}; errors in %, + is too slow"
@@ -160,6 +164,8 @@ def planned(protocol: str | None, train_fraction: float | None, *, given: bool, 
         raise InputError(f"--protocol {protocol!r}: expected {', '.join(splits.PROTOCOLS)} or {ZERO_SHOT}")
     if as_blis and protocol not in (GIVEN, "temporal"):
         raise InputError(f"--target blis: expected --protocol temporal, not {protocol}")
+    if train_fraction is not None and protocol == "load":
+        raise InputError("--train-fraction: protocol load splits runs by their rate: leave it away")
     if train_fraction is not None and protocol in ("lomo", "lowo"):
         raise InputError(f"--train-fraction: protocol {protocol} leaves out whole runs: leave it away")
     fraction = train_fraction if train_fraction is not None else (0.6 if protocol == "temporal" else 0.0)

@@ -2,7 +2,9 @@
 
 - temporal: learn from the first share of each run, be judged by the rest, one fold a model/GPU/TP;
 - lomo (leave one model out): learn from the runs of the other models, be judged by all of this one's;
-- lowo (leave one workload out): learn from a model's other runs, be judged by all of this one.
+- lowo (leave one workload out): learn from a model's other runs, be judged by all of this one;
+- load: learn from the stage of each run that has the lowest rate, be judged by the stages above it, one fold a
+  model/GPU/TP. Runs of one stage are left out.
 
 A saturated run is judged and never learned from: its survivors are biased (unless a model has no other).
 """
@@ -14,9 +16,11 @@ from dataclasses import dataclass
 
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection, groups, trainable
+from roofml.traces.stages import low_and_high
 from roofml.util.errors import InputError
+from roofml.util.outside_text import for_line
 
-PROTOCOLS = ("temporal", "lomo", "lowo")
+PROTOCOLS = ("temporal", "lomo", "lowo", "load")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,35 @@ def lowo(runs: Sequence[Run]) -> list[Fold]:
     if not folds:
         raise InputError("protocol lowo: expected at least two runs of one model that are not saturated")
     return folds
+
+
+def load(runs: Sequence[Run]) -> list[Fold]:
+    """One fold a model/GPU/TP, learned from the stage of the lowest rate of its runs, judged by the stages above.
+
+    Raises InputError where no run has two.
+    """
+    folds: list[Fold] = []
+    for group in groups([run for run in runs if low_and_high(run) is not None]):
+        stages = [(run, *parts) for run in group if (parts := low_and_high(run)) is not None]
+        learned = trainable(group)
+        train = tuple(Selection.of(run, low) for run, low, _ in stages if run in learned)
+        test = tuple(_some(Selection.of(run, high), "above its lowest rate") for run, _, high in stages)
+        folds.append(Fold(_model(group[0]), train, (), test))
+    if not folds:
+        raise InputError("protocol load: expected a run of stages with different rates, or whose rate doubles")
+    return folds
+
+
+def of_one_stage(runs: Sequence[Run]) -> list[Run]:
+    """The runs that the protocol load leaves out: of one rate of sending, or of a closed loop."""
+    return [run for run in runs if low_and_high(run) is None]
+
+
+def _some(selection: Selection, which: str) -> Selection:
+    """The selection. Raises InputError if nothing is in it."""
+    if not len(selection):
+        raise InputError(f"{for_line(selection.run.name)}: no successful request {which} to judge by")
+    return selection
 
 
 def by_model(selections: Sequence[Selection]) -> list[list[Selection]]:

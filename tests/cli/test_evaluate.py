@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commandline import ok, roofml, saturated_folder
+from runfolder import RunFolder, requests
 
 pytestmark = pytest.mark.slow
 
@@ -62,13 +64,34 @@ def test_evaluate_keeps_saturated_runs_apart(folder: Path, tmp_path: Path) -> No
     assert shown.index("worst") < shown.index("saturated runs") < shown.index(" full ")
 
 
+def test_load_says_which_runs_it_leaves_out(folder: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = requests(240, output=60)
+    sent = np.cumsum(random.exponential(np.repeat([4e5, 1e5], 120))).astype(int)
+    for each, now in zip(rows, sent, strict=True):
+        later = int(now) - int(str(each["send_time_us"]))
+        for name in ("arrival_time_us", "send_time_us", "first_chunk_time_us", "last_chunk_time_us"):
+            each[name] = int(str(each[name])) + later
+    staged = RunFolder(rows=rows).write(tmp_path / "staged")
+    found = ok("evaluate", staged, folder, "--gpu", "H100", "--protocol", "load", "--json").document
+    assert (found["protocol"], found["left_out"], [run["run"] for run in found["runs"]]) == (
+        "load",
+        ["quiet"],
+        ["staged"],
+    )
+    assert abs(found["runs"][0]["requests"] - 120) < 15
+    shown = ok("evaluate", staged, folder, "--gpu", "H100", "--protocol", "load").out
+    assert "left out, of one stage: quiet" in " ".join(shown.split())
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--protocol", "loo"], "'loo': expected temporal, lomo, lowo or zero-shot"),
+        (["--protocol", "loo"], "'loo': expected temporal, lomo, lowo, load or zero-shot"),
         (["--protocol", "lomo", "--train-fraction", "0.5"], "protocol lomo leaves out whole runs"),
         (["--protocol", "lomo", "--gpu", "H100"], "lomo: expected runs of at least two models"),
         (["--protocol", "lowo", "--gpu", "H100"], "lowo: expected at least two runs of one model"),
+        (["--protocol", "load", "--gpu", "H100"], "load: expected a run of stages with different rates"),
         (["--protocol", "lowo", "--target", "blis"], "--target blis: expected --protocol temporal, not lowo"),
         (["--protocol", "magic"], "'magic'"),
         (["--protocol", "temporal", "--coeffs", "c.yaml"], "--coeffs and --protocol"),

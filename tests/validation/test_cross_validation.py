@@ -20,13 +20,16 @@ from roofml.latency.deployment import deployment_of
 from roofml.traces.read import read_run
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection, groups, trainable
+from roofml.traces.stages import low_and_high
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
-from roofml.validation.cross_validation import lomo, lowo, temporal
+from roofml.validation.cross_validation import load, lomo, lowo, temporal
 from roofml.validation.evaluation import evaluate, replay_run
 from roofml.validation.report import METRICS, RunReport, report, summary
+from roofml.validation.splits import load as load_folds
 from roofml.validation.splits import lomo as lomo_folds
 from roofml.validation.splits import lowo as lowo_folds
+from roofml.validation.splits import of_one_stage
 from roofml.validation.splits import temporal as temporal_folds
 
 pytestmark = pytest.mark.slow
@@ -142,6 +145,40 @@ def test_folds_never_learn_from_what_they_are_judged_by() -> None:
         lowo_folds([first[0], other[0]])
     run = first[0]
     assert len(Selection.between(run, 0.5)) == len(run) - len(Selection.between(run, 0.0, 0.5))
+
+
+def two_rates(name: str, low: int = 200, high: int = 300) -> Run:
+    """A run that the replay served at 4 and then at 12 requests a second."""
+    return served(low + high, name, gap_us=np.repeat([2.5e5, 8e4], (low, high)))
+
+
+def test_load_learns_from_the_lowest_rate_and_is_judged_above_it() -> None:
+    staged, flat = two_rates("staged"), served(300, "flat")
+    full = replace(two_rates("full"), saturated=True)
+    (fold,) = load_folds([flat, staged, full])
+    assert [s.run.name for s in fold.train] == ["staged"], "a saturated run is judged and never learned from"
+    assert [s.run.name for s in fold.test] == ["staged", "full"]
+    (learned,), (judged, _) = fold.train, fold.test
+    assert not (learned.requests & judged.requests).any()
+    assert abs(len(learned) - 200) < 20
+    assert len(learned) + len(judged) == 500
+    assert [run.name for run in of_one_stage([flat, staged, full])] == ["flat"]
+    with pytest.raises(InputError, match="load: expected a run of stages"):
+        load_folds([flat])
+
+
+def test_load_never_sees_the_higher_rate_and_predicts_it() -> None:
+    run = two_rates("staged")
+    (fold,) = load_folds([run])
+    late = fold.test[0].requests
+    changed = measured_again(run, ttft_us=np.where(late, 7 * run.ttft_us, run.ttft_us))
+    (one,), (fit_one,) = load([run])
+    (two,), (fit_two,) = load([replace(changed, name="changed")])
+    np.testing.assert_array_equal(fit_one.values, fit_two.values)
+    assert one.metrics["ttft_mean"].predicted_us == two.metrics["ttft_mean"].predicted_us
+    assert one.requests == late.sum()
+    for name, bound in {"e2e_mean": 1.5, "tpot_mean": 1.5, "ttft_mean": 3.0}.items():
+        assert abs(one.metrics[name].error_pct) < bound
 
 
 @pytest.mark.parametrize(
@@ -270,6 +307,16 @@ def test_a_real_model_is_predicted_by_what_others_taught(runs: list[Run]) -> Non
         assert overall[metric]["mean_abs_error_pct"] <= bound
     assert overall["e2e_mean"]["max_abs_error_pct"] <= 8
     assert overall["e2e_mean"]["inside_interval_90_pct"] >= 80
+
+
+@pytest.mark.exhaustive
+def test_a_higher_rate_of_a_real_run_is_predicted_by_its_lowest(runs: list[Run]) -> None:
+    """What a planner does. The bounds are the project's, but for TTFT within a few per cent of capacity."""
+    reports, _ = load([run for run in runs if low_and_high(run)], prior_of=read_other_models().prior)
+    overall = summary(reports)
+    assert len(reports) == 7
+    for metric, bound in {"e2e_mean": 1.0, "tpot_mean": 1.0, "ttft_mean": 5.0}.items():
+        assert overall[metric]["mean_abs_error_pct"] <= bound
 
 
 @pytest.mark.exhaustive

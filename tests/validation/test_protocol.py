@@ -22,6 +22,7 @@ PLANS: list[tuple[Mapping[str, Any], tuple[str, float, bool]]] = [
     ({"protocol": "zero-shot", "train_fraction": 0.5}, ("zero-shot", 0.5, True)),
     ({"protocol": "lomo"}, ("lomo", 0.0, False)),
     ({"protocol": "lowo"}, ("lowo", 0.0, False)),
+    ({"protocol": "load"}, ("load", 0.0, False)),
     ({"as_blis": True}, ("temporal", 0.6, False)),
     ({"as_blis": True, "given": True}, ("coeffs", 0.0, False)),
 ]
@@ -47,8 +48,8 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
         {"protocol": "temporal", "given": True},
         "--coeffs and --protocol: expected one of them; a protocol fits its own coefficients",
     ),
-    ({"protocol": "loo"}, "--protocol 'loo': expected temporal, lomo, lowo or zero-shot"),
-    ({"protocol": "coeffs"}, "--protocol 'coeffs': expected temporal, lomo, lowo or zero-shot"),
+    ({"protocol": "loo"}, "--protocol 'loo': expected temporal, lomo, lowo, load or zero-shot"),
+    ({"protocol": "coeffs"}, "--protocol 'coeffs': expected temporal, lomo, lowo, load or zero-shot"),
     ({"protocol": "lowo", "as_blis": True}, "--target blis: expected --protocol temporal, not lowo"),
     ({"protocol": "zero-shot", "as_blis": True}, "--target blis: expected --protocol temporal, not zero-shot"),
     (
@@ -58,6 +59,10 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     (
         {"protocol": "lowo", "train_fraction": 0.0},
         "--train-fraction: protocol lowo leaves out whole runs: leave it away",
+    ),
+    (
+        {"protocol": "load", "train_fraction": 0.5},
+        "--train-fraction: protocol load splits runs by their rate: leave it away",
     ),
     ({"protocol": "temporal", "train_fraction": 0.0}, f"--train-fraction 0: {BETWEEN}"),
     ({"train_fraction": 1.0}, f"--train-fraction 1: {BETWEEN}"),
@@ -82,6 +87,8 @@ def test_what_is_wrong_with_the_last_run_is_said_before_the_first_is_fitted() ->
         asked("lomo").check([good, a_run()], None)
     with pytest.raises(InputError, match="protocol lowo: expected at least two runs of one model"):
         asked("lowo").check([good], None)
+    with pytest.raises(InputError, match="protocol load: expected a run of stages with different rates"):
+        asked("load").check([good], None)
     asked("temporal").check([good, a_run()], None)
     assert (asked("temporal").folds([good, a_run()]), asked().folds([good, a_run()])) == (1, 2)
 

@@ -1,4 +1,4 @@
-"""Reader: a step table as parquet, one column an attribute. Needs pyarrow."""
+"""Reader: a step table as parquet, one column an attribute."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ def detect(path: Path) -> bool:
 def read(path: Path) -> SampledSteps:
     """The steps in `path`. Raises InputError naming the column that is missing or does not hold counts."""
     with open_file(path, MOST_BYTES_OF_A_TABLE) as file:
-        try:
-            arrow: Any = import_module("pyarrow")
-            parquet: Any = import_module("pyarrow.parquet")
-        except ImportError:
-            raise InputError(f"{path}: reading parquet needs pyarrow: pip install 'roofml[bench]'") from None
+        arrow: Any = import_module("pyarrow")
+        parquet: Any = import_module("pyarrow.parquet")
         try:
             # One file and not a data set: a folder name like `a=1` must not become a column.
             table_file = parquet.ParquetFile(file)

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 
 from roofml.util.arrays import Floats
-from roofml.validation import splits
 from roofml.validation.leaderboard.cells import Inputs, load
 from roofml.validation.leaderboard.predictors import OURS, PREDICTORS, Predictor
 from roofml.validation.statistics import LATENCIES, bootstrap_interval, holm, inversions, wilcoxon
+
+PROTOCOLS = ("temporal", "lomo", "lowo")
+"""In the order of its tables."""
 
 
 def board(inputs: Inputs, cells: Mapping[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
     """Return every figure of the leaderboard as one JSON document. `cells`: (protocol, method) -> cell."""
     by_protocol: dict[str, Any] = {}
-    for protocol in splits.PROTOCOLS:
+    for protocol in PROTOCOLS:
         names = [name for name in PREDICTORS if (protocol, name) in cells]
         if not names:
             continue
