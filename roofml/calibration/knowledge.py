@@ -3,7 +3,7 @@
 The sources are those of the fit's own objective, so that an interval says what the fit believes. How much wider
 intervals must be to mean what they say is learned from runs of other models (`SQUARES`): each public run was predicted
 by calibrations that knew as much of it, and of every kind of figure the root mean square of its standardized errors was
-taken (`benchmarks/coverage.py`; docs/intervals.md).
+taken (`benchmarks/interval_coverage.py`; docs/intervals.md).
 """
 
 from __future__ import annotations

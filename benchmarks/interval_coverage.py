@@ -1,6 +1,6 @@
 """How often 90 % intervals hold, and how wide they are: by protocol and metric, on real runs.
 
-    python benchmarks/coverage.py RUN ... [--keep FOLDER] [--protocols temporal load lowo lomo]
+    python benchmarks/interval_coverage.py RUN ... [--keep FOLDER] [--protocols temporal load lowo lomo]
 
 Every figure of every normal run counts alike; saturated ones are counted apart. `rms z` is the root mean square of
 errors in standard deviations of the interval's side. What an interval is stretched by was learned from the runs of
