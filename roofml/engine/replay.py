@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
@@ -50,7 +51,7 @@ class Schedule:
     """(requests,) prompt tokens found in the cache when first scheduled."""
     preemptions: Ints
     """(requests,)"""
-    cold: Floats
+    cold: NDArray[np.int8]
     """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
 
 
@@ -217,7 +218,7 @@ def _serve(
         *kernels,
     )
     requests = _requests(run)
-    columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
+    sums, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
         requests,
         limits,
         rules,
@@ -232,7 +233,7 @@ def _serve(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
         e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
-            StepSums.from_columns(columns),
+            StepSums.from_rows(sums),
             start,
             duration,
             first,
