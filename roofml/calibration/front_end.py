@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from roofml.latency.pauses import NO_PAUSES, Pauses
@@ -35,3 +37,13 @@ def pauses_of(late_us: Floats) -> Pauses:
     over = 2 * float(beyond.mean())
     length = scatter + over
     return Pauses(every_us=over / share, pause_us=length)
+
+
+def pauses_said(found: Mapping[str, Pauses | None]) -> dict[str, dict[str, float]] | None:
+    """The pauses by run as a coefficients file has them; None without any."""
+    said = {
+        name: {key: float(f"{us:.6g}") for key, us in pauses._asdict().items()}
+        for name, pauses in found.items()
+        if pauses
+    }
+    return said or None

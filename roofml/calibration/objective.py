@@ -97,7 +97,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
         in_flight=np.where(waits, share, 0.0),
         guessed_us=np.where(waits, left - share * schedule.step_time_us[before], 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
-        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))),
+        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))).astype(np.float64),
         stair=np.where(steps[-3] > 0, stair_of(steps[-3]), -1),
     )
 

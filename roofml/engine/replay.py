@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from roofml.engine.clients import Requests
 from roofml.engine.continued import continued
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
-from roofml.engine.scheduler import Requests, compiled_in, serve
+from roofml.engine.scheduler import compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
 from roofml.engine.versions import rules_of
 from roofml.latency.batch import StepSums
@@ -52,7 +54,7 @@ class Schedule:
     """(requests,) prompt tokens found in the cache when first scheduled."""
     preemptions: Ints
     """(requests,)"""
-    cold: Floats
+    cold: NDArray[np.int8]
     """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
 
 
@@ -92,6 +94,7 @@ def _requests(run: Run) -> Requests:
         order,
         min(run.clients, len(run)),
         run.deadline_us,
+        run.pause_us if len(run.pause_us) else np.zeros(len(run)),
     )
 
 
@@ -228,7 +231,7 @@ def _serve(
         *kernels,
     )
     requests, length = _requests(run), len(recorded)
-    columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
+    sums, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
         requests,
         limits,
         rules,
@@ -241,13 +244,13 @@ def _serve(
     arrival, queued = requests.arrival_us[:length], queued[:length]
     first, last, running, cached, preemptions = (each[:length] for each in (first, last, running, cached, preemptions))
     took = max(int(first.max()), int(last.max())) + 1 if length < len(run) else len(start)
-    columns, start, duration, cold = columns[:took], start[:took], duration[:took], cold[:, :took]
+    sums, start, duration, cold = sums[:, :took], start[:took], duration[:took], cold[:, :took]
     end, completed = start + duration, last >= 0
     return Replay(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
         e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
-            StepSums.from_columns(columns),
+            StepSums.from_rows(sums),
             start,
             duration,
             first,

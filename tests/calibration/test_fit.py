@@ -189,7 +189,7 @@ def test_nothing_to_fit_is_refused(where: Deployment, run: Run) -> None:
 
 def served_at(pace: float, seed: int, where: Deployment) -> Run:
     """A run of a server whose steps take `pace` times as long as those of the prior's own values."""
-    step, request = Parameters.of(PRIOR_VALUES).paced(pace)
+    step, request, _ = Parameters.of(PRIOR_VALUES).paced(pace)
     return synthetic_run(np.random.default_rng(seed), where, np.array([*step, *request]))
 
 
