@@ -84,8 +84,8 @@ class Calibration(Shown):
 
     @property
     def certain(self) -> bool:
-        """Whether requests were fitted. Means alone leave more open."""
-        return any(not run.means_alone for run in self.runs)
+        """Whether requests were fitted. Means and exact batches alone leave more open."""
+        return any(not (run.means_alone or run.forwards) for run in self.runs)
 
     @property
     def values(self) -> Floats:
@@ -339,6 +339,7 @@ class Calibration(Shown):
                 "requests": posterior.requests,
                 "step_tables": list(self.step_tables) or None,
                 "means_alone": [run.name for run in self.runs if run.means_alone] or None,
+                "forwards": [run.name for run in self.runs if run.forwards] or None,
                 "train_fraction": self.train_fraction,
                 "prior": posterior.prior.source,
                 "rounds": posterior.rounds,
@@ -388,7 +389,8 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit")))
+        of_fit = ("step_tables", "means_alone", "forwards", "misfit")
+        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in of_fit))
         for section, key in optional:
             if section[key] is None:
                 del section[key]
