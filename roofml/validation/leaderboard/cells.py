@@ -40,8 +40,9 @@ from roofml.util.package_data import data_folder
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_bytes, read_json_object
 from roofml.util.writing import write_file
 from roofml.validation import splits
+from roofml.validation.cross_validation import judge
 from roofml.validation.leaderboard.predictors import PREDICTORS
-from roofml.validation.leaderboard.variants import FitCache
+from roofml.validation.leaderboard.variants import FitCache, VariantModel
 from roofml.validation.splits import Fold
 from roofml.validation.statistics import LATENCIES, Judged, block_sums, figures, step_figures
 
@@ -121,7 +122,10 @@ def cell(inputs: Inputs, protocol: str, name: str) -> dict[str, Any]:
         for part in (*fold.test, *fold.validation):
             if part.run.identity not in served:
                 served[part.run.identity] = learned.model.replay(part.run)
-        rows += [_row(part, served[part.run.identity]) for part in fold.test]
+        rows += [
+            _row(part, served[part.run.identity]) | _intervals(predictor.kind, learned.model, part)
+            for part in fold.test
+        ]
         fact: dict[str, Any] = {"fold": fold.name, "free": learned.free, "note": learned.note}
         fact["validation"] = {part.run.name: _bias(part, served[part.run.identity]) for part in fold.validation}
         server = fold.test[0].run.server
@@ -166,6 +170,19 @@ def _row(part: Selection, predicted: Latencies) -> dict[str, Any]:
         "requests": len(part),
         "figures": figures(judged),
         "blocks": sums,
+    }
+
+
+def _intervals(kind: str, model: LatencyModel, part: Selection) -> dict[str, Any]:
+    """The intervals of our own model: metric -> standardized error, half width in % and 1 where it holds."""
+    if kind != "ours" or not isinstance(model, VariantModel):
+        return {}
+    found = judge(part, model.calibration)
+    return {
+        "intervals": {
+            name: [_digits(metric.z), _digits(metric.half_width_pct), float(metric.covered)]
+            for name, metric in found.metrics.items()
+        }
     }
 
 
