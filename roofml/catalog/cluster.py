@@ -92,7 +92,6 @@ class Cluster:
         except (InputError, JobFailedError):
             raise
         except Exception as error:  # of a connection that is gone, of many kinds
-            import traceback; traceback.print_exc()
             raise self._lost(error) from None
 
     def _lost(self, error: BaseException | None) -> JobFailedError:
@@ -114,7 +113,7 @@ def opened(wanted: Wanted) -> Generator[Cluster]:
     Raises InputError where Dask is missing or no scheduler answers.
     """
     check_installed()
-    import dask
+    from dask import config
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
@@ -124,7 +123,7 @@ def opened(wanted: Wanted) -> Generator[Cluster]:
         "distributed.comm.timeouts.connect": CONNECT_S,
         "logging": {"distributed": "critical"},
     }
-    with dask.config.set(settings), ExitStack() as stack:
+    with config.set(settings), ExitStack() as stack:
         if wanted.scheduler is not None:
             try:
                 client = Client(wanted.scheduler, timeout=CONNECT_S, set_as_default=False)

@@ -7,7 +7,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 import numpy as np
 
@@ -187,8 +188,7 @@ def _drift(now: Sequence[float | None], before: Sequence[float | None] | None) -
 
 
 def _arrow_schema() -> Any:
-    import pyarrow as pa
-
+    pa: Any = import_module("pyarrow")
     kinds: dict[str, Any] = {
         "str": pa.string(),
         "str | None": pa.string(),
@@ -207,8 +207,8 @@ def _arrow_schema() -> Any:
 
 def index_bytes(rows: Sequence[Row]) -> bytes:
     """The rows as a Parquet file."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa: Any = import_module("pyarrow")
+    pq: Any = import_module("pyarrow.parquet")
 
     table = pa.Table.from_pylist([row.to_dict() for row in rows], schema=_arrow_schema())
     file = io.BytesIO()
@@ -218,18 +218,18 @@ def index_bytes(rows: Sequence[Row]) -> bytes:
 
 def read_index(place: Place, name: str) -> list[Row]:
     """The rows of an index. Raises InputError for what is no index of this schema."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa: Any = import_module("pyarrow")
+    pq: Any = import_module("pyarrow.parquet")
 
     where = f"{place.shown}/{name}"
     try:
-        table: Any = pq.read_table(io.BytesIO(place.read(name, MOST_BYTES)))
+        table = pq.read_table(io.BytesIO(place.read(name, MOST_BYTES)))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{where}: not a Parquet file: {str(error).splitlines()[0]}") from None
-    said = (table.schema.metadata or {}).get(b"schema", b"").decode(errors="replace")
+        raise InputError(f"{where}: not a Parquet file: {str(cast('object', error)).splitlines()[0]}") from None
+    said = str((table.schema.metadata or {}).get(b"schema", b""), errors="replace")
     if said != SCHEMA or not table.schema.equals(_arrow_schema()):
         raise InputError(f"{where}: schema {said[:60]!r}, expected the columns of {SCHEMA}")
-    return [Row(**row) for row in table.to_pylist()]
+    return [Row(**row) for row in cast("list[dict[str, Any]]", table.to_pylist())]
 
 
 def failures_text(failures: Sequence[Failure]) -> str:

@@ -80,7 +80,7 @@ def _held_out(runs: Sequence[Run], deployment: Deployment, prior: Prior | None) 
 
     Runs too short to be divided, and saturated ones, are not judged: then there are no figures, and the reason.
     """
-    nothing = {"held_out_pct": {}, "held_out_worst_pct": {}, "untraced_pct": {}, "judged_runs": 0}
+    nothing: dict[str, Any] = {"held_out_pct": {}, "held_out_worst_pct": {}, "untraced_pct": {}, "judged_runs": 0}
     used = trainable(runs)
     believed = _default_prior(deployment) if prior is None else prior
     try:

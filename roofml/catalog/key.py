@@ -61,7 +61,8 @@ class Key:
     @classmethod
     def of_dict(cls, document: Mapping[str, Any]) -> Key:
         """The key that `to_dict` wrote."""
-        return cls(**{**document, "capture_sizes": tuple(document["capture_sizes"])})
+        values: dict[str, Any] = {**document, "capture_sizes": tuple(document["capture_sizes"])}
+        return cls(**values)
 
 
 def key_of(server: Server) -> Key:
@@ -86,7 +87,7 @@ def key_of(server: Server) -> Key:
 
 
 def file_names(keys: Iterable[tuple[Key, str]]) -> dict[Key, str]:
-    """A file name without ending for each key, of which the second is its model's name: `llama-2-7b-hf-h100-tp1-0.15.1`.
+    """A file name, such as `llama-2-7b-hf-h100-tp1-0.15.1`, without ending for each key, with its model's name.
 
     What is set otherwise than usual, another engine or KV type adds a digest; so do two keys that would share a name.
     """

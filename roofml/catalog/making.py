@@ -17,8 +17,8 @@ from roofml.catalog.cluster import Cluster, Wanted, check_installed, opened
 from roofml.catalog.discovery import Candidate, candidates
 from roofml.catalog.index import Failure, Row, failures_text, index_bytes, read_index, row_of
 from roofml.catalog.judged import prior_document
+from roofml.catalog.kept import FOLDER, Kept
 from roofml.catalog.key import Key, file_names
-from roofml.catalog.kept import Kept
 from roofml.catalog.made import Made
 from roofml.catalog.page import page
 from roofml.catalog.places import Place, below
@@ -103,9 +103,10 @@ class _Work:
 
 
 def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], None]) -> Made:
-    """Make the catalogue, or bring it up to date. `on_cluster` is called with the address of Dask's page. Raises InputError where no run below the place can be used.
+    """Make the catalogue, or bring it up to date. `on_cluster` is called with the address of Dask's page.
 
-    Raises JobFailedError where the cluster goes away; what was computed until then is kept, and the same call goes on.
+    Raises InputError where no run below the place can be used, and JobFailedError where the cluster goes away: what was
+    computed until then is kept, and the same call goes on.
     """
     check_installed()
     inside = below(request.output, request.runs)
@@ -113,6 +114,8 @@ def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], 
         raise InputError(f"{request.output.shown}: is the folder of the runs, expected another")
     found = candidates(request.runs, inside)
     there = {entry.name for entry in _listing(request.output)}
+    if there and INDEX not in there and not any(name.startswith(f"{FOLDER}/") for name in there):
+        raise InputError(f"{request.output.shown}: holds other files and no catalogue, expected a new or empty folder")
     before = read_index(request.output, INDEX) if INDEX in there else []
     with ExitStack() as stack:
         work = _Work(request, Kept.at(request.output, there), on_progress, on_cluster, stack)

@@ -92,7 +92,7 @@ class LocalPlace:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{target.parent}: cannot be made: {because(error)}") from None
-        write_file(target, content)
+        write_file(target, content, in_place=True)  # a catalogue is brought up to date where it is
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, those that are there."""
@@ -121,7 +121,10 @@ class RemotePlace:
         return self.url
 
     def entries(self) -> list[Entry]:
-        """Its files but hidden ones, by name. Raises InputError where it cannot be listed, or has more than MOST_FILES."""
+        """Its files but hidden ones, by name.
+
+        Raises InputError where it cannot be listed, holds nothing, or more than MOST_FILES.
+        """
         system, root = self._opened()
         try:
             system.invalidate_cache()
