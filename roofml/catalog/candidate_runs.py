@@ -62,7 +62,8 @@ def told(source: Source, overrides: ServerOverrides) -> dict[str, Any]:
             except InputError as error:
                 refused.append({"run": run.name, "reason": _plain(str(error), folder, source)})
         if not every:
-            refused.append({"run": None, "reason": "no run in it: files of a server or tables of steps alone"})
+            reason = "no run in it: files of a server, tables of steps or exact batches alone"
+            refused.append({"run": None, "reason": reason})
     return {"runs": runs, "refused": refused}
 
 

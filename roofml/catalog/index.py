@@ -226,7 +226,8 @@ def read_index(place: Place, name: str) -> list[Row]:
         table = pq.read_table(io.BytesIO(place.read(name, MOST_BYTES)))
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{where}: not a Parquet file: {str(cast('object', error)).splitlines()[0]}") from None
-    said = str((table.schema.metadata or {}).get(b"schema", b""), errors="replace")
+    metadata = cast("dict[bytes, bytes]", table.schema.metadata or {})
+    said = metadata.get(b"schema", b"").decode(errors="replace")
     if said != SCHEMA or not table.schema.equals(_arrow_schema()):
         raise InputError(f"{where}: schema {said[:60]!r}, expected the columns of {SCHEMA}")
     return [Row(**row) for row in cast("list[dict[str, Any]]", table.to_pylist())]

@@ -20,6 +20,7 @@ from roofml.catalog.judged import prior_document
 from roofml.catalog.kept import FOLDER, Kept
 from roofml.catalog.key import Key, file_names
 from roofml.catalog.made import Made
+from roofml.catalog.names import COEFFS, FAILURES, GLOBAL, INDEX, PAGE, global_name
 from roofml.catalog.page import page
 from roofml.catalog.places import Place, below
 from roofml.catalog.tasks import Stage, Task
@@ -28,9 +29,8 @@ from roofml.latency.parameters import NAMES
 from roofml.traces.run import told_apart
 from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
-from roofml.util.outside_text import for_file_name, for_line
+from roofml.util.outside_text import for_line
 
-INDEX, PAGE, FAILURES, COEFFS = "index.parquet", "index.html", "failures.json", "coeffs"
 STAGES: Mapping[Stage, str] = {"read": "reading runs", "evidence": "fitting", "fit": "fitting with what others say"}
 
 OnProgress = Callable[[str, int, int], None]
@@ -126,13 +126,15 @@ def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], 
             first = failures[0] if failures else None
             why = "no run" if first is None else f"{first.folder}: {first.reason}"
             raise InputError(f"{request.runs.shown}: nothing can be used of {len(found)} folders: {why}")
-        members = _evidence(work, groups, failures)
+        members, unpooled = _evidence(work, groups)
         pooled = {gpu: _pooled(gpu, of_gpu) for gpu, of_gpu in _by_gpu(groups, members).items()}
         rows, coefficients = _fits(work, groups, pooled, failures, before)
+    written = {row.key for row in rows}
+    failures += [failure for key, failure in unpooled.items() if key.sha256 in written]
     ordered = sorted(failures)
     files = {
         **{f"{COEFFS}/{name}.yaml": text.encode() for name, text in coefficients.items()},
-        **{f"global-{for_file_name(gpu)}.yaml": _global_text(others).encode() for gpu, others in pooled.items()},
+        **{global_name(gpu): _global_text(others).encode() for gpu, others in pooled.items()},
         FAILURES: failures_text(ordered).encode(),
         PAGE: page(rows, ordered).encode(),
     }
@@ -214,20 +216,21 @@ def _group(key: Key, pairs: Sequence[tuple[Source, dict[str, Any]]]) -> Group:
     return Group(key, model, server, tuple((source, tuple(runs)) for source, runs in by_source.items()))
 
 
-def _evidence(work: _Work, groups: Sequence[Group], failures: list[Failure]) -> dict[Key, SavedPosterior]:
-    """What each deployment's own fit says, of those whose fit describes its runs."""
+def _evidence(work: _Work, groups: Sequence[Group]) -> tuple[dict[Key, SavedPosterior], dict[Key, Failure]]:
+    """What each deployment's own fit says, and why nothing is said by those whose fit does not describe their runs."""
     tasks = {group.key: group.task("evidence", work.request.overrides, None, False) for group in groups}
     keys = {key: task.key() for key, task in tasks.items()}
     results = work.results("evidence", {keys[key]: task for key, task in tasks.items()})
     members: dict[Key, SavedPosterior] = {}
+    failures: dict[Key, Failure] = {}
     for group in groups:
         result = results[keys[group.key]]
         if "failed" in result:
             reason = f"left out of what others learn from: {result['failed']}"
-            failures.append(Failure(group.members[0][0].folder, "", "pool", reason))
+            failures[group.key] = Failure(group.members[0][0].folder, "", "pool", reason)
         else:
             members[group.key] = SavedPosterior.model_validate(result["member"])
-    return members
+    return members, failures
 
 
 def _by_gpu(
@@ -313,5 +316,5 @@ def _write(output: Place, files: Mapping[str, bytes], there: set[str]) -> None:
 
 def _clear(output: Place, written: set[str], there: set[str]) -> None:
     """Remove the coefficients of deployments that are not in the catalogue any more."""
-    ours = {name for name in there if name.startswith((f"{COEFFS}/", "global-")) and name.endswith(".yaml")}
+    ours = {name for name in there if name.startswith((f"{COEFFS}/", GLOBAL)) and name.endswith(".yaml")}
     output.remove(sorted(ours - written))

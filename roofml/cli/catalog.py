@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, note, print_json, progress, show
+from roofml.cli.console import OUT, note, print_json, progress, show, working
 from roofml.traces.server import ServerOverrides
 
 app = typer.Typer(help="Calibrations of many deployments: make, keep up to date, check.", no_args_is_help=True)
@@ -60,3 +61,42 @@ def fit(
     elif not quiet:
         show(made)
         OUT.print(f"written: {made.place}", markup=False)
+
+
+@app.command(epilog="Example: roofml catalog check catalog runs/today --gpu H100 -o summary.md")
+@o.server_options
+def check(
+    catalog: Annotated[str, typer.Argument(help="Folder or URL of `roofml catalog fit`.")],
+    folder: Annotated[str, typer.Argument(metavar="NEW_RUNS", help="Folder with new runs below it, or a URL.")],
+    overrides: ServerOverrides,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Summary to write, in Markdown.")
+    ] = None,
+    fail_above: o.FailAbove = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Check whether each deployment's calibration still holds on new runs of it.
+
+    Ends with 1 unless all that could be checked hold, or where nothing could. With --fail-above only if a change is
+    surely larger, or cannot be told.
+    """
+    from roofml.catalog.catalog import open_catalog
+    from roofml.catalog.check import check_catalog
+    from roofml.catalog.places import place_of
+    from roofml.util.writing import check_writable, write_file
+
+    if output is not None:
+        check_writable(output)
+    with working(quiet or as_json, "checking"):
+        checked = check_catalog(open_catalog(catalog), place_of(folder), overrides)
+    if output is not None:
+        write_file(output, checked.markdown())
+    if as_json:
+        print_json({**checked.to_dict(), "output": output and str(output)})
+    else:
+        show(checked)
+        if output is not None and not quiet:
+            OUT.print(f"written: {output}", markup=False)
+    if checked.fails(fail_above):
+        raise typer.Exit(1)
