@@ -36,8 +36,9 @@ COLD_REST = 0.03
 """The same for the rest of their E2E: a first second has more that is slow than stalls."""
 OUTLIER = 8.0
 """A residual beyond this many robust standard deviations loses weight: a pause of the host is no step."""
-STEP_PADDING = 65536
-"""Steps are padded to multiples of this, so that JAX compiles once and not for every schedule."""
+STEP_PADDING, FEW_STEPS = 65536, 8192
+"""Steps are padded to multiples of the first, so that JAX compiles once and not for every schedule; short runs to the
+second, for a catalogue has thousands of them."""
 COLD = 2
 """Parameters of a cold start, the last ones."""
 
@@ -72,7 +73,7 @@ class Frozen:
 def step_columns(steps: StepSums, tables: ComponentTables) -> tuple[Floats, ...]:
     """Components, new tokens, requests and whether mixed, each (padded steps,): what `times_and_gradients` takes."""
     count = steps.length
-    padded = -(-count // STEP_PADDING) * STEP_PADDING
+    padded = FEW_STEPS if count <= FEW_STEPS else -(-count // STEP_PADDING) * STEP_PADDING
     columns = [*components(tables, steps), steps.new_tokens, steps.requests, steps.mixed]
     return tuple(np.concatenate((column, np.zeros(padded - count)), dtype=np.float64) for column in columns)
 

@@ -37,7 +37,8 @@ from roofml.traces.steps.cycles import cycles
 from roofml.util.errors import InputError, because
 from roofml.util.interrupts import end_with_parent, quiet_tracker, workers_undisturbed
 from roofml.util.package_data import data_folder
-from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_bytes, read_json_object
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_json_object
+from roofml.util.source_digest import add_files
 from roofml.util.writing import write_file
 from roofml.validation import splits
 from roofml.validation.cross_validation import judge
@@ -51,6 +52,7 @@ TRAIN, VALIDATION = 0.6, 0.2
 CELL_VERSION = 2
 HASHED_DATA = ("bench_data", "hardware", "model_configs")
 NOT_HASHED = (
+    "catalog",
     "cli",
     "data",
     "export",
@@ -218,13 +220,7 @@ def digest(inputs: Inputs) -> str:
     no_cell = {package / name for name in NOT_HASHED} | {
         Path(__file__).with_name(f) for f in ("board.py", "making.py", "page.py")
     }
-    for folder in (package, *(data_folder(name) for name in HASHED_DATA), *inputs.runs, *inputs.steps):
-        files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
-        for file in files:
-            if file.suffix in {".pyc", ".nbc", ".nbi"} or no_cell & {file, *file.parents}:
-                continue
-            content = read_bytes(file, MOST_BYTES_OF_A_TABLE)
-            sha.update(os.fsencode(f"{folder.name}/{file.relative_to(folder)}\0") + content + b"\0")
+    add_files(sha, (package, *map(data_folder, HASHED_DATA), *inputs.runs, *inputs.steps), no_cell)
     names = [run.name for run in load(inputs).runs]  # those of one name are told apart by their folders
     sha.update(os.fsencode(f"{inputs.gpu} {inputs.seed} {names}"))
     return sha.hexdigest()[:20]
