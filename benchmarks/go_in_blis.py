@@ -18,25 +18,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from go_compiler import go_passes
+from go_step import numbers_of
+
+from roofml.blis.deployment import blis_deployment_of
+from roofml.blis.replay import for_blis
+from roofml.blis.replay import replay as blis_replay
+from roofml.calibration.calibrate import load_for_runs
+from roofml.export.deployment import read_export
+from roofml.export.go.artifact import read_artifact
+from roofml.export.go.package import GoPackage
+from roofml.export.go.places import in_checkout
+from roofml.traces.read import read_run
+from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from go_step import numbers_of  # noqa: E402
-from go_tools import go_passes  # noqa: E402
-
-from roofml.blis.deployment import blis_deployment_of  # noqa: E402
-from roofml.blis.replay import for_blis  # noqa: E402
-from roofml.blis.replay import replay as blis_replay  # noqa: E402
-from roofml.calibration.calibrate import load_for_runs  # noqa: E402
-from roofml.export.deployment import read_export  # noqa: E402
-from roofml.export.go.artifact import read_artifact  # noqa: E402
-from roofml.export.go.package import GoPackage  # noqa: E402
-from roofml.export.go.places import in_checkout  # noqa: E402
-from roofml.traces.read import read_run  # noqa: E402
-from roofml.traces.run import Run  # noqa: E402
-from roofml.util.arrays import Floats  # noqa: E402
-
 KINDS = ("our replay", "any warm server", "ours in BLIS", "trained-physics", "that in Python")
 
 
@@ -73,7 +70,7 @@ def errors(folder: Path, run: Run, coeffs: Path) -> list[float]:
     ours = calibration.replay(run)
     any_server = replace(run, identity="any", server=replace(run.server, fresh=False))
     warm = calibration.replay(any_server)
-    load = {
+    load: dict[str, object] = {
         "Model": calibration.deployment.model.name,
         "Gpu": calibration.deployment.gpu.name,
         "Tp": calibration.deployment.tp,

@@ -15,20 +15,18 @@ import shutil
 import sys
 from pathlib import Path
 
+from go_compiler import go_passes
+
+from roofml.blis.deployment import BlisDeployment, hardware_of
+from roofml.blis.latency import BlisSteps, step_times_us
+from roofml.blis.model_view import blis_model
+from roofml.export.go.artifact import Artifact, read_artifact
+from roofml.export.go.golden import golden_text
+from roofml.export.go.package import GoPackage
+from roofml.export.go.places import in_checkout
+from roofml.models.spec import config_path
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-
-from go_tools import go_passes  # noqa: E402
-
-from roofml.blis.deployment import BlisDeployment, hardware_of  # noqa: E402
-from roofml.blis.latency import BlisSteps, step_times_us  # noqa: E402
-from roofml.blis.model_view import blis_model  # noqa: E402
-from roofml.export.go.artifact import Artifact, read_artifact  # noqa: E402
-from roofml.export.go.golden import golden_text  # noqa: E402
-from roofml.export.go.package import GoPackage  # noqa: E402
-from roofml.export.go.places import in_checkout  # noqa: E402
-from roofml.models.spec import config_path  # noqa: E402
-
 ALPHAS = (9315.3, 1849.6, 1.7)
 BETAS = (0.77, 1.13, 1.06, 0.5, 43.5, 48.8, 100.0, 0.0, 0.9, 1.2, 0.5)
 """Any coefficients: they change no operation."""

@@ -22,12 +22,18 @@ from roofml.calibration.solver import SETTLED, Block, Problem, solve
 from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOWER, UPPER, from_coordinates, to_coordinates
+from roofml.latency.pauses import Pauses
+from roofml.latency.stairs import climbed
 from roofml.traces.selection import Selection
-from roofml.util.arrays import Floats
+from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
 
-ROUNDS = 10
-"""Most rounds of a fit; six are usual."""
+ROUNDS = 25
+"""Most rounds of a fit; six are usual. A count and no time, so that a slow machine finds the same."""
+AVERAGED = 5
+"""Rounds after which coordinates are averaged with those before: a schedule that flips settles between."""
+SOUGHT = 3
+"""Rounds in which pauses of front ends are sought: from then on they stand."""
 
 More = Callable[[Sequence[Schedule], Floats], Sequence[Block]]
 """A round's schedules, one a run, and parameter values -> what besides requests was measured."""
@@ -61,24 +67,29 @@ def fit_parameters(
         selections = [selection for selection in selections if len(selection)]
     x = prior.mean if start is None else np.clip(to_coordinates(start), LOWER, UPPER)
     normal, loss = np.linalg.inv(prior.covariance), np.inf
-    converged, done, valid, paces = False, 0, {}, {}
+    converged, done, valid, stairs = False, 0, {}, dict[int, float]()
+    problem: Problem | None = None
+    pauses: list[Pauses] = []
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
         schedules = [
-            at_measured_load(selection, of_run, from_coordinates(x))
+            at_measured_load(selection, climbed(of_run, stairs), from_coordinates(x))
             for selection, of_run in zip(selections, each, strict=True)
         ]
-        before, valid = x, ranges(schedules)
+        before, valid = x, ranges(schedules, [selection.requests for selection in selections])
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
-        problem = Problem.of(selections, schedules, each, x, prior, blocks)
+        problem = Problem.of(selections, schedules, each, x, prior, blocks, pauses or None)
         x, normal, loss = solve(problem, x)
-        paces = {s.run.identity: pace for s, pace in zip(selections, problem.paces(x), strict=True)}
-        if done > rounds // 2:  # a schedule that flips back and forth settles between
+        if done <= SOUGHT:
+            pauses = [found for _, found in problem.servers(x)]
+        stairs = problem.stairs(x)
+        if done > AVERAGED:
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
             converged = True
             break
+    servers = [] if problem is None else problem.servers(x)
     return Posterior(
         values=from_coordinates(x),
         covariance=np.asarray(np.linalg.inv(normal), np.float64),
@@ -87,17 +98,32 @@ def fit_parameters(
         rounds=done,
         converged=converged,
         loss=loss,
-        paces=paces,
+        paces={s.run.identity: pace for s, (pace, _) in zip(selections, servers, strict=problem is not None)},
         valid=valid,
+        pauses={s.run.identity: found for s, found in zip(selections, pauses, strict=True) if found.every_us > 0},
+        stairs=stairs,
     )
 
 
-def ranges(schedules: Sequence[Schedule]) -> dict[str, tuple[int, int]]:
-    """Ranges of what the schedules' steps computed."""
-    batch = np.concatenate([s.steps.requests for s in schedules])
-    tokens = np.concatenate([s.steps.prefill_tokens + s.steps.decode_tokens for s in schedules])
-    decodes = np.concatenate([s.steps.decode_tokens for s in schedules])
-    context = np.concatenate([s.steps.decode_context for s in schedules])[decodes > 0] / decodes[decodes > 0]
+def ranges(schedules: Sequence[Schedule], fitted: Sequence[Bools] | None = None) -> dict[str, tuple[int, int]]:
+    """Ranges of what the schedules' steps computed; of those alone that a `fitted` request, (requests,) each, was in.
+
+    A replay goes on after the last request that was fitted, and what it meets there nobody has seen. Where no request
+    was, sampled steps were.
+    """
+    met = [np.ones(s.steps.length, np.bool_) for s in schedules]
+    for i, requests in enumerate(fitted or ()):
+        chosen = requests & (schedules[i].last_step >= 0)
+        if chosen.any():
+            inside = np.zeros(schedules[i].steps.length + 1)
+            np.add.at(inside, schedules[i].first_step[chosen], 1)
+            np.add.at(inside, schedules[i].last_step[chosen] + 1, -1)
+            met[i] = np.cumsum(inside)[:-1] > 0
+    steps = [s.steps.at(np.flatnonzero(which)) for s, which in zip(schedules, met, strict=True)]
+    batch = np.concatenate([s.requests for s in steps])
+    tokens = np.concatenate([s.prefill_tokens + s.decode_tokens for s in steps])
+    decodes = np.concatenate([s.decode_tokens for s in steps])
+    context = np.concatenate([s.decode_context for s in steps])[decodes > 0] / decodes[decodes > 0]
     return {
         "batch": (int(batch.min()), int(batch.max())),
         "context": (int(context.min()), int(np.ceil(context.max()))) if len(context) else (0, 0),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.kernel_drift import at_version
 from roofml.hardware.kernels import Efficiency
-from roofml.hardware.load_kernels import load_kernels
+from roofml.hardware.load_kernels import Kernels, load_kernels
 from roofml.hardware.read_kernels import tables_folder, tables_sha256
 from roofml.latency.arithmetic import weight_only
 from roofml.latency.attention_kernels import uses_modules
@@ -19,6 +19,7 @@ from roofml.latency.feasibility import check_run
 from roofml.latency.parallel import Parallel
 from roofml.latency.server_defaults import graphs_of
 from roofml.latency.speculation import Speculation, speculating
+from roofml.latency.stairs import climbed
 from roofml.models.load import load_model
 from roofml.models.spec import ModelSpec
 from roofml.traces.engine_version import Release, release_of
@@ -79,6 +80,8 @@ class Deployment:
 
     drafts: Speculation | None = None
     """The drafts of its server; None without speculative decoding."""
+    stairs: Mapping[int, float] = field(default_factory=dict[int, float])
+    """What a fit found at captured sizes (`latency.stairs`), which its tables contain."""
 
     @property
     def budget(self) -> int:
@@ -108,6 +111,14 @@ class Deployment:
         """The same on a server that drafts."""
         return replace(self, drafts=drafts)._with_tables(self.budget, self.graphs)
 
+    def climbing(self, stairs: Mapping[int, float]) -> Deployment:
+        """The same with what a fit found at captured sizes."""
+        if stairs == self.stairs:
+            return self
+        if self.stairs:
+            return replace(self, stairs=stairs)._with_tables(self.budget, self.graphs)
+        return replace(self, stairs=stairs, tables=climbed(self.tables, stairs))
+
     def serving(self, server: Server) -> Deployment:
         """The same with tables for a run's server: its budget, and its CUDA graphs."""
         graphs = graphs_of(server, self.gpu)
@@ -119,7 +130,7 @@ class Deployment:
         tables = component_tables(self.model, self.gpu, self.parallel, budget, self.kernels, graphs)
         if self.drafts is not None:
             tables = speculating(tables, self.model, self.gpu, self.tp, self.kernels, self.drafts)
-        return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
+        return replace(self, tables=climbed(tables, self.stairs)._replace(norm=self.tables.norm), graphs=graphs)
 
     def fitted_on(self, name: str, version: str | None) -> Deployment:
         """The same with the kernels of the engine that coefficients were fitted on, which they correct."""
@@ -144,19 +155,20 @@ def deploy(
     pp: int = 1,
     dp: int = 1,
     ep: int = 1,
+    kernels: Kernels | None = None,
 ) -> Deployment:
     """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
 
     `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file;
     `kv_dtype` the type of the KV cache and `precision` the format of the weights where they are not the model's own;
     `graphs` the sizes of the server's CUDA graphs, by default those of 128 seats; `pp`, `dp` and `ep` the pipeline
-    stages, the data-parallel engines and the ranks that experts are dealt to. Raises InputError for what is not there
-    or cannot be spread over the GPUs so.
+    stages, the data-parallel engines and the ranks that experts are dealt to; `kernels` those of the GPU, where they
+    were loaded before. Raises InputError for what is not there or cannot be spread over the GPUs so.
     """
     spec, device = load_model(model, precision), load_gpu(gpu)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
-    measured, kernels_sha256 = load_kernels(device)
+    measured, kernels_sha256 = load_kernels(device) if kernels is None else kernels
     served = Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype)
     efficiency = at_version(measured, served.release)
     if uses_modules(spec, tp):

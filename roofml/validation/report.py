@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from roofml.calibration.prediction import Prediction
+from roofml.calibration.drawn_replays import DrawnReplays
+from roofml.calibration.prediction import REQUESTS, Prediction
+from roofml.calibration.scatter import scatter
 from roofml.engine.latency_model import Kind, Latencies, judged_us, paired_us
-from roofml.latency.doubts import Doubt
-from roofml.traces.engine_version import wider_for
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
+from roofml.validation.statistics import interval_figures
 
 METRICS = ("e2e_mean", "ttft_mean", "tpot_mean", "e2e_p99", "ttft_p99", "tpot_p99")
 
@@ -25,7 +26,7 @@ class Metric:
 
     measured_us: float
     prediction: Prediction
-    """Without an interval where it was fitted."""
+    """With an interval, but of a method that has none."""
 
     @property
     def predicted_us(self) -> float:
@@ -42,6 +43,17 @@ class Metric:
         """Whether the interval contains the measurement; False without one."""
         interval = self.interval_us
         return interval is not None and interval[0] <= self.measured_us <= interval[1]
+
+    @property
+    def z(self) -> float:
+        """How many standard deviations the measurement lies above the prediction."""
+        return self.prediction.z(self.measured_us)
+
+    @property
+    def half_width_pct(self) -> float:
+        """Half the interval's width, in logarithms, %; 0 without one."""
+        low, high = self.interval_us or (1.0, 1.0)
+        return 50 * float(np.log(high / low))
 
     @property
     def error_pct(self) -> float:
@@ -97,14 +109,11 @@ class RunReport:
         return {"completed": {"measured": measured, "predicted": predicted}}
 
 
-def report(
-    judged: Selection, predicted: Latencies, draws: Sequence[Latencies] = (), doubts: Sequence[Doubt] = ()
-) -> RunReport:
+def report(judged: Selection, predicted: Latencies, spread: DrawnReplays | None = None) -> RunReport:
     """Compare a replay with its run over the selected requests.
 
-    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval, and the
-    `doubts` of the deployment widen it. Where the client gives up, each figure is over the requests that completed in
-    its own world.
+    With `spread`, replays for draws of all that is uncertain, every figure gets its 90 % interval. Where the client
+    gives up, each figure is over the requests that completed in its own world.
     """
     run = judged.run
     metrics: dict[str, Metric] = {}
@@ -117,9 +126,10 @@ def report(
         found = judged_us(judged, predicted, kind)
         if len(found) == 0:
             continue
-        drawn = [float(of(times)) for draw in draws if len(times := judged_us(judged, draw, kind))]
-        prediction = Prediction.of_draws(float(of(found)), drawn).stretched(wider_for(run.server.engine))
-        prediction = prediction.doubted(doubts) if drawn else prediction
+        prediction = Prediction(float(of(found)))
+        if spread is not None:
+            drawn = [float(of(times)) if len(times := judged_us(judged, draw, kind)) else None for draw in spread]
+            prediction = spread.predicted(name, prediction.value, drawn, {REQUESTS: scatter(name, found)})
         metrics[name] = Metric(float(of(truth)), prediction)
     measured, simulated = paired_us(judged, predicted, "e2e")
     gives_up = judged.late is not None or len(simulated) < len(judged)
@@ -140,6 +150,12 @@ def _p99(values: Floats) -> float:
     return float(np.percentile(values, 99))
 
 
+def intervals_of(metrics: Sequence[Metric]) -> dict[str, float]:
+    """Whether the intervals of some figures mean what they say (`statistics.interval_figures`)."""
+    rows = np.array([(metric.z, metric.half_width_pct, float(metric.covered)) for metric in metrics], np.float64)
+    return interval_figures(*rows.T)
+
+
 def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
     """Mean and largest absolute error over runs, by metric, %; empty without runs."""
     if not reports:
@@ -151,7 +167,7 @@ def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
             errors = [abs(metric.error_pct) for metric in metrics]
             result[name] = {"mean_abs_error_pct": float(np.mean(errors)), "max_abs_error_pct": max(errors)}
             if all(metric.interval_us for metric in metrics):
-                result[name]["inside_interval_90_pct"] = 100 * float(np.mean([metric.covered for metric in metrics]))
+                result[name] |= intervals_of(metrics)
     single = [r.request_e2e_mape_pct for r in reports if math.isfinite(r.request_e2e_mape_pct)]
     if single:
         result["request_e2e_mape"] = {"mean_abs_error_pct": float(np.mean(single)), "max_abs_error_pct": max(single)}

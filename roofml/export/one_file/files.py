@@ -144,10 +144,11 @@ def _rust_calibration(document: Mapping[str, Any], program: Program) -> str:
             if kind == "float":
                 shown = repr(float(value))
             elif kind == "table":
-                points = value or {"places": [], "values": []}
+                points: dict[str, list[float]] = value or {"places": [], "values": []}
                 shown = f"Table {{ places: &[{_numbers(points['places'])}], values: &[{_numbers(points['values'])}] }}"
             else:
-                shown = f"&[{', '.join(f'[{_numbers(row)}]' for row in value or [])}]"
+                rows: list[list[float]] = value or []
+                shown = f"&[{', '.join(f'[{_numbers(row)}]' for row in rows)}]"
             fields.append(f"{name}: {shown}")
         groups.append(f"        {group}: {struct.__name__} {{ {', '.join(fields)} }},")
     name, model, gpu, sha = _strings(document, "rust")
