@@ -151,7 +151,8 @@ def _statement(statement: Statement, depth: int, after: Sequence[Statement]) -> 
 
 def _argument(value: Expression) -> str:
     """Arrays and structs are lent; parameters of a function are already."""
-    lent = not isinstance(value, Variable) and (value.type in ("table", "floats") or not isinstance(value.type, str))
+    handed = isinstance(value, Variable) and not value.own
+    lent = not handed and (value.type in ("table", "floats") or not isinstance(value.type, str))
     return f"&{_show(value)}" if lent else _show(value)
 
 

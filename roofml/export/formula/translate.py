@@ -292,9 +292,9 @@ class _Body:
 
     def variable(self, name: str, node: ast.expr) -> Expression:
         """A variable of the function, or a constant of its module."""
-        for scope in reversed(self.scopes):
+        for depth, scope in reversed(list(enumerate(self.scopes))):
             if name in scope:
-                return Variable(name, scope[name])
+                return Variable(name, scope[name], own=depth > 0)
         value = self.globals.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.unknown(node)

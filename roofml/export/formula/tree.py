@@ -42,6 +42,8 @@ class Variable:
     name: str
     type: Type
     constant: bool = False
+    own: bool = False
+    """The function made it, and is not handed it."""
 
 
 @dataclass(frozen=True)
