@@ -152,7 +152,7 @@ def aiconfigurator(paths: list[Path]) -> None:
                 handle.mixed_step_latency(new, b, isl, osl) / (times(b, isl + osl // 2, new)[0] / 1e3) - 1
                 for new, b, isl, osl in ((512, 32, 1024, 256), (1024, 64, 1024, 256), (256, 100, 512, 128))
             ]
-            worst = " | ".join(f"{100 * max(map(abs, each)):.2f} %" for each in (decodes, prompts, both))
+            worst = " | ".join(f"{100 * np.abs(each).max():.2f} %" for each in (decodes, prompts, both))
             print(f"| {path.stem} | {worst} |", flush=True)
 
 

@@ -76,13 +76,13 @@ class Layers:
         return self.head.weight_bytes / gpu.bandwidth_bytes_per_us + compute
 
     def products_us(self, tokens: Floats) -> Floats:
-        """Of all layers together, with so many new tokens: as of decodes where a batch may have so many, else of one
-        prompt, whose attention is part of it."""
+        """Of all layers together, with so many new tokens: of one prompt without its pairs, or of decodes where a batch
+        may have so many and they take less. What the other has more is in its attention."""
         few = np.minimum(tokens, self.seats)
         decodes = self.times(few, 1.0) - self.logits_us(few)
         prompt = self.times(0.0, 0.0, np.maximum(tokens, 1.0)) - self.logits_us(np.ones_like(tokens))
         grown = prompt - self.attention_pairs_us(tokens)
-        return np.where(tokens <= self.seats, decodes, np.maximum(grown, 1.0))
+        return np.maximum(np.where(tokens <= self.seats, np.minimum(decodes, grown), grown), 1.0)
 
     def attention_pairs_us(self, tokens: Floats) -> Floats:
         """What a lone prompt's pairs of tokens take, by how much shorter the step of PARTS prompts of its parts is."""
