@@ -27,6 +27,7 @@ from roofml.cli import (
     predict,
     pull,
     replay,
+    report,
     simulate,
     streams,
 )
@@ -45,6 +46,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
     "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
     "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
+    "report": (report.report, "roofml report runs/* --coeffs coefficients.yaml -o report.html"),
     "simulate": (
         simulate.simulate,
         "roofml simulate llama-2-7b-hf --gpu H100 --tp 1 --load poisson:rate=8,input=1024,output=256",
