@@ -254,4 +254,4 @@ def plan(
     if all(option.capacity is None for option in options):
         reasons = list(dict.fromkeys(f"{option.candidate}: {option.refusal}" for option in options))
         raise InputError(reasons[0] if len(reasons) == 1 else f"no candidate holds the load: {'; '.join(reasons)}")
-    return Plan(workload, targets, options, rate)
+    return Plan(workload, targets, options, rate, list(dict.fromkeys(stand.said)))
