@@ -95,10 +95,10 @@ def check_train_fraction(share: float) -> None:
         raise InputError(f"--train-fraction {share:g}: expected more than 0 and at most 1")
 
 
-def check_something(reading: Reading) -> None:
-    """Raise InputError where files were read and there is no run among them."""
-    if not reading.judged:
-        raise InputError("no run among what was given: files of a server, or tables of steps, alone")
+def check_something(reading: Reading, forwards: bool = False) -> None:
+    """Raise InputError where files were read and there is no run among them; with `forwards` exact batches will do."""
+    if not reading.judged and not (forwards and reading.forwards):
+        raise InputError("no run among what was given: files of a server, tables of steps or exact batches alone")
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:

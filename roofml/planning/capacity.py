@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.calibration.aggregates import KINDS, ratios
+from roofml.calibration.knowledge import pace_sources
 from roofml.calibration.prediction import Prediction
 from roofml.latency.parameters import Parameters
 from roofml.planning.isotonic import crossing, rising
 from roofml.planning.spread import CHANCE
 from roofml.planning.trials import Target, Trial, Trials
+from roofml.traces.engine_version import wider_for
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
@@ -168,15 +170,18 @@ def _slower(trials: Trials, level: float) -> Floats:
     parameters = calibration.parameters_for(served.run)
     others = [Parameters.of(values) for values in calibration.draws(DRAWS)]
     tables = calibration.deployment.serving(trials.server).tables
-    of_kinds = ratios(served.replay, tables, parameters, others)
-    pace = np.exp(_pace_sd(trials) * np.random.default_rng(2).standard_normal(DRAWS))
-    of_steps = of_kinds[:, KINDS.index("tpot")] * pace
-    return np.column_stack((of_steps, of_kinds * pace[:, None]))
-
-
-def _pace_sd(trials: Trials) -> float:
-    """Relative: what is unsure of all steps of this server beside the parameters."""
-    return float(np.sqrt(sum(doubt.variance for doubt in trials.calibration.open_doubts)))
+    of_kinds = np.log(ratios(served.replay, tables, parameters, others))
+    steps = served.replay.schedule.steps
+    knowledge = calibration.knowledge(served.run)
+    sources = pace_sources(knowledge, False, steps, calibration.posterior.valid)
+    variance = sum(sources.values()) + sum(doubt.variance for doubt in calibration.open_doubts)
+    pace = np.sqrt(variance) * np.random.default_rng(2).standard_normal(DRAWS)
+    # Bounds of parameters lift the steps of draws: the parameters themselves are in the middle of them.
+    of_kinds = of_kinds - np.median(of_kinds, axis=0) + pace[:, None]
+    wider = wider_for(served.run.server.engine)
+    stretch = np.array([wider * calibration.stretch(knowledge, f"{kind}_mean") for kind in KINDS])
+    of_kinds = of_kinds * stretch
+    return np.exp(np.column_stack((of_kinds[:, KINDS.index("tpot")], of_kinds)))
 
 
 def _stretched(
