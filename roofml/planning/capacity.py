@@ -57,6 +57,8 @@ class Capacity:
     """All that were made, by level."""
     at_knee: Trial
     """The trial nearest below the knee."""
+    requests: int
+    """Of each load that was tried."""
     unbounded: bool = False
     """No number of clients that was tried breaks an SLO."""
 
@@ -84,7 +86,7 @@ def capacity(trials: Trials) -> Capacity:
     made = trials.by_level
     level, binding = knee(made, trials.targets, full)
     at_knee = max((trial for trial in made if trial.level <= level), key=lambda t: t.level, default=made[0])
-    return Capacity(_sure(trials, made, level, full), "requests/s", binding, full, made, at_knee)
+    return Capacity(_sure(trials, made, level, full), "requests/s", binding, full, made, at_knee, trials.requests)
 
 
 def knee(made: Sequence[Trial], targets: Sequence[Target], full: float) -> tuple[float, Target | None]:
@@ -120,7 +122,14 @@ def _clients(trials: Trials) -> Capacity:
         if low >= most:
             made = trials.by_level
             return Capacity(
-                Prediction(float(low)), "clients", None, None, made, trials.made[float(low)], unbounded=True
+                Prediction(float(low)),
+                "clients",
+                None,
+                None,
+                made,
+                trials.made[float(low)],
+                trials.requests,
+                unbounded=True,
             )
     while high - low > max(1, int(NEAR_CLIENTS * low)):
         middle = (low + high) // 2
@@ -131,9 +140,8 @@ def _clients(trials: Trials) -> Capacity:
         place = int(np.argmax(trials.made[float(high)].excess))
         binding = trials.targets[place]
     at_knee = trials.made[float(low)]
-    return Capacity(
-        _sure(trials, made, max(1.0, float(np.floor(level))), None), "clients", binding, None, made, at_knee
-    )
+    sure = _sure(trials, made, max(1.0, float(np.floor(level))), None)
+    return Capacity(sure, "clients", binding, None, made, at_knee, trials.requests)
 
 
 def _with(trials: Trials, clients: int) -> Trial:
