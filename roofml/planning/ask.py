@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roofml.calibration.calibrate import load
+from roofml.export.keda import Threshold
 from roofml.hardware.gpu import load_gpu
 from roofml.planning.candidates import Candidate, Stand, candidates
 from roofml.planning.plan import Plan, plan
@@ -95,6 +96,28 @@ def ask(
         _counts(max_num_batched_tokens, "--max-num-batched-tokens", MOST_OF_SERVER["max_num_batched_tokens"]) or [None],
     )
     return Asked(read.workload, stand, found)
+
+
+def threshold_of(planned: Plan) -> Threshold:
+    """What a replica of the best candidate holds almost surely: the lower end of its interval.
+
+    Raises InputError for a load of clients, which no number of replicas divides.
+    """
+    best = planned.best
+    if best is None or best.capacity is None or best.capacity.full is None:
+        raise InputError(f"{planned.workload.name}: a closed loop: expected requests that come at a rate")
+    held = best.capacity
+    ends = held.level.interval_90
+    rate = held.level.value if ends is None else ends[0]
+    e2e_s = held.at_knee.e2e_us / 1e6
+    asked = ", ".join(map(str, planned.targets))
+    low = "" if ends is None else f", 90 % {ends[0]:.3g} to {ends[1]:.3g}"
+    said = (
+        f"{best.candidate.model} on {best.candidate}: {planned.workload.name}",
+        f"under {asked} a replica holds {held.level.value:.3g} requests/s{low}",
+        f"the threshold is the lower end, {rate:.3g} requests/s, with {rate * e2e_s:.3g} requests under way",
+    )
+    return Threshold(rate, rate * e2e_s, said)
 
 
 def prices_of(texts: Sequence[str]) -> dict[str, float]:
