@@ -1,11 +1,12 @@
-"""Is an SLO met at a rate that was not fitted, yes or no: predicted from each run's lowest rate, beside the measured one.
+"""Is an SLO met at a rate that was not fitted, yes or no: predicted from each run's lowest rate, beside the measured
+one.
 
     python benchmarks/capacity.py FOLDER
 
 Every run of FOLDER with stages of different rates is fitted on the lowest alone, one fit a model, GPU and tensor
-parallel size, and its higher stages are served. At 0.8, 0.9, 0.95, 1.05, 1.1 and 1.25 times the measured p50, p95 and p99
-of TTFT, TPOT and E2E the answer is known; it is compared with the predicted one, over all questions and over those whose
-limit the 90 % interval does not straddle. Runs at overload stand apart.
+parallel size, and its higher stages are served. At 0.8, 0.9, 0.95, 1.05, 1.1 and 1.25 times the measured p50, p95 and
+p99 of TTFT, TPOT and E2E the answer is known; it is compared with the predicted one, over all questions and over
+those whose limit the 90 % interval does not straddle. Runs at overload stand apart.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ def grid_cases(limits: Limits, count: int, _seed: int) -> list[Case]:
 class Score:
     """Errors of one way of choosing batches, over servers."""
 
-    whole: list[Floats] = field(default_factory=list)
-    forward: list[Floats] = field(default_factory=list)
+    whole: list[Floats] = field(default_factory=list[Floats])
+    forward: list[Floats] = field(default_factory=list[Floats])
 
     def row(self) -> str:
         """Cells of a table."""
@@ -185,7 +185,9 @@ def of_steps(folder: Path, tables: Path) -> Iterator[str]:
                     [selection],
                     physics,
                     prior=prior,
-                    more=lambda _, v, mask=mask, data=data, run=run: [block(data, run, schedule, physics, v, mask)],
+                    more=lambda _, v, mask=mask, data=data, run=run, schedule=schedule, physics=physics: [
+                        block(data, run, schedule, physics, v, mask)
+                    ],
                 )
                 fitted, pace = found.values, found.paces.get(run.identity, 1.0)
             rest = np.setdiff1d(np.arange(len(whole.measured_us)), places)

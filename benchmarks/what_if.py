@@ -3,11 +3,12 @@
     roofml evaluate --points points.csv --json > points.json
     python benchmarks/what_if.py FOLDER points.json
 
-Of the runs in FOLDER, those that are not saturated: every model's calibration, as the package ships it, is carried to every
-other model's deployment, whose runs are served; how far mean TPOT is off, beside what physics says of it without a trace.
-Half of the pairs have another tensor parallel size as well.
+Of the runs in FOLDER, those that are not saturated: every model's calibration, as the package ships it, is carried to
+every other model's deployment, whose runs are served; how far mean TPOT is off, beside what physics says of it
+without a trace. Half of the pairs have another tensor parallel size as well.
 
-Of points: the median error of each model on each GPU of the same maker, and by how much two GPUs of one model differ in it.
+Of points: the median error of each model on each GPU of the same maker, and by how much two GPUs of one model differ
+in it.
 """
 
 from __future__ import annotations

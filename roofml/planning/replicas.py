@@ -76,7 +76,7 @@ def serve_by_replicas(
         raise InputError(f"{load.name}: a closed loop has a server of its own: expected requests that come at a rate")
     run = load.run(server)
     if router == "round robin" or replicas == 1:
-        turns: Ints = np.remainder(np.arange(len(run)), replicas)
+        turns = np.array([place % replicas for place in range(len(run))], np.int64)
         return _serve(calibration, run, turns, replicas)
     lasts = np.full(len(run), _usual_us(calibration, run))
     to = _deal(run, lasts, replicas, router)
