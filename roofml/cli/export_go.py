@@ -21,6 +21,12 @@ def go(
         Path | None,
         typer.Option("--blis", metavar="CHECKOUT", help="A BLIS checkout: the package goes into it, with its adapter."),
     ] = None,
+    pace_of: Annotated[
+        str | None,
+        typer.Option(
+            "--pace-of", metavar="RUN", help="Steps as long as on the server of this run of the fit (`paces`)."
+        ),
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -38,7 +44,9 @@ def go(
         places = in_folder(output)
     else:
         raise InputError("nowhere to write: give -o DIR, or --blis CHECKOUT")
-    package = GoPackage([read_artifact(path) for path in coeffs], places)
+    if pace_of is not None and len(coeffs) > 1:
+        raise InputError("--pace-of: expected one COEFFS file, for a run is of one model")
+    package = GoPackage([read_artifact(path, pace_of) for path in coeffs], places)
     package.write()
     for artifact in package.artifacts:
         for text in artifact.calibration.doubts:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import ROOT, ok
+from commandline import ROOT, Result, fails, ok
 from fitted import a_calibration, a_run
 from go_tools import go_passes, needs_go, run_go
 
@@ -230,6 +230,25 @@ def test_inside_another_module_it_is_a_package_of_that(coeffs: list[Path], tmp_p
     assert not (tmp_path / "steps" / "go.mod").exists()
     assert go_passes(tmp_path, "list", "./...").split() == ["example.com/ours/steps"]
     go_passes(tmp_path, "vet", "./...")
+
+
+@needs_go
+def test_the_pace_of_one_server_that_the_fit_has_seen(coeffs: list[Path], tmp_path: Path) -> None:
+    """`made up` is the run's name, 1.003 its pace (`fitted`)."""
+    any_server, this = read_artifact(coeffs[0]), read_artifact(coeffs[0], "made up")
+    expected = any_server.calibration.parameters.step.scaled(1.003)
+    assert this.calibration.parameters.step == pytest.approx(expected, rel=1e-12)
+    assert this.calibration.parameters.request == any_server.calibration.parameters.request
+    ok("export", "go", coeffs[0], "-o", tmp_path / "package", "--pace-of", "made up")
+    go_passes(tmp_path / "package", "test", "-run", "AreThoseOfRoofml", ".")
+    assert "knows no pace of 'x', expected one of made up" in said(
+        fails("export", "go", coeffs[0], "--pace-of", "x", "-o", tmp_path)
+    )
+    assert "expected one COEFFS" in said(fails("export", "go", *coeffs[:2], "--pace-of", "x", "-o", tmp_path))
+
+
+def said(result: Result) -> str:
+    return " ".join(result.err.split())
 
 
 @needs_go

@@ -24,6 +24,7 @@ from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import RequestParameters, StepParameters
 from roofml.util.digest import digest
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
 from roofml.util.outside_text import for_file_name
 from roofml.util.reading import read_bytes
 from roofml.util.version import __version__
@@ -43,6 +44,8 @@ class Artifact:
     calibration: Calibration
     """With tables that reach to `REACH`."""
     coefficients_sha256: str
+    server: str | None = None
+    """The run of the fit whose server it is of; None: of any."""
 
     @property
     def name(self) -> str:
@@ -69,6 +72,7 @@ class Artifact:
             "gpu": deployment.gpu.name,
             "tensor_parallel": deployment.tp,
             "engine": f"{deployment.engine.name} {deployment.engine.version or '(version not said)'}",
+            "server": self.server,
             "coefficients_sha256": self.coefficients_sha256,
             "config_sha256": deployment.model.config_sha256,
             "roofml": __version__,
@@ -96,11 +100,22 @@ def check_apart_deployments(artifacts: Sequence[Artifact]) -> None:
             raise InputError(f"{name}: given twice, expected one file of coefficients for each deployment")
 
 
-def read_artifact(path: Path) -> Artifact:
-    """The calibration in a coefficients file, with tables that reach far enough. Raises InputError as `load` does."""
+def read_artifact(path: Path, server: str | None = None) -> Artifact:
+    """The calibration in a coefficients file, with tables that reach far enough.
+
+    `server` is the name of a run of the fit whose server it is to be of: its steps take as long as that one's. Raises
+    InputError as `load` does, and for a run whose server the file does not know.
+    """
     calibration = load(path)
     calibration = replace(calibration, deployment=calibration.deployment.reaching(REACH))
-    return Artifact(calibration, sha256(read_bytes(path)).hexdigest())
+    if server is not None:
+        paces = {run.name: run.pace for run in calibration.runs if run.pace is not None}
+        if server not in paces:
+            raise InputError(f"{path}: knows no pace of {shown(server)}, expected one of {', '.join(paces) or 'none'}")
+        parameters = calibration.parameters.paced(paces[server])
+        values = np.array([*parameters.step, *parameters.request])
+        calibration = replace(calibration, posterior=replace(calibration.posterior, values=values))
+    return Artifact(calibration, sha256(read_bytes(path)).hexdigest(), server)
 
 
 def formula_digest(source: str) -> str:

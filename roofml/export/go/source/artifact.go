@@ -37,6 +37,7 @@ type document struct {
 	Gpu                string            `json:"gpu"`
 	TensorParallel     int               `json:"tensor_parallel"`
 	Engine             string            `json:"engine"`
+	Server             *string           `json:"server"`
 	CoefficientsSha256 string            `json:"coefficients_sha256"`
 	ConfigSha256       string            `json:"config_sha256"`
 	Roofml             string            `json:"roofml"`
@@ -68,7 +69,11 @@ func (m *Model) TensorParallel() int { return m.file.TensorParallel }
 
 // Provenance says in a line where the numbers come from.
 func (m *Model) Provenance() string {
-	return fmt.Sprintf("%s: %s on %s with TP %d, %s, coefficients %.12s, roofml %s", m.file.Name, m.file.Model, m.file.Gpu, m.file.TensorParallel, m.file.Engine, m.file.CoefficientsSha256, m.file.Roofml)
+	said := fmt.Sprintf("%s: %s on %s with TP %d, %s, coefficients %.12s, roofml %s", m.file.Name, m.file.Model, m.file.Gpu, m.file.TensorParallel, m.file.Engine, m.file.CoefficientsSha256, m.file.Roofml)
+	if m.file.Server != nil {
+		said += fmt.Sprintf(", at the pace of the server of %q", *m.file.Server)
+	}
+	return said
 }
 
 // Doubts are what whoever uses the numbers has to know: a fit that does not describe its runs.
@@ -235,7 +240,7 @@ func strict(raw []byte, into reflect.Value, place string) error {
 			}
 			continue
 		}
-		optional := field.Kind() == reflect.Slice
+		optional := field.Kind() == reflect.Slice || field.Kind() == reflect.Pointer
 		if string(value) == "null" && !optional {
 			return fmt.Errorf("%s%s: null", place, name)
 		}
