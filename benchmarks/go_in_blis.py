@@ -5,8 +5,9 @@
 BLIS's loop is written from its description (benchmarks/go/served_test.go), without preemptions. It stands beside our
 Python of BLIS, which is BLIS's to the microsecond: with the coefficients that `--target blis` fits, both give the same.
 The same loop asks our adapter, beside our own replay: as it is, and of a server that is warm and not known to be faster
-or slower than others, as BLIS has it. Errors of means against what was measured, in per cent, over the requests to
-measure, with the coefficients that the package ships (fitted on these runs).
+or slower than others, as BLIS has it; and once more at the pace of the run's own server. Errors of means against what
+was measured, in per cent, over the requests to measure, with the coefficients that the package ships (fitted on these
+runs).
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from roofml.calibration.calibrate import load_for_runs
 from roofml.export.deployment import read_export
 from roofml.export.go.artifact import read_artifact
 from roofml.export.go.package import GoPackage
-from roofml.export.go.places import in_checkout
+from roofml.export.go.places import in_checkout, in_folder
 from roofml.traces.read import read_run
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats
 
 ROOT = Path(__file__).resolve().parents[1]
-KINDS = ("our replay", "any warm server", "ours in BLIS", "trained-physics", "that in Python")
+KINDS = ("our replay", "any warm server", "ours in BLIS", "at its pace", "trained-physics", "that in Python")
 
 
 def main() -> None:
@@ -91,9 +92,17 @@ def errors(folder: Path, run: Run, coeffs: Path) -> list[float]:
         *error(run, ours.ttft_us, ours.e2e_us),
         *error(run, warm.ttft_us, warm.e2e_us),
         *error(run, *served(folder, load)),
+        *error(run, *served(folder, load, ROOFML_ARTIFACTS=str(paced(folder.parent / "paced", coeffs, run)))),
         *error(run, *served(folder, load, ROOFML_TRAINED_PHYSICS=str(numbers))),
         *error(run, trained.ttft_us, trained.e2e_us),
     ]
+
+
+def paced(folder: Path, coeffs: Path, run: Run) -> Path:
+    """A folder with the artifact of the run's own server (`--pace-of`)."""
+    shutil.rmtree(folder, ignore_errors=True)
+    GoPackage([read_artifact(coeffs, run.name)], in_folder(folder)).write()
+    return folder.resolve() / "artifacts"
 
 
 def error(run: Run, ttft: Floats, e2e: Floats) -> tuple[float, float]:
