@@ -90,7 +90,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
         entered=entered,
         in_flight=np.where((entered > 0) & (left > 0), share, 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
-        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))),
+        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))).astype(np.float64),
     )
 
 

@@ -24,8 +24,10 @@ def design(
     coeffs: o.Coeffs = None,
     cases: Annotated[int, typer.Option("--cases", min=1, max=1000, help="How many batches to time.")] = 40,
     load: Annotated[
-        Path | None,
-        typer.Option("--for", help="The load to predict: a run, or a workload file. Without: steps of all sizes."),
+        str | None,
+        typer.Option(
+            "--for", metavar="LOAD", help="The load to predict: a run, a file, or a line. Without: steps of all sizes."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File of batches to write, for `--shapes`.")
@@ -98,16 +100,14 @@ def design(
         note(f"written: {output}")
 
 
-def _steps_of(load: Path, calibration: Calibration, limits: Limits) -> StepSums:
-    """The steps that a load makes: of a run on its own server, or of a workload file on one of these limits."""
+def _steps_of(load: str, calibration: Calibration, limits: Limits) -> StepSums:
+    """The steps that a load makes: of a run on its own server, or of any other load on one of these limits."""
     from roofml.calibration.forwards.command import server_within
     from roofml.calibration.forwards.design import steps_of_load
-    from roofml.traces.formats import workload
-    from roofml.traces.read import read_run
-    from roofml.workloads.files import read_load
+    from roofml.traces.server import ServerOverrides
+    from roofml.workloads.read import read_workload
 
-    if workload.detect(load):
-        run = read_load(load).load.run(server_within(calibration.deployment, limits))
-    else:
-        run = read_run(load, gpu=calibration.deployment.gpu.name)
+    deployment = calibration.deployment
+    read = read_workload(load, overrides=ServerOverrides(gpu=deployment.gpu.name))
+    run = read.workload.load().run(server_within(deployment, limits)) if read.run is None else read.run
     return steps_of_load(calibration.replay(run).schedule.steps)

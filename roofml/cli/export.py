@@ -1,20 +1,20 @@
-"""roofml export blis: coefficients into BLIS's files, or as its flags."""
+"""roofml export: what other simulators load. A new target is one file and one row of `COMMANDS`."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
 
 import typer
 
-from roofml.cli.console import note, warn
-from roofml.util.errors import InputError
+from roofml.cli import export_blis, export_go, export_others, export_trace
 
-if TYPE_CHECKING:
-    from roofml.export.deployment import BlisExport
-
-LONGEST_TIMEOUT_S = 1e6
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "blis": (export_blis.blis, "roofml export blis coefficients.yaml --into blis-codellama"),
+    "trace": (export_trace.trace, "roofml export trace runs/codegen --gpu H100 -o blis-codellama"),
+    "go": (export_go.go, "roofml export go coefficients.yaml -o roofml-go"),
+    **export_others.COMMANDS,
+}
+"""Name -> command, and an example of it for its help."""
 
 app = typer.Typer(no_args_is_help=True, help="Write what other simulators load.")
 
@@ -24,93 +24,5 @@ def export() -> None:
     """Write what other simulators load."""
 
 
-Derive = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="No trace: match BLIS's form to our step times of this model.")
-]
-Defaults = Annotated[
-    Path | None,
-    typer.Option(help="Your defaults.yaml: edited in place; with several COEFFS, the base of each file."),
-]
-HardwareConfig = Annotated[
-    Path | None, typer.Option("--hardware-config", help="Your hardware_config.json: the GPU is added if missing.")
-]
-Verify = Annotated[
-    Path | None, typer.Option("--verify", metavar="RUN", help="Run the blis binary on this run, before and after.")
-]
-
-
-@app.command(epilog="Example: roofml export blis coefficients.yaml --defaults defaults.yaml")
-def blis(
-    coeffs: Annotated[list[Path] | None, typer.Argument(help="Coefficients files with a `blis` section.")] = None,
-    derive: Derive = None,
-    gpu: Annotated[str | None, typer.Option("--gpu", help="With --derive: name in hardware/ or a YAML file.")] = None,
-    tp: Annotated[int, typer.Option("--tp", help="With --derive: tensor parallel size (GPUs).")] = 1,
-    max_num_seqs: Annotated[
-        int | None, typer.Option(help="With --derive: most requests in a step. Default: vLLM's for this GPU.")
-    ] = None,
-    max_num_batched_tokens: Annotated[
-        int | None, typer.Option(help="With --derive: most new tokens in a step. Default: vLLM's for this GPU.")
-    ] = None,
-    defaults: Defaults = None,
-    hardware_config: HardwareConfig = None,
-    flags: Annotated[bool, typer.Option("--flags", help="Print the command line and write no defaults file.")] = False,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for new defaults files.")] = Path(),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")] = False,
-    backup: Annotated[bool, typer.Option("--backup/--no-backup", help="Keep what was there as FILE.bak.")] = True,
-    replace: Annotated[bool, typer.Option("--replace", help="Also where another deployment's are given up.")] = False,
-    verify: Verify = None,
-    blis_binary: Annotated[Path | None, typer.Option("--blis", help="The blis binary, if it is not on PATH.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for one call of blis.")] = 600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
-) -> None:
-    """Put coefficients into a BLIS defaults.yaml, keeping everything else in it, or print them as flags.
-
-    BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
-    """
-    from roofml.export.edit import carry_out, check_edits
-    from roofml.export.outcome import ExportOutcome
-    from roofml.export.plan import Places
-    from roofml.export.verify import find_blis, verify_export
-
-    if (derive is None) == (not coeffs):
-        raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
-    exports = _read(coeffs) if coeffs else [_derived(derive, gpu, tp, max_num_seqs, max_num_batched_tokens)]
-    if verify is not None and len(exports) > 1:
-        raise InputError("--verify: expected one COEFFS file, for a run is of one model")
-    if not 1 <= timeout <= LONGEST_TIMEOUT_S:
-        raise InputError(f"--timeout {timeout:g}: expected between 1 and {LONGEST_TIMEOUT_S:g} s")
-    places = Places(output, defaults, hardware_config, flags_only=flags, replace=replace)
-    edits = places.edits(exports)
-    backups: list[Path | None] = [None] * len(edits)
-    if not dry_run:
-        check_edits(edits)
-    verification = None
-    if verify is not None:
-        verification = verify_export(exports[0], verify, find_blis(blis_binary), defaults, timeout)
-    if not dry_run:
-        edits, backups = carry_out(lambda: places.edits(exports), edits, backup=backup)
-    outcome = ExportOutcome(exports, edits, backups, dry_run, verification)
-    for export in exports:
-        for text in export.warnings:
-            warn(text)
-    if as_json:
-        typer.echo(json.dumps(outcome.to_dict(), indent=2))
-    elif not quiet:
-        typer.echo("\n".join(outcome.lines(flags)))
-        if derive is not None:
-            note("; ".join(exports[0].provenance))
-
-
-def _read(coeffs: list[Path]) -> list[BlisExport]:
-    from roofml.export.deployment import read_export
-
-    return [read_export(path) for path in coeffs]
-
-
-def _derived(model: str | None, gpu: str | None, tp: int, max_num_seqs: int | None, budget: int | None) -> BlisExport:
-    from roofml.export.derive import derived_export
-
-    if model is None or gpu is None:
-        raise InputError("--derive: expected --gpu as well")
-    return derived_export(model, gpu, tp, max_num_seqs, budget)
+for _name, (_command, _example) in COMMANDS.items():
+    app.command(_name, epilog=f"Example: {_example}")(_command)

@@ -23,10 +23,13 @@ from roofml.cli import (
     identify,
     inspect,
     leaderboard,
+    plan,
     pool,
     predict,
     pull,
     replay,
+    report,
+    simulate,
     streams,
 )
 from roofml.cli.console import say_why
@@ -45,6 +48,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
     "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
     "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
+    "report": (report.report, "roofml report runs/* --coeffs coefficients.yaml -o report.html"),
+    "simulate": (
+        simulate.simulate,
+        "roofml simulate llama-2-7b-hf --gpu H100 --tp 1 --load poisson:rate=8,input=1024,output=256",
+    ),
+    "plan": (
+        plan.plan,
+        "roofml plan llama-2-7b-hf --gpu H100,L40S --load poisson:rate=1,input=512,output=99 --slo 'p95 ttft < 1s'",
+    ),
     "predict": (
         predict.predict,
         "roofml predict codellama-34b-instruct-hf --gpu H100 --tp 2 --decode 700x64 --prefill 16@560",

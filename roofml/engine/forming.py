@@ -43,20 +43,29 @@ def near_length(near: Any) -> int:
 
 
 @register_jitable
-def write_near(columns: Any, step: int, near: Any) -> None:
-    """Keep them in the last columns of a step."""
+def write_near(rows: Any, step: int, near: Any) -> None:
+    """Keep them in the last rows of a step's place."""
     if near is not None:
         for i in range(len(near)):
-            columns[step, WHOLE_SUMS + i] = near[i]
+            rows[WHOLE_SUMS + i, step] = near[i]
 
 
 @register_jitable
-def write_sums(columns: Any, step: int, sums: Any) -> None:
-    """Keep the `StepSums` of a step."""
-    columns[step, 0], columns[step, 1], columns[step, 2] = sums.prefill_tokens, sums.decode_tokens, sums.requests
-    columns[step, 3], columns[step, 4] = sums.prefill_pairs, sums.prefill_context
-    columns[step, 5], columns[step, 6] = sums.decode_context, sums.decode_beyond
-    write_near(columns, step, sums.near)
+def write_sums(rows: Any, step: int, sums: Any) -> None:
+    """Keep the `StepSums` of a step in its place of each row."""
+    rows[0, step], rows[1, step], rows[2, step] = sums.prefill_tokens, sums.decode_tokens, sums.requests
+    rows[3, step], rows[4, step] = sums.prefill_pairs, sums.prefill_context
+    rows[5, step], rows[6, step] = sums.decode_context, sums.decode_beyond
+    write_near(rows, step, sums.near)
+
+
+@register_jitable
+def grown(rows: Any) -> Any:
+    """The same rows with twice as many places. The new ones are not touched, and take no memory yet."""
+    places = rows.shape[1]
+    larger = np.empty((rows.shape[0], 2 * places), rows.dtype)
+    larger[:, :places] = rows
+    return larger
 
 
 @register_jitable

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from roofml.engine.clients import Requests
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
-from roofml.engine.scheduler import Requests, compiled_in, serve
+from roofml.engine.scheduler import compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
 from roofml.engine.versions import rules_of
 from roofml.latency.batch import StepSums
@@ -50,7 +52,7 @@ class Schedule:
     """(requests,) prompt tokens found in the cache when first scheduled."""
     preemptions: Ints
     """(requests,)"""
-    cold: Floats
+    cold: NDArray[np.int8]
     """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
 
 
@@ -90,6 +92,7 @@ def _requests(run: Run) -> Requests:
         order,
         min(run.clients, len(run)),
         run.deadline_us,
+        run.pause_us if len(run.pause_us) else np.zeros(len(run)),
     )
 
 
@@ -217,7 +220,7 @@ def _serve(
         *kernels,
     )
     requests = _requests(run)
-    columns, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
+    sums, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
         requests,
         limits,
         rules,
@@ -232,7 +235,7 @@ def _serve(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
         e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
-            StepSums.from_columns(columns),
+            StepSums.from_rows(sums),
             start,
             duration,
             first,

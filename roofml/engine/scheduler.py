@@ -12,7 +12,7 @@ v0.33; what changed between them is in `Rules`, and `versions` says which versio
   later and a finished one leaves one step later;
 - a request that its client gives up leaves the queue, or its seat and blocks, before the next batch is formed.
 
-Nothing is made per step: the compiled loop fills columns that grow by doubling. What it does to one request stands in
+Nothing is made per step: the compiled loop fills rows that grow by doubling. What it does to one request stands in
 functions of their own (`seats`, `waiting`), which numba compiles into it. `benchmarks/conformance.py` holds it against
 the real one.
 """
@@ -20,17 +20,19 @@ the real one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from roofml.engine.clients import send
 from roofml.engine.cold_start import EVENTS, first_time, start_server
 from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.forming import (
     NO_PROMPTS,
     clear_near,
+    grown,
     near_length,
     no_near,
     summed,
@@ -39,7 +41,7 @@ from roofml.engine.forming import (
     withdraw,
     write_sums,
 )
-from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
+from roofml.engine.kv_cache import NOTHING, empty_cache, take_free
 from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
 from roofml.engine.seats import (
     RUNNING,
@@ -65,30 +67,11 @@ from roofml.engine.waiting import (
 from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.traces.steps.table import LONG_CONTEXT
-from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
 
-
-class Requests(NamedTuple):
-    """What the compiled loop needs of the requests, in order of arrival."""
-
-    arrival_us: Floats
-    prompt: Ints
-    output: Ints
-    keys: BlockKeys
-    priority: Ints
-    """Lower numbers first; read where priorities rule."""
-    given_up_us: Floats
-    """When the client goes away if its answer is not there; infinite where it never does."""
-    giving_up: Ints
-    """The requests in order of `given_up_us`."""
-    clients: int
-    """Of a closed loop, each of which sends the next request when its last is answered; 0: arrivals are given. Times
-    of requests that are not sent yet are infinite, and filled in when they are."""
-    deadline_us: float
-    """After how long a client gives up."""
-
-
+STEPS_A_REQUEST, MOST_ROOM = 8, 2**24
+"""Steps for which there is room at first: more than a busy server takes. What is not used takes no memory, and growing
+would hold everything twice."""
 ONE_STEP: Any = StepSums
 """The sums of one step, as plain numbers."""
 
@@ -128,11 +111,6 @@ def _longest_chunk(rules: Any, budget: int, requests: int) -> int:
     return rules.longest_chunk
 
 
-@register_jitable
-def _grown(column: Any) -> Any:
-    return np.concatenate((column, np.empty_like(column)))
-
-
 def compiled_in() -> NDArray[Any]:
     """The files that `serve` compiles in, for the compiler's cache."""
     return digest_argument(
@@ -140,8 +118,8 @@ def compiled_in() -> NDArray[Any]:
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
                 *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
-                *("engine/cold_start", "engine/deadlines", "engine/forming", "engine/kv_cache"),
-                *("engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
+                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming"),
+                *("engine/kv_cache", "engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
             )
         )
     )
@@ -149,7 +127,7 @@ def compiled_in() -> NDArray[Any]:
 
 @compiled(nogil=True)
 def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress: Any, sources: Any) -> Any:
-    """The loop. Returns the step columns and, per request, what Schedule holds. `progress[0]` counts those that ended.
+    """The loop. Returns the steps' sums and, per request, what Schedule holds. `progress[0]` counts those that ended.
 
     Of a request that does not get its answer, `last_step` is NOTHING.
     """
@@ -181,18 +159,17 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
     sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
 
-    columns = np.empty((1024, WHOLE_SUMS + near_length(near)))
-    start = np.empty(1024)
-    duration = np.empty(1024)
-    cold = np.empty((1024, 2))
+    room = max(1024, min(STEPS_A_REQUEST * n, MOST_ROOM))
+    sums, cold = np.empty((WHOLE_SUMS + near_length(near), room)), np.empty((2, room), np.int8)
+    times = np.empty((2, room))
+    start, duration = times[0], times[1]
     met = np.zeros(EVENTS, np.bool_)
     start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token, limits.captured)
     now, next_deadline = arrival[0], next_deadline_us(requests, 0)
 
     while ended < n:
         while sent < n and sent < ended + requests.clients:
-            arrival[sent] = now + q.pipeline_delay_us
-            requests.given_up_us[sent] = arrival[sent] + requests.deadline_us
+            send(requests, arrived, sent, now + q.pipeline_delay_us + requests.pause_us[sent])
             next_deadline = next_deadline_us(requests, given_up)
             sent += 1
         while arrived < n and arrival[arrived] <= now:
@@ -336,20 +313,21 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
 
         if in_step > 0:
             if steps == len(start):
-                columns, start, duration, cold = _grown(columns), _grown(start), _grown(duration), _grown(cold)
+                sums, cold, times = grown(sums), grown(cold), grown(times)
+                start, duration = times[0], times[1]
             decode_tokens = min(decodes * (1 + drafts), limits.budget - prefill_tokens)
             step: Any = ONE_STEP(
                 float(prefill_tokens), float(decode_tokens), float(in_step),
                 pairs, float(prefill_context), float(decode_context), float(decode_beyond), near,
             )  # fmt: skip
-            write_sums(columns, steps, step)
-            cold[steps, 0], cold[steps, 1] = first_time(
+            write_sums(sums, steps, step)
+            cold[0, steps], cold[1, steps] = first_time(
                 met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
             )
             duration[steps] = time_of_step(source, step)
             if prefill_tokens + decodes > limits.captured:
                 duration[steps] = no_shorter_than_launches(duration[steps], prefill_tokens + decodes, limits)
-            duration[steps] += q.cold_step_us * cold[steps, 0] + q.cold_kernel_us * cold[steps, 1]
+            duration[steps] += q.cold_step_us * cold[0, steps] + q.cold_kernel_us * cold[1, steps]
             start[steps] = max(now, start[steps - 1] + duration[steps - 1]) if steps > 0 else now
             steps += 1
             in_flight += 1
@@ -387,10 +365,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
             finishing_count[which] = 0
             progress[0] = ended
     return (
-        columns[:steps].copy(),
-        start[:steps].copy(),
-        duration[:steps].copy(),
-        cold[:steps].T.copy(),
+        sums[:, :steps],
+        start[:steps],
+        duration[:steps],
+        cold[:, :steps],
         first_step,
         last_step,
         queued,

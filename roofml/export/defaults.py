@@ -35,6 +35,7 @@ class ModelEntry:
     gpu: str
     tensor_parallel: int
     hf_repo: str
+    """Where BLIS fetches a config that it does not find; empty where nothing says it, and then not written."""
 
     @property
     def key(self) -> str:
@@ -46,7 +47,7 @@ class ModelEntry:
         return {
             "GPU": (self.gpu, for_yaml(self.gpu)),
             "tensor_parallelism": (str(self.tensor_parallel), str(self.tensor_parallel)),
-            "hf_repo": (self.hf_repo, for_yaml(self.hf_repo)),
+            **({"hf_repo": (self.hf_repo, for_yaml(self.hf_repo))} if self.hf_repo else {}),
         }
 
 

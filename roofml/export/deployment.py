@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roofml.blis.deployment import BlisCoefficients
 from roofml.calibration.coefficients import read_coefficients
 from roofml.export.defaults import ModelEntry, edit_defaults, number
 from roofml.export.edit import Edit
+from roofml.export.hub_name import checked_repository, hub_repository
 from roofml.export.provenance import run_with
 from roofml.util.errors import InputError
 from roofml.util.outside_text import for_file_name, for_line, for_shell
@@ -28,6 +29,10 @@ class BlisExport:
     provenance: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """What whoever uses the coefficients has to know: the fit does not describe its runs."""
+    config: str = ""
+    """Under which name or path the model's config was found; empty: under the model's."""
+    config_sha256: str = ""
+    """Digest of the config that they were fitted over; empty where nobody knows it."""
 
     def __post_init__(self) -> None:
         """Raise InputError for counts that BLIS would refuse."""
@@ -35,6 +40,10 @@ class BlisExport:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"{self.model.name}: {field} {value}: expected at least 1")
+
+    def of_repository(self, given: str) -> BlisExport:
+        """Return the same with the model's repository as the user says it."""
+        return replace(self, model=replace(self.model, hf_repo=checked_repository(given)))
 
     @property
     def slug(self) -> str:
@@ -44,18 +53,8 @@ class BlisExport:
 
     def server_flags(self) -> list[str]:
         """Return the flags, without coefficients, that make BLIS run the measured deployment."""
-        model = self.model
-        flags = ["--model", model.key, "--hardware", model.gpu, "--tp", str(model.tensor_parallel)]
-        flags += ["--latency-model", "trained-physics", "--total-kv-blocks", str(self.total_kv_blocks)]
-        flags += ["--block-size-in-tokens", str(self.block_size)]
-        limits = {
-            "--max-num-seqs": self.max_num_seqs,
-            "--max-num-batched-tokens": self.max_num_batched_tokens,
-            "--max-model-len": self.max_model_len,
-        }
-        for flag, value in limits.items():
-            flags += [flag, str(value)] if value is not None else []
-        return flags
+        limits = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
+        return server_flags(self.model, self.total_kv_blocks, self.block_size, *limits)
 
     def coefficient_flags(self) -> list[str]:
         """Return the coefficients as flags. Both flags together override the defaults file."""
@@ -78,6 +77,28 @@ class BlisExport:
         return edit_defaults(path, self.coefficients, self.model, self.comments(), replace=replace)
 
 
+def server_flags(
+    model: ModelEntry,
+    total_kv_blocks: int,
+    block_size: int,
+    max_num_seqs: int | None,
+    max_num_batched_tokens: int | None,
+    max_model_len: int | None,
+) -> list[str]:
+    """BLIS's flags of a deployment. A limit of None is not given: BLIS takes its own."""
+    flags = ["--model", model.key, "--hardware", model.gpu, "--tp", str(model.tensor_parallel)]
+    flags += ["--latency-model", "trained-physics", "--total-kv-blocks", str(total_kv_blocks)]
+    flags += ["--block-size-in-tokens", str(block_size)]
+    limits = {
+        "--max-num-seqs": max_num_seqs,
+        "--max-num-batched-tokens": max_num_batched_tokens,
+        "--max-model-len": max_model_len,
+    }
+    for flag, value in limits.items():
+        flags += [flag, str(value)] if value is not None else []
+    return flags
+
+
 def read_export(path: Path) -> BlisExport:
     """Return the deployment in the `blis` section of a coefficients file.
 
@@ -91,7 +112,7 @@ def read_export(path: Path) -> BlisExport:
         provenance.append(f"on {read.fit.requests} requests of {', '.join(read.fit.runs)}")
     blis = read.blis
     return BlisExport(
-        model=ModelEntry(read.model.name, read.gpu, read.tensor_parallel, read.model.hf_repo),
+        model=ModelEntry(read.model.name, read.gpu, read.tensor_parallel, hub_repository(read.model.hf_repo)),
         coefficients=BlisCoefficients.of(blis.alpha_coeffs, blis.beta_coeffs, source=f"{path}: blis"),
         total_kv_blocks=blis.total_kv_blocks,
         block_size=blis.block_size,
@@ -100,4 +121,6 @@ def read_export(path: Path) -> BlisExport:
         max_model_len=blis.max_model_len,
         provenance=tuple(provenance),
         warnings=tuple(f"{path.name}: the fit does not describe its runs: {text}" for text in read.fit.misfit or ()),
+        config=read.model.hf_repo,
+        config_sha256=read.model.config_sha256,
     )

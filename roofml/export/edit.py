@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from roofml.util.errors import InputError
-from roofml.util.reading import read_text, refuse
+from roofml.util.errors import InputError, because
+from roofml.util.reading import is_there, read_text, refuse
 from roofml.util.writing import check_writable, free_name, locked, write_files
 
 
@@ -22,6 +22,10 @@ class Edit:
     before: str | None
     """None if the file does not exist."""
     after: str
+    makes_folder: bool = False
+    """Whether the folders that it stands in are made where they are not there."""
+    is_script: bool = False
+    """Whether a new file may be run."""
 
     @property
     def changed(self) -> bool:
@@ -63,8 +67,13 @@ def check_apart(paths: Iterable[Path]) -> None:
 def check_edits(edits: Iterable[Edit]) -> None:
     """Raise InputError where a file could not be written: asked before long work, not only after."""
     for edit in edits:
-        if edit.changed:
+        if not edit.changed:
+            continue
+        missing = _missing_folders(edit)
+        if not missing:
             check_writable(edit.path, in_place=True)
+        elif not os.access(above := missing[0].parent, os.W_OK) or not above.is_dir():
+            raise InputError(f"{edit.path}: cannot make the folder {missing[0]}")
 
 
 def write_edits(edits: Sequence[Edit], *, backup: bool = True) -> list[Path | None]:
@@ -97,13 +106,47 @@ def carry_out(
     From reading to writing the files that change are locked, so that of several exports at once none is lost.
     """
     paths = [edit.path for edit in edits if edit.changed]
-    with _held(paths):
+    with _folders(edits), _held(paths):
         if any(existing_text(edit.path) != edit.before for edit in edits):
             edits = plan()
             for edit in edits:
                 if edit.changed and edit.path not in paths:
                     raise InputError(f"{edit.path}: another program changed it meanwhile, try again")
-        return edits, write_edits(edits, backup=backup)
+        backups = write_edits(edits, backup=backup)
+        for edit in edits:
+            if edit.is_script and edit.before is None:
+                mode = edit.path.stat().st_mode
+                edit.path.chmod(mode | (mode & 0o444) >> 2)
+        return edits, backups
+
+
+@contextmanager
+def _folders(edits: Iterable[Edit]) -> Generator[None]:
+    """Make the folders that edits stand in. Where nothing comes of the edits, those that were made are gone again."""
+    made: list[Path] = []
+    try:
+        for edit in edits:
+            for folder in _missing_folders(edit) if edit.changed else ():
+                try:
+                    folder.mkdir()
+                except FileExistsError:
+                    continue
+                except (OSError, ValueError) as error:
+                    raise InputError(f"{folder}: cannot be made: {because(error)}") from None
+                made.append(folder)
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _missing_folders(edit: Edit) -> list[Path]:
+    """The folders that have to be made for an edit, the outermost first."""
+    if not edit.makes_folder:
+        return []
+    return [folder for folder in reversed(edit.path.parents) if not is_there(folder)]
 
 
 @contextmanager

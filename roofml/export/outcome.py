@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from roofml.export.deployment import BlisExport
+from roofml.export.derive import Derived
 from roofml.export.edit import Edit
 from roofml.export.provenance import run_with
 from roofml.export.verify import Check, Verification
@@ -27,6 +28,8 @@ class ExportOutcome:
     """Where each edited file was kept as it was."""
     dry_run: bool
     verification: Verification | None
+    derived: Derived | None = None
+    """What was measured of coefficients that no trace was taken for."""
 
     def lines(self, flags: bool) -> list[str]:
         """For people: the changes, what to run BLIS with (all `flags`, or those that no file holds), the verdict."""
@@ -54,6 +57,7 @@ class ExportOutcome:
                     "alpha_coeffs": list(export.coefficients.alphas),
                     "beta_coeffs": list(export.coefficients.betas),
                     "flags": [*export.server_flags(), *export.coefficient_flags()],
+                    **({} if self.derived is None else {"derived": self.derived.to_dict()}),
                 }
                 for export in self.exports
             ],
@@ -82,10 +86,12 @@ def _judged(verification: Verification) -> list[str]:
 
     before = verification.before
     lines = [
+        *([f"before is BLIS with {for_line(verification.before_what)}"] if verification.before_what else []),
         f"before: {for_line(verification.before_problem)}" if before is None else row("before", before),
         row("after ", verification.after),
+        *([verification.cost.line()] if verification.cost is not None else []),
     ]
     drift = verification.drift_pct
-    if abs(drift) > OTHER_VERSION_PCT:
+    if drift is not None and abs(drift) > OTHER_VERSION_PCT:
         lines.append(f"warning: this blis is {drift:+.1f} % from our replay of it: is it another version?")
     return lines

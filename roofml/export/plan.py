@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roofml.blis.deployment import hardware_of
 from roofml.export.deployment import BlisExport
 from roofml.export.edit import Edit, check_apart, existing_text
+from roofml.export.folder import DEFAULTS, Remark, folder_edits, planned
 from roofml.export.hardware import edit_hardware
 from roofml.hardware.gpu import load_gpu
 from roofml.util.errors import InputError
@@ -39,14 +40,52 @@ class Places:
     """No defaults file is wanted."""
     replace: bool = False
     """Coefficients of another deployment may be given up."""
+    into: Path | None = None
+    """Folder for everything that BLIS needs of one deployment (`folder`)."""
+    config: Path | None = None
+    """With `into`, the model's config.json, if it is not ours."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError for options that do not go together."""
+        for option, given in (("--flags", self.flags_only), ("--hardware-config", self.hardware_config is not None)):
+            if self.into is not None and given:
+                raise InputError(f"--into and {option}: expected one of the two")
 
     def edits(self, exports: Sequence[BlisExport]) -> list[Edit]:
         """Return the changes that the deployments need. Raises InputError where a file must not be changed so."""
+        if self.into is not None:
+            if len(exports) > 1:
+                raise InputError(
+                    "--into: expected one COEFFS file: BLIS has one set of coefficients for all models, parallel sizes "
+                    "and pools of a file; give each deployment a folder of its own"
+                )
+            edits = folder_edits(exports[0], self.into, self.defaults, config=self.config, replace=self.replace)
+            check_apart(edit.path for edit in edits)
+            return edits
+        if self.config is not None:
+            raise InputError("--config: expected --into FOLDER, the config is part of that")
         edits = [] if self.flags_only else self._defaults(exports)
         if self.hardware_config is not None:
             edits += _hardware(exports, self.hardware_config)
         check_apart(edit.path for edit in edits)
         return edits
+
+    def for_these(self, exports: Sequence[BlisExport]) -> Places:
+        """Return where these go: all of one deployment into the output folder, where that is not there yet."""
+        others = (self.into, self.defaults, self.hardware_config)
+        if len(exports) > 1 or self.flags_only or any(place is not None for place in others) or is_there(self.output):
+            return self
+        return replace(self, into=self.output)
+
+    @property
+    def edited(self) -> Path | None:
+        """The defaults file that one deployment goes into, if its name is given."""
+        return self.defaults if self.into is None else self.into / DEFAULTS
+
+    def planned(self, exports: Sequence[BlisExport]) -> list[Remark]:
+        """Return what the user should know before anything is written (`folder.planned`)."""
+        told = [text for export in exports for text in planned(export, self.into, self.hardware_config)]
+        return list(dict.fromkeys(told))
 
     def _defaults(self, exports: Sequence[BlisExport]) -> list[Edit]:
         if len(exports) > 1:

@@ -1,14 +1,16 @@
 """The live check: does BLIS itself, with our file, predict what was measured?
 
-It runs `blis replay` and `blis calibrate` on a run, with the defaults as they were and with our coefficients.
+It runs `blis replay` and `blis calibrate` on a run, with what it read before any export and with our coefficients.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,13 +19,18 @@ import numpy as np
 
 from roofml.blis.deployment import BlisDeployment, blis_deployment_of
 from roofml.blis.fit import errors_of
-from roofml.blis.replay import for_blis
 from roofml.blis.replay import replay as replay_blis
+from roofml.calibration.calibrate import load
+from roofml.calibration.calibration import Calibration
+from roofml.export.before import before_export
+from roofml.export.belongs import check_belongs
 from roofml.export.deployment import BlisExport
 from roofml.export.edit import write_edits
+from roofml.export.folder import config_of
+from roofml.export.form_cost import FormCost, form_cost
 from roofml.export.hardware import edit_hardware
-from roofml.export.trace import TraceFiles, write_trace
-from roofml.models.spec import config_path
+from roofml.export.replay_line import HORIZON_US
+from roofml.export.trace import TraceFiles, as_replayed, write_trace
 from roofml.traces.read import read_run
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats
@@ -33,8 +40,6 @@ from roofml.util.outside_text import for_line
 from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_file, read_json, read_text
 from roofml.util.writing import write_file
 
-HORIZON_US = 10**15
-"""Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
 TIMEOUT_S = 600.0
 
 
@@ -74,8 +79,12 @@ class Verification:
     before: Check | None
     before_problem: str
     after: Check
-    drift_pct: float
-    """Mean E2E of BLIS against our replay of it, %. If it is not 0, this BLIS has another physics than we know."""
+    drift_pct: float | None
+    """Mean E2E of BLIS against our replay of it, %. If it is not 0, this BLIS has another physics than we know. None
+    where the client gave requests up: our replay of BLIS does not."""
+    before_what: str = ""
+    """What BLIS read before: a file, or what it ships."""
+    cost: FormCost | None = None
 
 
 def find_blis(given: Path | None = None) -> Path:
@@ -98,34 +107,39 @@ def verify(
     defaults: Path | None = None,
     timeout_s: float = TIMEOUT_S,
     model_config_folder: Path | None = None,
+    native: Calibration | None = None,
 ) -> Verification:
     """Run BLIS on `run` without and with `export`, and compare both with the measured latencies.
 
-    `defaults` is the file that BLIS would read without us; None is its own. The model's `config.json` comes from
-    `model_config_folder`, or from ours if that is None. Raises InputError for a `defaults` that does not exist, and
-    BlisFailedError if BLIS does not run with our coefficients.
+    `defaults` is the file that the export goes into; BLIS before is `before_export` of it. The model's `config.json`
+    comes from `model_config_folder`, or from ours if that is None. `native` is our own calibration of the deployment,
+    to say what BLIS's form costs. Raises InputError for a run of another deployment, and BlisFailedError if BLIS does
+    not run with our coefficients.
     """
-    config_folder = model_config_folder or config_path(export.model.hf_repo).parent
+    check_belongs(export, run)
+    config_folder = model_config_folder or config_of(export).parent
     with temporary_folder("roofml-verify-") as folder:
         files = write_trace(run, folder)
         hardware = edit_hardware(folder / "hardware_config.json", export.model.gpu, deployment.hardware)
-        ours = folder / "defaults.yaml"
-        if defaults is not None:
+        was, ours = folder / "before.yaml", folder / "defaults.yaml"
+        read = before_export(defaults)
+        write_file(was, read.text)
+        if defaults is not None and is_file(defaults):
             write_file(ours, read_text(defaults))
         write_edits([hardware, export.edit(ours, replace=True)], backup=False)
         flags = [*export.server_flags(), "--model-config-folder", str(config_folder.resolve())]
         flags += ["--hardware-config", str(folder / "hardware_config.json"), "--horizon", str(HORIZON_US)]
-        before_flags = [] if defaults is None else ["--defaults-filepath", str(defaults.resolve())]
         before, problem = None, ""
         try:
-            before = _check(run, files, blis, [*flags, *before_flags], folder / "before", timeout_s)
+            before = _check(run, files, blis, [*flags, "--defaults-filepath", str(was)], folder / "before", timeout_s)
         except BlisFailedError as error:
             problem = str(error)
         after = _check(run, files, blis, [*flags, "--defaults-filepath", str(ours)], folder / "after", timeout_s)
-    as_run = for_blis(run)
-    expected = replay_blis(as_run, deployment, export.coefficients.alphas, export.coefficients.betas)
-    expected_mean_us = float(np.nanmean(expected.e2e_us[run.ok]))
-    return Verification(before, problem, after, 100 * (after.mean_e2e_us / expected_mean_us - 1))
+    drift = None
+    if not math.isfinite(run.deadline_us):
+        expected = replay_blis(as_replayed(run), deployment, export.coefficients.alphas, export.coefficients.betas)
+        drift = 100 * (after.mean_e2e_us / float(np.nanmean(expected.e2e_us[run.ok])) - 1)
+    return Verification(before, problem, after, drift, read.what, form_cost(run, deployment, export, native))
 
 
 def _check(run: Run, files: TraceFiles, blis: Path, flags: Sequence[str], folder: Path, timeout_s: float) -> Check:
@@ -228,10 +242,20 @@ def parse_report(path: Path) -> dict[str, Grade]:
 
 
 def verify_export(
-    export: BlisExport, run_path: Path, binary: Path, defaults: Path | None, timeout_s: float
+    export: BlisExport,
+    run_path: Path,
+    binary: Path,
+    defaults: Path | None,
+    timeout_s: float,
+    coeffs: Path | None = None,
 ) -> Verification:
-    """Read a run and run BLIS on it, with the defaults as they were and with the export."""
+    """Read a run and run BLIS on it, with what it read before and with the export, which is of the file `coeffs`.
+
+    Raises InputError for a run of another deployment.
+    """
     run = read_run(run_path).on(export.model.gpu)
-    deployment = blis_deployment_of(run)
-    existing = defaults if defaults is not None and is_file(defaults) else None
-    return verify(run, deployment, export, binary, existing, timeout_s)
+    check_belongs(export, run)
+    native = None
+    with suppress(InputError):  # a file of older kernel tables says what BLIS needs all the same
+        native = load(coeffs) if coeffs is not None else None
+    return verify(run, blis_deployment_of(run), export, binary, defaults, timeout_s, native=native)

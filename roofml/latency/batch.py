@@ -95,7 +95,11 @@ class StepSums(NamedTuple):
     @classmethod
     def from_columns(cls, columns: Floats) -> Self:
         """From an array (steps, sums) whose columns are in the order of the fields, those of each reach last."""
-        rows = np.ascontiguousarray(columns.T)
+        return cls.from_rows(np.ascontiguousarray(columns.T))
+
+    @classmethod
+    def from_rows(cls, rows: Floats) -> Self:
+        """From an array (sums, steps) whose rows are in the order of the fields, those of each reach last."""
         return cls(*rows[:WHOLE_SUMS], near=tuple(rows[WHOLE_SUMS:]))
 
     @classmethod

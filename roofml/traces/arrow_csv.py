@@ -66,9 +66,9 @@ def read_columns(
         if list(reader.schema.names) != list(kinds):
             return None
         grown = _Grown(counts, numbers, words)
-        for batch in reader:
-            if not grown.add(batch) or grown.rows > most_rows or watched.unsure:
-                return None
+        if not all(grown.add(batch) and grown.rows <= most_rows and not watched.unsure for batch in reader):
+            return None
+        arrow.default_memory_pool().release_unused()
     except (arrow.ArrowException, OSError, ValueError):
         return None
     if watched.unsure or not watched.ended or grown.rows == 0 or watched.line_ends != grown.rows + 1:
@@ -140,45 +140,47 @@ def _odd_quotes(block: bytes) -> bool:
 
 
 class _Grown:
-    """Columns that grow by Arrow's batches."""
+    """Columns that grow by Arrow's batches, in place: at no time is a column there twice."""
 
     def __init__(self, counts: Sequence[str], numbers: Sequence[str], words: Sequence[str]) -> None:
         self.rows = 0
-        self._counts: dict[str, list[Ints]] = {name: [] for name in counts}
-        self._numbers: dict[str, list[Floats]] = {name: [] for name in numbers}
-        self._words: dict[str, list[str]] = {name: [] for name in words}
-        self._same: dict[str, str] = {}
+        self._counts = {name: np.zeros(0, np.int64) for name in counts}
+        self._numbers = {name: np.zeros(0) for name in numbers}
+        self._codes = {name: np.zeros(0, np.int32) for name in words}
+        self._texts: dict[str, dict[str, int]] = {name: {} for name in words}
+        """Column -> text -> its code."""
 
     def add(self, batch: Any) -> bool:
         """Add a batch's rows; whether its cells are all of their kinds."""
-        self.rows += int(batch.num_rows)
-        for name, blocks in self._counts.items():
-            column = batch.column(name)
-            if column.null_count:
+        rows = slice(self.rows, self.rows + int(batch.num_rows))
+        self.rows = rows.stop
+        for columns in (self._counts, self._numbers, self._codes):
+            for column in columns.values():
+                if len(column) < self.rows:
+                    column.resize(max(2 * len(column), self.rows), refcheck=False)
+        for name, counts in self._counts.items():
+            values = batch.column(name)
+            if values.null_count:
                 return False
-            values = np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
-            if len(values) and not (values.min() >= 0 and values.max() < 10**MOST_DIGITS):
+            counts[rows] = values.to_numpy(zero_copy_only=False)
+            if len(values) and not (counts[rows].min() >= 0 and counts[rows].max() < 10**MOST_DIGITS):
                 return False
-            blocks.append(values)
-        for name, found in self._numbers.items():
-            column = batch.column(name)
-            values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
-            good = (values >= 0) & (values < np.inf)
-            if int(good.sum()) + int(column.null_count) != len(values):
+        for name, numbers in self._numbers.items():
+            values = batch.column(name)
+            numbers[rows] = values.to_numpy(zero_copy_only=False)
+            good = (numbers[rows] >= 0) & (numbers[rows] < np.inf)
+            if int(good.sum()) + int(values.null_count) != len(values):
                 return False
-            found.append(values)
-        for name, cells in self._words.items():
-            column = batch.column(name)
-            texts = [self._same.setdefault(text, text) for text in column.dictionary.to_pylist()]
-            codes = column.indices.to_numpy(zero_copy_only=False)
-            cells.extend(np.array(texts, object)[codes].tolist() if len(texts) else [])
+        for name, codes in self._codes.items():
+            values, known = batch.column(name), self._texts[name]
+            ours = [known.setdefault(text, len(known)) for text in values.dictionary.to_pylist()]
+            codes[rows] = np.array(ours, np.int32)[values.indices.to_numpy(zero_copy_only=False)]
         return True
 
     def columns(self) -> Columns:
         """What has been added."""
-        return Columns(
-            {name: np.concatenate(blocks) for name, blocks in self._counts.items()},
-            {name: np.concatenate(blocks) for name, blocks in self._numbers.items()},
-            self._words,
-            self.rows,
-        )
+        for columns in (self._counts, self._numbers, self._codes):
+            for column in columns.values():
+                column.resize(self.rows, refcheck=False)
+        words = {name: np.array(list(self._texts[name]), object)[codes].tolist() for name, codes in self._codes.items()}
+        return Columns(self._counts, self._numbers, words, self.rows)

@@ -20,8 +20,13 @@ from ruamel.yaml import YAML
 from roofml.blis.deployment import SHIPPED_HARDWARE, BlisCoefficients, BlisDeployment
 from roofml.blis.model_view import blis_model
 from roofml.blis.replay import for_blis, replay
+from roofml.calibration.calibrate import physics
+from roofml.export.before import before_export
+from roofml.export.belongs import check_belongs
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport
+from roofml.export.edit import carry_out
+from roofml.export.form_cost import form_cost
 from roofml.export.trace import write_trace
 from roofml.export.verify import BlisFailedError, call, find_blis, parse_report, parse_results, verify
 from roofml.traces.read import read_run
@@ -269,5 +274,83 @@ def test_the_real_blis_agrees_with_our_replay_of_it() -> None:
     if blis is None:
         pytest.skip("no blis binary on PATH (build it from github.com/inference-sim/inference-sim)")
     found = verify(small_run(), DEPLOYMENT, EXPORT, find_blis())
+    assert found.drift_pct is not None
     assert abs(found.drift_pct) < 0.5
     assert abs(found.after.e2e_pct) < 0.5
+
+
+def test_once_the_file_is_edited_before_is_what_it_held_before(tmp_path: Path, fake_blis: Fake) -> None:
+    """An export that was written, and is verified after, is not compared with itself."""
+    defaults = tmp_path / "defaults.yaml"
+    defaults.write_text("version: 1\n")
+    carry_out(lambda: [], [EXPORT.edit(defaults)])
+    assert "roofml" in defaults.read_text()
+    found = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis(), defaults)
+    assert found.before is not None
+    assert found.before_what == str(tmp_path / "defaults.yaml.bak")
+    assert found.before.e2e_pct == pytest.approx(50, abs=0.01)
+    assert found.after.e2e_pct == pytest.approx(0, abs=0.01)
+
+
+def test_of_several_copies_the_last_without_our_coefficients_is_before(tmp_path: Path) -> None:
+    defaults = tmp_path / "defaults.yaml"
+    ours = with_changes(EXPORT, total_kv_blocks=7000)
+    for text in ("version: 1\n", "version: 2\n"):
+        defaults.write_text(text)
+        carry_out(lambda: [], [EXPORT.edit(defaults)])
+    carry_out(lambda: [], [ours.edit(defaults)])
+    assert (tmp_path / "defaults.yaml.bak3").is_file()  # with our coefficients
+    assert before_export(defaults).text == "version: 2\n"
+
+
+def test_without_any_copy_before_is_what_blis_ships(tmp_path: Path) -> None:
+    defaults = tmp_path / "defaults.yaml"
+    carry_out(lambda: [], [EXPORT.edit(defaults)])
+    for path in (None, defaults, tmp_path / "nowhere.yaml"):
+        before = before_export(path)
+        assert before.what == "the coefficients that BLIS ships"
+        assert "alpha_coeffs: [15563.19958, 777.3455, 45.907545]" in before.text
+        assert "roofml" not in before.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"model": "Qwen/Qwen3-8B"}, "model: Qwen/Qwen3-8B in the run, meta-llama/Llama-2-7b-hf in the coefficients"),
+        ({"model": "nobody/knows-it"}, "model: nobody/knows-it in the run"),
+        ({"gpu": "A100-SXM"}, "GPU: A100-SXM in the run, H100 in the coefficients"),
+        ({"tensor_parallel": 2}, "TP: 2 in the run, 1 in the coefficients"),
+    ],
+)
+def test_a_run_of_another_deployment_is_refused(fake_blis: Fake, changes: dict[str, object], what: str) -> None:
+    run = small_run()
+    other = with_changes(run, server=with_changes(run.server, **changes))
+    with pytest.raises(InputError, match="is of another deployment than the coefficients") as error:
+        verify(other, DEPLOYMENT, EXPORT, fake_blis())
+    assert what in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["llama-2-7b-hf", "Llama-2-7B-hf", "NousResearch/Llama-2-7b-hf"])
+def test_the_same_model_by_another_name_is_the_same(model: str) -> None:
+    run = small_run()
+    check_belongs(EXPORT, with_changes(run, server=with_changes(run.server, model=model, gpu="H100-SXM-80GB")))
+    check_belongs(EXPORT, with_changes(run, server=with_changes(run.server, model=model, gpu=None)))
+
+
+def test_what_blis_form_costs_is_said(fake_blis: Fake) -> None:
+    """The run was made by BLIS's form, which is then right; our own form is what the package believes."""
+    native = physics("llama-2-7b-hf", "H100", 1)
+    cost = form_cost(small_run(), DEPLOYMENT, EXPORT, native)
+    assert cost.as_blis.e2e_pct == pytest.approx(0, abs=1e-9)
+    assert cost.ours is not None
+    assert abs(cost.ours.e2e_pct) > 1
+    assert "BLIS's form, in our replay of it: E2E +0.0 %" in cost.line()
+    assert "our form on the same run: E2E" in cost.line()
+    verified = verify(small_run(), DEPLOYMENT, EXPORT, fake_blis())
+    assert verified.cost is not None
+    assert verified.cost.ours is None
+
+
+def test_requests_that_the_client_gave_up_are_no_drift(fake_blis: Fake) -> None:
+    """Our replay of BLIS gives nothing up: it is not compared with one that does."""
+    assert verify(with_changes(small_run(), deadline_us=60e6), DEPLOYMENT, EXPORT, fake_blis()).drift_pct is None
