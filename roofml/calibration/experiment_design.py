@@ -203,7 +203,7 @@ def gain(fit: Posterior, load: SmallLoad, tables: ComponentTables, noise: Noise,
     before = 0.5 * (fit.covariance + fit.covariance.T)
     problem = Problem.of([Selection(run, run.ok)], [served.schedule], [tables], x, Prior(x, before, "the fit"))
     jacobian = problem.qr_factor(x)[:, :-1]
-    after = np.linalg.inv(jacobian.T @ jacobian)
+    after = np.asarray(np.linalg.inv(jacobian.T @ jacobian), np.float64)
     sd = np.sqrt(np.diag(after))
     narrows_pct = 0.0
     if wanted is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from roofml.calibration.calibrate import fit, uncalibrated
+from roofml.calibration.calibrate import fit, load, uncalibrated
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.forwards.cases import Case, Limits, candidates, limits_of
 from roofml.calibration.forwards.command import bench_command
@@ -26,6 +27,7 @@ from roofml.latency.parameters import NAMES, Parameters, StepParameters, from_co
 from roofml.traces.forwards import ForwardCase, Forwards, TimedRequest
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.validation.demo import GPU, MODEL, TP, known_parameters, synthetic_run
 from roofml.validation.synthetic_forwards import timed
 
 UNSEEN = ("per_step_us", "mixed_step_us", "per_request_us", "cpu_floor_us")
@@ -223,6 +225,31 @@ def test_forwards_alone_are_a_fit_with_intervals(dense: Calibration, designed: D
     assert calibration.posterior.valid["new_tokens"][1] >= 1000
     again = fit([], forwards=[made])
     assert again.to_yaml() == calibration.to_yaml()
+
+
+@pytest.mark.slow
+def test_forwards_beside_a_run_add_up(tmp_path: Path) -> None:
+    """The batches tell of kernels, the run of the front end and of what steps take besides; the run is of an older
+    server, whose kernels are its own."""
+    random = np.random.default_rng(0)
+    truth = known_parameters(random)
+    run = synthetic_run(random, deploy(MODEL, GPU, TP), truth)
+    alone = fit([run])
+    cases = some(limits_of(alone.deployment, max_model_len=4096), 12)
+    made = timed(alone.deployment.fitted_on("vllm", "0.33.0"), truth, cases, 3)
+    both = fit([run], forwards=[made])
+    assert both.certain
+    assert [seen.name for seen in both.runs] == [run.name, "synthetic"]
+    assert both.posterior.requests == alone.posterior.requests
+    for name, least in (("prefill_gemm", 0.9), ("prefill_attention", 0.5), ("long_context", 0.5), ("queueing_us", 1.1)):
+        place = NAMES.index(name)
+        assert both.posterior.sd[place] < least * alone.posterior.sd[place], name
+        away = np.abs(to_coordinates(both.values) - to_coordinates(truth))[place]
+        assert away < 3.5 * both.posterior.sd[place], name
+    both.save(tmp_path / "both.yaml")
+    again = load(tmp_path / "both.yaml")
+    assert again.certain
+    assert [seen.forwards for seen in again.runs] == [False, True]
 
 
 def test_files_of_two_deployments_are_refused(dense: Calibration, designed: Design) -> None:
