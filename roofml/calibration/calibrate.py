@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,15 @@ from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import Coefficients, read_coefficients
 from roofml.calibration.fit import OnRound, fit_parameters
 from roofml.calibration.fitted_run import FittedRun
+from roofml.calibration.forwards.learn import (
+    calibrated_by_forwards,
+    check_same,
+    deployment_of_forwards,
+    learn,
+    with_forwards,
+)
 from roofml.calibration.judge import judge
-from roofml.calibration.means import fit_means, means_runs, sharpened_by, usable
+from roofml.calibration.means import MeansRun, fit_means, means_runs, sharpened_by, usable
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
@@ -26,6 +34,7 @@ from roofml.engine.replay import replay as serve
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
 from roofml.latency.parameters import Parameters
 from roofml.traces.aggregate_run import AggregateRun
+from roofml.traces.forwards import Forwards
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection, first, groups, trainable
 from roofml.util.errors import InputError
@@ -76,6 +85,7 @@ def fit(
     prior: Prior | None = None,
     steps: Sequence[StepData] = (),
     steps_only: bool = False,
+    forwards: Sequence[Forwards] = (),
     on_round: OnRound | None = None,
 ) -> Calibration:
     """Fit the first share `until` of each run's requests: runs of one model, GPU and tensor parallel size.
@@ -83,16 +93,50 @@ def fit(
     The fit leaves saturated runs out if there are others. `prior` is what is believed before; by default it includes
     what fits of other models say. `means` are runs of which means alone are known: they sharpen that, and are a weak
     fit of their own where there are no others. `steps` are tables of sampled steps to fit as well, or alone with
-    `steps_only`; their `run` is a place among the runs that are fitted (`trainable`). Raises InputError for runs of
-    different deployments, for one that no fit may see, and when nothing is left to fit.
+    `steps_only`; their `run` is a place among the runs that are fitted (`trainable`). `forwards` are exact batches that
+    were timed on the same GPUs: what they say is believed before the rest is looked at, or is all there is. Raises
+    InputError for runs of different deployments, for one that no fit may see, and when nothing is left to fit.
     """
     runs, weak = told_apart(runs), usable(means_runs(told_apart(means)))
-    deployment = deployment_of([*runs, *(each.run for each in weak)])
+    served = [*runs, *(each.run for each in weak)]
+    deployment = deployment_of(served) if served or not forwards else deployment_of_forwards(forwards)
+    check_same(deployment, forwards)
     if prior is None:
         prior = read_other_models().prior(deployment)
         if not runs:
             prior = untraced(prior, deployment)
     prior = prior.widened({}, sum(doubt.variance for doubt in deployment.doubts))
+    of_runs = partial(
+        _of_runs,
+        deployment,
+        runs=runs,
+        weak=weak,
+        until=until,
+        steps=steps,
+        steps_only=steps_only,
+        on_round=on_round,
+    )
+    if not forwards:
+        return of_runs(prior)
+    before = prior if runs else prior.widened(deployment.table_sd)
+    learned = learn(deployment, before, forwards)
+    if not served:
+        return calibrated_by_forwards(deployment, before, learned, forwards)
+    return with_forwards(of_runs(learned.prior), before, learned, forwards)
+
+
+def _of_runs(
+    deployment: Deployment,
+    prior: Prior,
+    *,
+    runs: Sequence[Run],
+    weak: Sequence[MeansRun],
+    until: float,
+    steps: Sequence[StepData],
+    steps_only: bool,
+    on_round: OnRound | None,
+) -> Calibration:
+    """A fit of runs, means among what is believed before, or of means alone."""
     if not runs:
         return fit_means(deployment, prior.widened(deployment.table_sd, SERVER_SD**2), weak)
     if weak:
@@ -220,6 +264,7 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
             read.fit.paces.get(name),
             dict(read.fit.error_pct[name]) if name in read.fit.error_pct else {},
             means_alone=name in (read.fit.means_alone or ()),
+            forwards=name in (read.fit.forwards or ()),
         )
         for name in read.fit.runs
     )

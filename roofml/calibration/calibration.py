@@ -5,13 +5,9 @@ It is the one thing that replay, evaluate, predict and export take, whether a tr
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from roofml.calibration.coefficients import (
     SCHEMA,
@@ -22,10 +18,13 @@ from roofml.calibration.coefficients import (
     rounded,
     write_coefficients,
 )
+from roofml.calibration.drawn_replays import DrawnReplays, drawn_replays
 from roofml.calibration.fitted_run import FittedRun
+from roofml.calibration.knowledge import LEARNED_ON, Knowledge, beside, pace_sources, step_sources, stretch
+from roofml.calibration.parameter_tables import FITTED_METRICS, parameter_tables
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
-from roofml.calibration.seen_range import beyond
+from roofml.calibration.seen_range import beyond, excesses
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
@@ -36,24 +35,22 @@ from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
-from roofml.latency.launches import drawn_launches
+from roofml.latency.launches import said_of_launches
 from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
 from roofml.models.load import load_model
+from roofml.traces.engine_version import wider_for
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
-from roofml.util.display import Shown, Table, digits, pct
+from roofml.util.display import Shown, Table
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.version import __version__
 
-OVERLOAD_SD = 0.1
-"""Relative, of step times at overload: servers slow down by 0 to 28 %, no cause is proven (docs/engine.md)."""
-DRAWS = 60
-"""Replays behind an interval."""
+DRAWS = 24
+"""Replays behind an interval, an even number: half of them are mirrors of the others."""
 STEP_DRAWS = 1000
 """Step times behind an interval."""
 RARELY_PCT = 0.1
 """A prediction may leave the fitted range in so many of its steps before it warns: the fit's own run does, replayed."""
-FITTED_METRICS = ("e2e_mean", "ttft_mean", "tpot_mean")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,8 +84,8 @@ class Calibration(Shown):
 
     @property
     def certain(self) -> bool:
-        """Whether requests were fitted: then predictions have no interval. Means alone leave too much open."""
-        return any(not run.means_alone for run in self.runs)
+        """Whether requests were fitted. Means and exact batches alone leave more open."""
+        return any(not (run.means_alone or run.forwards) for run in self.runs)
 
     @property
     def values(self) -> Floats:
@@ -115,11 +112,15 @@ class Calibration(Shown):
 
         A file of 0.1.0 knows servers by name alone: names are taken where they are unique, and `warnings_for` says so.
         """
+        pace = self._seen_pace(run)
+        return 1.0 if pace is None else pace
+
+    def _seen_pace(self, run: Run) -> float | None:
         by_identity = [seen.pace for seen in self.runs if seen.identity == run.identity and seen.pace is not None]
         if by_identity:
             return by_identity[0]
         by_name = [seen.pace for seen in self.runs if not seen.identity and seen.name == run.name]
-        return by_name[0] if len(by_name) == 1 and by_name[0] is not None else 1.0
+        return by_name[0] if len(by_name) == 1 else None
 
     @property
     def doubts(self) -> list[str]:
@@ -161,13 +162,22 @@ class Calibration(Shown):
         return self.parameters.paced(self.pace_of(run))
 
     def step_time(self, batch: Batch) -> StepBreakdown:
-        """The time of one step that computes `batch`, component by component; without a trace, with an interval."""
-        draws = np.zeros((0, len(PARAMETERS))) if self.certain else self.draws(STEP_DRAWS)
+        """The time of one step that computes `batch`, on any server of its kind, component by component."""
         ours = self.deployment
         unfit = check_step(ours.on_rank, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
-        outside = (*self.doubts, *unfit, *self.outside(batch.sums(verified=int(ours.tables.verified))))
-        source = self.source if self.fitted else ""
-        return break_down(self.deployment, batch, self.parameters, draws, source, outside, self.open_doubts)
+        steps = batch.sums(verified=int(ours.tables.verified))
+        outside = (*self.doubts, *unfit, *self.outside(steps))
+        return break_down(
+            ours,
+            batch,
+            self.parameters,
+            self.draws(STEP_DRAWS),
+            self.source if self.fitted else "",
+            outside,
+            self.open_doubts,
+            sources=step_sources(steps, self.posterior.valid),
+            stretch=self.stretch("model" if self.certain else "nothing", "tpot_mean"),
+        )
 
     @property
     def open_doubts(self) -> tuple[Doubt, ...]:
@@ -188,30 +198,57 @@ class Calibration(Shown):
         self.check(run)
         return serve(run, self._tables_for(run), self.parameters_for(run), progress)
 
-    def replays(self, run: Run, count: int = DRAWS) -> list[Replay]:
-        """A replay for every draw of parameters as uncertain as they are.
+    def replays(self, run: Run, count: int = DRAWS, served: Replay | None = None) -> DrawnReplays:
+        """Replays of the run for draws of all that is uncertain of its server, the same every time.
 
-        None of a fit, but for an overloaded run it has not seen. On all cores: the compiled loop drops the GIL.
+        `served` is its replay by the parameters themselves, if there is one. Raises what `replay` raises.
         """
-        paces = np.ones(count)
-        if self.certain:
-            if not run.saturated or any(seen.identity == run.identity for seen in self.runs):
-                return []
-            paces = np.exp(OVERLOAD_SD * np.random.default_rng(0).standard_normal(count))
+        served = self.replay(run) if served is None else served
+        knowledge = self.knowledge(run)
+        steps = served.schedule.steps
+        sources = pace_sources(knowledge, run.saturated, steps, self.posterior.valid)
+        known = excesses(steps, self.posterior.valid) == 0 if knowledge == "server" else None
+        tables = self._tables_for(run)
+        replays, paces = drawn_replays(run, served, tables, self._believed, self.pace_of(run), sources, count, known)
+        wider = wider_for(run.server.engine)
+        launched = said_of_launches(served.schedule.step_time_us, steps.new_tokens, tables)
+        apart = run.saturated or bool(launched)
+        return DrawnReplays(
+            replays,
+            paces,
+            sources,
+            beside,
+            lambda metric: wider * self.stretch(knowledge, metric, apart),
+            self.open_doubts,
+        )
 
-        def serve_draw(values: Floats, pace: float, tables: Any) -> Replay:
-            return serve(run, tables, Parameters.of(values).paced(pace))
+    def knowledge(self, run: Run) -> Knowledge:
+        """What it has seen of the run's server."""
+        if not self.certain:
+            return "nothing"
+        return "model" if self._seen_pace(run) is None else "server"
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            tables = drawn_launches(self._tables_for(run), count)
-            return list(threads.map(serve_draw, self.draws(count), paces.tolist(), tables))
+    def stretch(self, knowledge: Knowledge, metric: str, apart: bool = False) -> float:
+        """How much wider an interval must be than its sources say; 1 for what no run has taught.
+
+        `apart`: of overload, or of steps that take as long as their launches, which no interval was made narrower for.
+        """
+        if knowledge == "nothing" and (self.deployment.doubts or self.deployment.gpu.name != LEARNED_ON):
+            return 1.0
+        learned = stretch(knowledge, metric, self.deployment.model.name)
+        return max(1.0, learned) if apart else learned
+
+    @property
+    def _believed(self) -> Prior:
+        """How uncertain the parameters are."""
+        posterior = self.posterior
+        if not self.fitted:
+            return posterior.prior
+        return Prior(to_coordinates(posterior.values), posterior.covariance, "")
 
     def draws(self, count: int) -> Floats:
         """`count` sets of parameter values, (count, parameters), as uncertain as they are; the same every time."""
-        posterior = self.posterior
-        if not self.fitted:
-            return posterior.prior.draws(count)
-        return Prior(to_coordinates(posterior.values), posterior.covariance, "").draws(count)
+        return self._believed.draws(count)
 
     def outside(self, steps: StepSums) -> list[str]:
         """One sentence for each way in which `steps` leave the range of batches and contexts the fit has seen."""
@@ -265,34 +302,7 @@ class Calibration(Shown):
 
     def tables(self) -> list[Table]:
         """The parameters, and the errors in sample."""
-        rows = [
-            [
-                row["name"],
-                f"{digits(row['value'], 4)} {row['unit']}".strip(),
-                f"{digits(row['low'])} to {digits(row['high'])}",
-                digits(row["prior"]),
-                "data" if row["identified"] else "prior",
-            ]
-            for row in self.rows()
-        ]
-        shown = [Table(self.deployment.title, ["parameter", "value", "95 % interval", "prior", "decided by"], rows)]
-        judged = [run for run in self.runs if run.error_pct]
-        if judged:
-            columns = ["run", "requests", "E2E %", "TTFT %", "TPOT %", "pace %"]
-            text = (
-                "pace: how much longer this server takes for a step than others of its kind; the errors are at its pace"
-            )
-            errors = [
-                [
-                    run.name,
-                    str(run.requests) if run.requests else "-",
-                    *(pct(run.error_pct[name]) if name in run.error_pct else "-" for name in FITTED_METRICS),
-                    pct(100 * ((run.pace or 1.0) - 1)),
-                ]
-                for run in judged
-            ]
-            shown.append(Table("errors of means, in sample", columns, errors, text))
-        return shown
+        return parameter_tables(self.deployment.title, self.rows(), self.runs)
 
     def coefficients(self) -> Coefficients:
         """The file's content. Raises InputError for physics alone, which no file has to carry.
@@ -329,6 +339,7 @@ class Calibration(Shown):
                 "requests": posterior.requests,
                 "step_tables": list(self.step_tables) or None,
                 "means_alone": [run.name for run in self.runs if run.means_alone] or None,
+                "forwards": [run.name for run in self.runs if run.forwards] or None,
                 "train_fraction": self.train_fraction,
                 "prior": posterior.prior.source,
                 "rounds": posterior.rounds,
@@ -378,7 +389,8 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in ("step_tables", "means_alone", "misfit")))
+        of_fit = ("step_tables", "means_alone", "forwards", "misfit")
+        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in of_fit))
         for section, key in optional:
             if section[key] is None:
                 del section[key]

@@ -5,8 +5,8 @@ Layout, in the order it is written (schema `roofml/1`):
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     physics {gpu_sheet_sha256, kernel_tables_sha256},
     step {corrections, overheads_us, blend, gemm_growth}, request,
-    fit {runs, run_sha256, requests, step_tables (optional), train_fraction, prior, rounds, converged,
-        misfit (optional), error_pct, sd, not_identified, paces, valid, covariance, roofml},
+    fit {runs, run_sha256, requests, step_tables, means_alone, forwards (optional), train_fraction, prior, rounds,
+        converged, misfit (optional), error_pct, sd, not_identified, paces, valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
 
 A file lives for ever: what an older one lacks (`physics`, `run_sha256`, a parameter) is optional, and a newer schema is
@@ -100,6 +100,8 @@ class FitSection(Strict):
     step_tables: list[Name] | None = None
     means_alone: list[Name] | None = None
     """Those of `runs` of which means alone were learned from. None: of none."""
+    forwards: list[Name] | None = None
+    """Those of `runs` that are files of exact batches. None: of none."""
     train_fraction: Annotated[Finite, Field(gt=0, le=1)]
     prior: Name
     rounds: Count
@@ -279,12 +281,13 @@ def _check_fit(fit: FitSection, source: Path | str) -> None:
         ("error_pct", fit.error_pct),
         ("paces", fit.paces),
         ("means_alone", fit.means_alone or ()),
+        ("forwards", fit.forwards or ()),
     ):
         for name in keys:
             if name not in fit.runs:
                 raise InputError(f"{source}: fit.{field}.{for_line(name)}: is not one of fit.runs")
-    if fit.requests == 0 and not fit.step_tables:
-        raise InputError(f"{source}: fit.requests: 0, expected at least 1 of a fit without step tables")
+    if fit.requests == 0 and not fit.step_tables and not fit.forwards:
+        raise InputError(f"{source}: fit.requests: 0, expected at least 1 of a fit without step tables or forwards")
     for name in ("batch", "context", "new_tokens"):
         if name not in fit.valid:
             raise InputError(f"{source}: fit.valid.{name}: missing")

@@ -23,7 +23,7 @@ from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOWER, UPPER, from_coordinates, to_coordinates
 from roofml.traces.selection import Selection
-from roofml.util.arrays import Floats
+from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
 
 ROUNDS = 10
@@ -69,7 +69,7 @@ def fit_parameters(
             at_measured_load(selection, of_run, from_coordinates(x))
             for selection, of_run in zip(selections, each, strict=True)
         ]
-        before, valid = x, ranges(schedules)
+        before, valid = x, ranges(schedules, [selection.requests for selection in selections])
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
         problem = Problem.of(selections, schedules, each, x, prior, blocks)
         x, normal, loss = solve(problem, x)
@@ -92,12 +92,25 @@ def fit_parameters(
     )
 
 
-def ranges(schedules: Sequence[Schedule]) -> dict[str, tuple[int, int]]:
-    """Ranges of what the schedules' steps computed."""
-    batch = np.concatenate([s.steps.requests for s in schedules])
-    tokens = np.concatenate([s.steps.prefill_tokens + s.steps.decode_tokens for s in schedules])
-    decodes = np.concatenate([s.steps.decode_tokens for s in schedules])
-    context = np.concatenate([s.steps.decode_context for s in schedules])[decodes > 0] / decodes[decodes > 0]
+def ranges(schedules: Sequence[Schedule], fitted: Sequence[Bools] | None = None) -> dict[str, tuple[int, int]]:
+    """Ranges of what the schedules' steps computed; of those alone that a `fitted` request, (requests,) each, was in.
+
+    A replay goes on after the last request that was fitted, and what it meets there nobody has seen. Where no request
+    was, sampled steps were.
+    """
+    met = [np.ones(s.steps.length, np.bool_) for s in schedules]
+    for i, requests in enumerate(fitted or ()):
+        chosen = requests & (schedules[i].last_step >= 0)
+        if chosen.any():
+            inside = np.zeros(schedules[i].steps.length + 1)
+            np.add.at(inside, schedules[i].first_step[chosen], 1)
+            np.add.at(inside, schedules[i].last_step[chosen] + 1, -1)
+            met[i] = np.cumsum(inside)[:-1] > 0
+    steps = [s.steps.at(np.flatnonzero(which)) for s, which in zip(schedules, met, strict=True)]
+    batch = np.concatenate([s.requests for s in steps])
+    tokens = np.concatenate([s.prefill_tokens + s.decode_tokens for s in steps])
+    decodes = np.concatenate([s.decode_tokens for s in steps])
+    context = np.concatenate([s.decode_context for s in steps])[decodes > 0] / decodes[decodes > 0]
     return {
         "batch": (int(batch.min()), int(batch.max())),
         "context": (int(context.min()), int(np.ceil(context.max()))) if len(context) else (0, 0),

@@ -21,3 +21,5 @@ class FittedRun:
     """Requests behind the errors."""
     means_alone: bool = False
     """Means and percentiles of it were learned from, and no request's times."""
+    forwards: bool = False
+    """It is a file of exact batches, and no request was served."""

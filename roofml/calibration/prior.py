@@ -83,14 +83,35 @@ class Prior:
     def draws(self, count: int, seed: int = 0) -> Floats:
         """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.
 
-        Drawn in pairs mirrored at the mean, so that their mean is exact.
+        Drawn in pairs mirrored at the mean, so that their mean is exact before they are moved.
         """
         normal = np.random.default_rng(seed).standard_normal((count - count // 2, len(self.mean)))
-        normal = np.vstack((normal, -normal))[:count]
+        return self.at(np.vstack((normal, -normal))[:count])
+
+    def at(self, normal: Floats) -> Floats:
+        """Parameter values for numbers of a standard normal distribution, (count, parameters) both, within bounds.
+
+        Where a parameter leaves its bounds it is set on the bound, and the others to where they are then expected: a
+        fit knows sums better than their parts, and a part that is cut short would make the sum too large.
+        """
         unsure = self.sd > 0  # what is known without doubt, a parameter that a file lacks, stays as it is
-        x = np.tile(self.mean, (count, 1))
-        x[:, unsure] += normal[:, unsure] @ np.linalg.cholesky(self.covariance[np.ix_(unsure, unsure)]).T
-        return from_coordinates(np.where(unsure, np.clip(x, LOWER, UPPER), x))
+        x = np.tile(self.mean, (len(normal), 1))
+        covariance = self.covariance[np.ix_(unsure, unsure)]
+        free = x[:, unsure] + normal[:, unsure] @ np.linalg.cholesky(covariance).T
+        for row in free:
+            _move_within(row, covariance, LOWER[unsure], UPPER[unsure])
+        x[:, unsure] = free
+        return from_coordinates(x)
+
+
+def _move_within(x: Floats, covariance: Floats, lower: Floats, upper: Floats) -> None:
+    """Move coordinates x (parameters,) of a normal distribution into their bounds, the others with them, in place."""
+    drawn, wanted, held = x.copy(), x.copy(), np.zeros(len(x), bool)
+    while (out := ~held & ((x < lower) | (x > upper))).any():
+        wanted[out], held = np.clip(x, lower, upper)[out], held | out
+        back = np.linalg.solve(covariance[np.ix_(held, held)], wanted[held] - drawn[held])
+        x[:] = drawn + covariance[:, held] @ back
+        x[held] = wanted[held]
 
 
 PACKAGE = Prior(to_coordinates(PRIOR_VALUES), np.diag(PRIOR_SD**2), "package")

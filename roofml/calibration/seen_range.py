@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.latency.batch import StepSums
+from roofml.util.arrays import Floats
 
 WORDS = {"batch": "batch", "context": "mean context", "new_tokens": "new tokens"}
 """What a range is of -> for people to read."""
@@ -50,3 +51,20 @@ def beyond(
         if share > more_than_pct:
             left.append(Beyond(name, (int(values.min()), int(values.max())), (low, high), share))
     return left
+
+
+def excesses(steps: StepSums, valid: Mapping[str, tuple[int, int]]) -> Floats:
+    """(steps,) logarithm of how many times as much, or as little, as any that was seen: of the range that a step leaves
+    most. 0 within all of them."""
+    decodes = steps.decode_tokens > 0
+    asked = {
+        "batch": steps.requests,
+        "context": steps.decode_context / np.maximum(steps.decode_tokens, 1),
+        "new_tokens": steps.new_tokens,
+    }
+    most = np.zeros(steps.length)
+    for name, (low, high) in valid.items():
+        values = np.maximum(asked[name], 1.0)
+        off = np.maximum(np.log(values / max(high, 1)), np.log(max(low, 1) / values))
+        most = np.maximum(most, np.where(decodes, off, 0.0) if name == "context" else off)
+    return most

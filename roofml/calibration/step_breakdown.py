@@ -52,7 +52,7 @@ class StepBreakdown(Shown):
 
     @property
     def interval_us(self) -> tuple[float, float] | None:
-        """Where it lies with 90 % probability, µs; None where it was fitted."""
+        """Where it lies with 90 % probability, µs."""
         return self.total.interval_90
 
     def tables(self) -> list[Table]:
@@ -64,7 +64,7 @@ class StepBreakdown(Shown):
             rows.append(["90 % interval", *map(us, self.interval_us)])
         how = f"with {self.source}" if self.source else "not calibrated to any trace of this model"
         caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
-        if self.doubts:
+        if self.interval_us is not None:
             caption += f"\n{why_unsure(self.total, self.doubts)}"
         return [Table(self.deployment.title, ["component", "physics", "corrected"], rows, caption)]
 
@@ -87,10 +87,11 @@ class StepBreakdown(Shown):
 
 
 def why_unsure(total: Prediction, doubts: Sequence[Doubt]) -> str:
-    """One line on what the interval is made of, the largest part first, and why."""
+    """One line on what the interval is made of, the largest part first, and why there are doubts."""
     parts = sorted(total.variances.items(), key=lambda item: -item[1])
-    sizes = ", ".join(f"{name} {100 * variance**0.5:.0f} %" for name, variance in parts)
-    return f"The interval is made of: {sizes}. {'; '.join(doubt.sentence for doubt in by_size(doubts))}."
+    sizes = ", ".join(f"{name} {100 * variance**0.5:.2g} %" for name, variance in parts)
+    made_of = f"The interval is made of: {sizes}."
+    return f"{made_of} {'; '.join(doubt.sentence for doubt in by_size(doubts))}." if doubts else made_of
 
 
 def break_down(
@@ -101,8 +102,15 @@ def break_down(
     source: str,
     outside: tuple[str, ...],
     doubts: tuple[Doubt, ...] = (),
+    *,
+    sources: Mapping[str, float] | None = None,
+    stretch: float = 1.0,
 ) -> StepBreakdown:
-    """The step that computes `batch`. `draws` (draws, parameters) of the parameters and doubts give it an interval."""
+    """The step that computes `batch`. `draws` (draws, parameters) of the parameters give it an interval.
+
+    The `sources`, variances of its logarithm by what they come from, and doubts widen it, and it is stretched by what
+    `stretch` says.
+    """
     verified = int(deployment.tables.verified)
     deployment = deployment.reaching(batch.new_tokens + (verified - 1) * sum(count for _, count in batch.decode))
     tables, step = deployment.tables, parameters.step
@@ -114,11 +122,16 @@ def break_down(
     total_us = step_times(tables, sums, step)
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)
+    launched = said_of_launches(total_us, sums.new_tokens, tables)
+    if launched:
+        stretch = max(stretch, 1.0)  # it was learned of steps that take longer than their launches
     total = Prediction.of_draws(float(total_us[0]), drawn)
+    for name, variance in (sources or {}).items():
+        total = total.wider(name, variance)
     return StepBreakdown(
         deployment=deployment,
         source=source,
-        total=total.stretched(wider_for(deployment.engine.name)).doubted(doubts),
+        total=total.stretched(stretch * wider_for(deployment.engine.name)).doubted(doubts),
         components={
             name: ComponentTime(float(physics[0]), float(fitted[0]))
             for name, physics, fitted in zip(ideal._fields, ideal, real, strict=True)
@@ -127,6 +140,6 @@ def break_down(
             name: float(value[0])
             for name, value in overheads(sums.requests, sums.mixed, tables.layers, step)._asdict().items()
         },
-        outside=(*outside, *said_of_launches(total_us, sums.new_tokens, tables)),
+        outside=(*outside, *launched),
         doubts=doubts,
     )

@@ -23,6 +23,7 @@ from roofml.util.outside_text import for_line, for_terminal
 if TYPE_CHECKING:
     from roofml.traces.aggregate_run import AggregateRun
     from roofml.traces.finding import Finding
+    from roofml.traces.forwards import Forwards
     from roofml.traces.run import Run
 
 NARROWEST = 40
@@ -92,7 +93,7 @@ def warn(text: str) -> None:
     ERR.print(f"[yellow]warning:[/yellow] {escape(for_line(text))}")
 
 
-def warn_of(runs: Sequence[Run | AggregateRun]) -> None:
+def warn_of(runs: Sequence[Run | AggregateRun | Forwards]) -> None:
     """Say the doctor's warnings: once the rest of the command line is known to be good, for a refusal is one line."""
     for run in runs:
         for finding in run.findings:

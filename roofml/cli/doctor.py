@@ -10,9 +10,10 @@ from rich.markup import escape
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_findings, print_json, say_why, show, working
-from roofml.traces.server import ServerOverrides
+from roofml.traces.server import ServerOverrides, flags_for
 
 if TYPE_CHECKING:
+    from roofml.traces.forwards import Forwards
     from roofml.traces.read import AnyRun
 
 UNUSABLE = 2
@@ -50,7 +51,7 @@ def doctor(
     if as_json:
         print_json(
             {
-                "runs": [run.to_dict() for run in reading.every],
+                "runs": [run.to_dict() for run in (*reading.every, *reading.forwards)],
                 "steps": [report.to_dict() for report in samplings],
                 **({"server": [server.to_dict() for server in reading.servers]} if reading.servers else {}),
             }
@@ -63,6 +64,8 @@ def doctor(
             if server.refused:
                 say_why(f"refused: {server.refused}")
             print_findings(server.findings, quiet)
+        for timed in reading.forwards:
+            _show_forwards(timed, quiet)
         for report in samplings:
             OUT.print(f"[bold]{escape(Path(report.sampling.table).name)}[/bold]")
             OUT.print(f"  {report.sampling.samples} sampled steps of {report.sampling.steps}")
@@ -70,6 +73,16 @@ def doctor(
     if reading.why_nothing is not None:
         say_why(f"roofml: {reading.why_nothing}")
         raise typer.Exit(UNUSABLE)
+
+
+def _show_forwards(timed: Forwards, quiet: bool) -> None:
+    """A file of exact batches: what it holds, what nobody says, and what was found."""
+    OUT.print(f"[bold]{escape(timed.name)}[/bold]")
+    OUT.print(f"  {escape(timed.headline)}")
+    if timed.server.missing:
+        text = f"nobody says {', '.join(timed.server.missing)}; to fit, give {flags_for(timed.server.missing)}"
+        OUT.print(f"  [yellow]{escape(text)}[/yellow]")
+    print_findings(timed.findings, quiet)
 
 
 def _show_run(run: AnyRun, quiet: bool) -> None:

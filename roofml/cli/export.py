@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import typer
 
-from roofml.cli import export_blis, export_trace
+from roofml.cli import export_blis, export_go, export_others, export_trace
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "blis": (export_blis.blis, "roofml export blis coefficients.yaml --into blis-codellama"),
     "trace": (export_trace.trace, "roofml export trace runs/codegen --gpu H100 -o blis-codellama"),
+    "go": (export_go.go, "roofml export go coefficients.yaml -o roofml-go"),
+    **export_others.COMMANDS,
 }
 """Name -> command, and an example of it for its help."""
 

@@ -30,6 +30,7 @@ from roofml.util.errors import InputError
 if TYPE_CHECKING:
     from roofml.calibration.calibration import Calibration
     from roofml.calibration.prior import Prior
+    from roofml.traces.read import Reading
     from roofml.validation.as_blis import BlisInSample
     from roofml.validation.evaluation import Evaluation
     from roofml.validation.step_report import JudgedCycles
@@ -99,14 +100,18 @@ def fit(
     with working(quiet or as_json, "reading"):
         reading = read_all(runs, overrides)
         read, means = reading.runs, means_runs(reading.aggregates)
-        o.check_something(reading)
-        deployment_of([*read, *(each.run for each in means)])  # what is wrong with one is said before anything else
+        o.check_something(reading, forwards=True)
+        if reading.judged:
+            deployment_of([*read, *(each.run for each in means)])  # what is wrong with one is said before anything else
+    if target is Target.blis and not read:
+        raise InputError("--target blis: BLIS's own form is fitted to requests: give a client's file of a server too")
     if output is not None:
         check_writable(output)  # what was read is an input now
     used = trainable(read)
     sampled = step_data([*(steps or ()), *reading.steps], used, contexts)
     note_left_out(read, used, quiet)
     warn_of(reading.aggregates)
+    warn_of(reading.forwards)
     with progress(quiet or as_json) as shown:
         on_round = partial(show_round, shown, shown.add_task("fitting", total=10))
         calibration = fit_runs(
@@ -116,6 +121,7 @@ def fit(
             prior=prior.prior(),
             steps=sampled,
             steps_only=steps_only,
+            forwards=reading.forwards,
             on_round=on_round,
         )
     calibration.check_described(accept_misfit)
@@ -130,13 +136,28 @@ def fit(
         calibration.save(output, accept_misfit=accept_misfit)
     if as_json:
         in_sample = evaluate(calibration, used, until=train_fraction)
-        print_json(_document(calibration, in_sample, as_blis, cycles, output))
+        print_json({**_document(calibration, in_sample, as_blis, cycles, output), **_cases(calibration, reading)})
     elif output is None:
         typer.echo(calibration.to_yaml(), nl=False)
     elif not quiet:
         for part in (calibration, as_blis, [cycle_table(cycles)] if cycles else None):
             show(part or [])
+        if reading.forwards:
+            from roofml.calibration.forwards.learn import case_table, learn
+
+            learned = learn(calibration.deployment, calibration.posterior.prior, reading.forwards)
+            show([case_table(learned.fits, reading.forwards)])
         OUT.print(f"written: {output}", markup=False)
+
+
+def _cases(calibration: Calibration, reading: Reading) -> dict[str, Any]:
+    """What JSON has of exact batches: nothing where there were none."""
+    if not reading.forwards:
+        return {}
+    from roofml.calibration.forwards.learn import learn
+
+    learned = learn(calibration.deployment, calibration.posterior.prior, reading.forwards)
+    return {"forwards": [fit.to_dict(each.name) for fit, each in zip(learned.fits, reading.forwards, strict=True)]}
 
 
 def _document(

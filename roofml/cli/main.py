@@ -15,6 +15,7 @@ from roofml.cli import (
     bench,
     check,
     demo,
+    design,
     doctor,
     evaluate,
     export,
@@ -22,10 +23,13 @@ from roofml.cli import (
     identify,
     inspect,
     leaderboard,
+    plan,
     pool,
     predict,
     pull,
     replay,
+    report,
+    simulate,
     streams,
 )
 from roofml.cli.console import say_why
@@ -39,10 +43,20 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "doctor": (doctor.doctor, "roofml doctor runs/codegen"),
     "fit": (fit.fit, "roofml fit runs/* --gpu H100 -o coefficients.yaml"),
     "identify": (identify.identify, "roofml identify runs/codegen --gpu H100"),
+    "design": (design.design, "roofml design meta-llama/Llama-3.1-8B-Instruct --gpu H100 --cases 40 -o shapes.json"),
     "evaluate": (evaluate.evaluate, "roofml evaluate runs/* --gpu H100 --protocol temporal"),
     "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
     "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
     "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
+    "report": (report.report, "roofml report runs/* --coeffs coefficients.yaml -o report.html"),
+    "simulate": (
+        simulate.simulate,
+        "roofml simulate llama-2-7b-hf --gpu H100 --tp 1 --load poisson:rate=8,input=1024,output=256",
+    ),
+    "plan": (
+        plan.plan,
+        "roofml plan llama-2-7b-hf --gpu H100,L40S --load poisson:rate=1,input=512,output=99 --slo 'p95 ttft < 1s'",
+    ),
     "predict": (
         predict.predict,
         "roofml predict codellama-34b-instruct-hf --gpu H100 --tp 2 --decode 700x64 --prefill 16@560",

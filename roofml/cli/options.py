@@ -28,6 +28,16 @@ Gpu = Annotated[str | None, typer.Option("--gpu", help="GPU that served: a name 
 AllowOversize = Annotated[
     bool, typer.Option("--allow-oversize", help="Warn, rather than refuse, where it cannot fit on the GPUs.")
 ]
+Subject = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="Name in model_configs/, Hub repository or path of a config.")
+]
+Slos = Annotated[
+    list[str] | None, typer.Option("--slo", metavar="SLO", help="For instance 'p95 ttft < 500ms'; as often as wanted.")
+]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="Format of the weights, if not the config's: bf16, fp8, fp8_block, nvfp4 ..."),
+]
 TrainFraction = Annotated[float, typer.Option(help="Share of each run's requests to fit, from its start.")]
 Steps = Annotated[
     list[Path] | None, typer.Option(help="Steps of a run, to fit as well: parquet, OTLP, or a log (docs/steps.md).")
@@ -85,18 +95,22 @@ def check_train_fraction(share: float) -> None:
         raise InputError(f"--train-fraction {share:g}: expected more than 0 and at most 1")
 
 
-def check_something(reading: Reading) -> None:
-    """Raise InputError where files were read and there is no run among them."""
-    if not reading.judged:
-        raise InputError("no run among what was given: files of a server, or tables of steps, alone")
+def check_something(reading: Reading, forwards: bool = False) -> None:
+    """Raise InputError where files were read and there is no run among them; with `forwards` exact batches will do."""
+    if not reading.judged and not (forwards and reading.forwards):
+        raise InputError("no run among what was given: files of a server, tables of steps or exact batches alone")
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes `overrides: ServerOverrides`, with an option for each of its fields in that place."""
+    """A command that takes `overrides: ServerOverrides`, with an option for each of its fields in that place.
+
+    A field that is an option of the command itself stays the command's.
+    """
+    ours = [name for name in SERVER if name not in inspect.signature(command).parameters]
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
-        said = {name: given.pop(name) for name in SERVER}
+        said = {name: given.pop(name) if name in ours else None for name in SERVER}
         said["settings"] = read_settings(said["settings"], "--server-arg") if said["settings"] else None
         said["server_file"] = _server_file(said["server_file"])
         command(**given, overrides=ServerOverrides(**said))
@@ -110,6 +124,7 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         parameters += [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=option)
             for name, option in SERVER.items()
+            if name in ours
         ]
     with_options.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

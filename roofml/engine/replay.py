@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from roofml.engine.clients import Requests
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
-from roofml.engine.scheduler import Requests, compiled_in, serve
+from roofml.engine.scheduler import compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
 from roofml.engine.versions import rules_of
 from roofml.latency.batch import StepSums
@@ -91,6 +92,7 @@ def _requests(run: Run) -> Requests:
         order,
         min(run.clients, len(run)),
         run.deadline_us,
+        run.pause_us if len(run.pause_us) else np.zeros(len(run)),
     )
 
 

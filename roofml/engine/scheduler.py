@@ -20,12 +20,13 @@ the real one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
+from roofml.engine.clients import send
 from roofml.engine.cold_start import EVENTS, first_time, start_server
 from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.forming import (
@@ -40,7 +41,7 @@ from roofml.engine.forming import (
     withdraw,
     write_sums,
 )
-from roofml.engine.kv_cache import NOTHING, BlockKeys, empty_cache, take_free
+from roofml.engine.kv_cache import NOTHING, empty_cache, take_free
 from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
 from roofml.engine.seats import (
     RUNNING,
@@ -66,29 +67,7 @@ from roofml.engine.waiting import (
 from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.traces.steps.table import LONG_CONTEXT
-from roofml.util.arrays import Floats, Ints
 from roofml.util.jit_cache import compiled, digest_argument
-
-
-class Requests(NamedTuple):
-    """What the compiled loop needs of the requests, in order of arrival."""
-
-    arrival_us: Floats
-    prompt: Ints
-    output: Ints
-    keys: BlockKeys
-    priority: Ints
-    """Lower numbers first; read where priorities rule."""
-    given_up_us: Floats
-    """When the client goes away if its answer is not there; infinite where it never does."""
-    giving_up: Ints
-    """The requests in order of `given_up_us`."""
-    clients: int
-    """Of a closed loop, each of which sends the next request when its last is answered; 0: arrivals are given. Times
-    of requests that are not sent yet are infinite, and filled in when they are."""
-    deadline_us: float
-    """After how long a client gives up."""
-
 
 STEPS_A_REQUEST, MOST_ROOM = 8, 2**24
 """Steps for which there is room at first: more than a busy server takes. What is not used takes no memory, and growing
@@ -139,8 +118,8 @@ def compiled_in() -> NDArray[Any]:
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
                 *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
-                *("engine/cold_start", "engine/deadlines", "engine/forming", "engine/kv_cache"),
-                *("engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
+                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming"),
+                *("engine/kv_cache", "engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
             )
         )
     )
@@ -190,8 +169,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
 
     while ended < n:
         while sent < n and sent < ended + requests.clients:
-            arrival[sent] = now + q.pipeline_delay_us
-            requests.given_up_us[sent] = arrival[sent] + requests.deadline_us
+            send(requests, arrived, sent, now + q.pipeline_delay_us + requests.pause_us[sent])
             next_deadline = next_deadline_us(requests, given_up)
             sent += 1
         while arrived < n and arrival[arrived] <= now:

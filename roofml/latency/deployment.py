@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from roofml.hardware.gpu import Gpu, load_gpu
 from roofml.hardware.kernel_drift import at_version
 from roofml.hardware.kernels import Efficiency
-from roofml.hardware.load_kernels import load_kernels
+from roofml.hardware.load_kernels import Kernels, load_kernels
 from roofml.hardware.read_kernels import tables_folder, tables_sha256
 from roofml.latency.arithmetic import weight_only
 from roofml.latency.attention_kernels import uses_modules
@@ -144,19 +144,20 @@ def deploy(
     pp: int = 1,
     dp: int = 1,
     ep: int = 1,
+    kernels: Kernels | None = None,
 ) -> Deployment:
     """Load config, datasheet and kernel tables, and make the components of steps of up to `budget` new tokens.
 
     `model` is a name in model_configs/, a Hub repository or a path; `gpu` a name in hardware/ or a YAML file;
     `kv_dtype` the type of the KV cache and `precision` the format of the weights where they are not the model's own;
     `graphs` the sizes of the server's CUDA graphs, by default those of 128 seats; `pp`, `dp` and `ep` the pipeline
-    stages, the data-parallel engines and the ranks that experts are dealt to. Raises InputError for what is not there
-    or cannot be spread over the GPUs so.
+    stages, the data-parallel engines and the ranks that experts are dealt to; `kernels` those of the GPU, where they
+    were loaded before. Raises InputError for what is not there or cannot be spread over the GPUs so.
     """
     spec, device = load_model(model, precision), load_gpu(gpu)
     if kv_dtype not in (None, "auto"):
         spec = replace(spec, kv_dtype=kv_dtype)
-    measured, kernels_sha256 = load_kernels(device)
+    measured, kernels_sha256 = load_kernels(device) if kernels is None else kernels
     served = Engine(engine, engine_version, spec.dtype, kv_dtype if kv_dtype not in (None, "auto") else spec.dtype)
     efficiency = at_version(measured, served.release)
     if uses_modules(spec, tp):

@@ -100,6 +100,20 @@ def overheads(requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
 
 
 @register_jitable
+def products_us(device: Any, max_weight: Any, norm: Any = None) -> Any:
+    """Time of the GEMMs of `corrected` components: their arithmetic, and the weights they read, overlap; µs."""
+    return blend(device.prefill_gemm + device.decode_gemm, device.weights + device.expert_weights, max_weight, norm)
+
+
+@register_jitable
+def attending_us(device: Any, max_weight: Any, norm: Any = None) -> Any:
+    """Time of attention alike, without its launches (`attention_items`), µs."""
+    return blend(
+        device.prefill_attention + device.decode_attention, device.kv_cache + device.long_context, max_weight, norm
+    )
+
+
+@register_jitable
 def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any, norm: Any = None) -> Any:
     """Time of a step, µs, from its `StepComponents`, its requests, whether it is mixed, and parameters.
 
@@ -109,13 +123,8 @@ def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: An
     extra = overheads(requests, mixed, layers, p)
     busy = 1.0 * (requests > 0)
     time = (
-        blend(device.prefill_gemm + device.decode_gemm, device.weights + device.expert_weights, p.max_weight, norm)
-        + blend(
-            device.prefill_attention + device.decode_attention,
-            device.kv_cache + device.long_context,
-            p.max_weight,
-            norm,
-        )
+        products_us(device, p.max_weight, norm)
+        + attending_us(device, p.max_weight, norm)
         + device.attention_items
         + device.communication
         + (extra.layers + extra.step)

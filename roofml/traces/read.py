@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from roofml.traces import forwards as exact
 from roofml.traces import tracev2
 from roofml.traces.aggregate_run import AggregateRun, RefusedRun
 from roofml.traces.beside import Neighbours, files_in
@@ -73,6 +74,8 @@ class Reading:
     """What files say of servers, where no run was given with them."""
     steps: Sequence[Path] = ()
     """Tables of steps among the paths."""
+    forwards: Sequence[exact.Forwards] = ()
+    """Files of exact batches among them."""
 
     @property
     def runs(self) -> list[Run]:
@@ -91,8 +94,8 @@ class Reading:
 
     @property
     def why_nothing(self) -> str | None:
-        """Why nothing of all that can be used; None where something can, a server's facts or a table of steps too."""
-        if self.steps or any(server.refused is None for server in self.servers):
+        """Why nothing of all that can be used; None where something can, facts, steps and exact batches too."""
+        if self.steps or self.forwards or any(server.refused is None for server in self.servers):
             return None
         reasons = [run.reason for run in self.every if isinstance(run, RefusedRun)]
         if len(reasons) < len(self.every):
@@ -142,7 +145,8 @@ def read_runs(paths: Sequence[Path], overrides: ServerOverrides = NO_OVERRIDES, 
     if paths and not reading.every:
         for path in reading.steps:
             open_file(path, MOST_BYTES_OF_A_TABLE).close()  # says it if it is no file at all
-        what = "a table of steps" if reading.steps else "what a server was told"
+        what = "exact batches that were timed" if reading.forwards else "what a server was told"
+        what = "a table of steps" if reading.steps else what
         raise InputError(f"{paths[0]}: not a run, but {what}: expected a run beside it")
     return reading.runs
 
@@ -181,12 +185,23 @@ def read_all(
                 recordings[run.identity] = path
             every.append(run)
     reports = server_reports(servers) if servers and not every else []
-    return Reading(told_apart(every), reports, [path for path in paths if kinds[path] == "steps"])
+    server = next((run.server for run in every if isinstance(run, Run)), None)
+    timed = [
+        exact.on_their_server(exact.read(path), overrides, server, complete)
+        for path in paths
+        if kinds[path] == "forwards"
+    ]
+    return Reading(told_apart(every), reports, [path for path in paths if kinds[path] == "steps"], timed)
 
 
 def kind_of_path(path: Path) -> str:
-    """`run`, `steps` for a table of steps, or `server` for what tells of a server alone. What is nothing is a `run`."""
+    """`run`, `steps` for a table of steps, `forwards` for exact batches, or `server` for what tells of a server alone.
+
+    What is nothing is a `run`.
+    """
     if not is_folder(path):
+        if exact.detect(path):
+            return "forwards"
         if is_steps(path):
             return "steps"
         if any(reader.detect(path) for reader in (tracev2, *READERS.values())):

@@ -18,7 +18,7 @@ from roofml.util.digest import digest
 from roofml.util.display import Shown, Table
 
 NOT_COUNTED = np.zeros(0, np.int64)
-OPTIONAL = ("counted_tokens", "late", "priority", "stage")
+OPTIONAL = ("counted_tokens", "late", "priority", "pause_us", "stage")
 """Columns of a run that may be empty."""
 
 
@@ -65,6 +65,8 @@ class Run(Shown):
     clients: int = 0
     """Of a closed loop: each sends its next request when its last one is answered, and `arrival_us` is read of the
     first so many alone. 0: requests arrived when `arrival_us` says."""
+    pause_us: Floats = field(default_factory=lambda: NOT_COUNTED.astype(np.float64))
+    """Of a closed loop, how long its client waits after an answer before it sends this request; empty: not at all."""
     overview: Overview | None = None
     """What its file says of it as a whole; None of a run made in memory."""
     identity: str = ""

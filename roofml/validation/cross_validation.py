@@ -121,5 +121,6 @@ def zero_shot(
 
 
 def judge(judged: Selection, calibration: Calibration) -> RunReport:
-    """Replay a run and compare it; with intervals where nothing was fitted."""
-    return report(judged, calibration.replay(judged.run), calibration.replays(judged.run))
+    """Replay a run and compare it, with intervals."""
+    served = calibration.replay(judged.run)
+    return report(judged, served, calibration.replays(judged.run, served=served))

@@ -210,17 +210,16 @@ class ReplayedRun(Shown):
 
 
 def replay_run(calibration: Calibration, judged: Selection, progress: Any = None) -> ReplayedRun:
-    """Serve a run again, and judge the selected requests; with intervals where nothing was fitted."""
+    """Serve a run again, and judge the selected requests, with intervals."""
     run = judged.run
     predicted = calibration.replay(run, progress)
-    draws = calibration.replays(run)
-    doubts = calibration.open_doubts
-    judged_run = report(judged, predicted, draws, doubts)
+    spread = calibration.replays(run, served=predicted)
+    judged_run = report(judged, predicted, spread)
     schedule, tables = predicted.schedule, calibration.deployment.serving(run.server).tables
     launched = said_of_launches(schedule.step_time_us, schedule.steps.new_tokens, tables)
     outside = [*calibration.outside(schedule.steps), *launched]
-    streamed = inter_token(judged, predicted, draws)
-    trusted = [*calibration.warnings_for(run), *(doubt.sentence for doubt in by_size(doubts))]
+    streamed = inter_token(judged, predicted, spread)
+    trusted = [*calibration.warnings_for(run), *(doubt.sentence for doubt in by_size(spread.doubts))]
     return ReplayedRun(run, predicted, judged_run, trusted, outside, streamed)
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
+from roofml.calibration.drawn_replays import DrawnReplays
 from roofml.calibration.prediction import Prediction
 from roofml.engine.replay import Replay
 from roofml.engine.streaming import chunk_gaps_us
-from roofml.traces.engine_version import wider_for
 from roofml.traces.selection import Selection
 
 
-def inter_token(judged: Selection, predicted: Replay, draws: Sequence[Replay] = ()) -> Mapping[str, Prediction]:
-    """Mean and 99th percentile of the gaps between chunks of the judged requests, µs; `draws` give their interval.
+def inter_token(judged: Selection, predicted: Replay, spread: DrawnReplays) -> Mapping[str, Prediction]:
+    """Mean and 99th percentile of the gaps between chunks of the judged requests, µs; `spread` gives their interval.
 
     Nothing where every token is a chunk: then the mean gap of a request is its TPOT.
     """
     if judged.run.server.settings.stream_interval == 1:
         return {}
-    of_all = [_mean_and_p99(judged, each) for each in (predicted, *draws)]
+    of_all = [_mean_and_p99(judged, each) for each in (predicted, *spread)]
     if of_all[0] is None:
         return {}
-    wider = wider_for(judged.run.server.engine)
     return {
-        name: Prediction.of_draws(of_all[0][place], [drawn[place] for drawn in of_all[1:] if drawn]).stretched(wider)
+        name: spread.predicted(name, of_all[0][place], [drawn and drawn[place] for drawn in of_all[1:]])
         for place, name in enumerate(("itl_mean", "itl_p99"))
     }
 

@@ -10,7 +10,6 @@ from roofml.calibration.aggregates import statistics
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.means import MeansRun
 from roofml.calibration.predicted_means import predicted_means
-from roofml.calibration.prediction import Prediction
 from roofml.engine.replay import Replay
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats
@@ -41,9 +40,7 @@ def judge_means(each: MeansRun, calibration: Calibration) -> RunReport:
             continue
         prediction = predicted[kind]
         if name != kind:
-            scale = value / prediction.value
-            ends = prediction.drawn and (scale * prediction.drawn[0], scale * prediction.drawn[1])
-            prediction = Prediction(value, prediction.variances, ends).wider("percentile", PERCENTILE_SD**2)
+            prediction = prediction.scaled(value / prediction.value).wider("percentile", PERCENTILE_SD**2)
         if others:
             logs = np.log([value, *(other.get(name, value) for other in others)])
             prediction = prediction.wider("load", float(np.var(logs)))

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from roofml.calibration.prediction import Prediction
+from roofml.calibration.drawn_replays import DrawnReplays
+from roofml.calibration.prediction import REQUESTS, Prediction
+from roofml.calibration.scatter import scatter
 from roofml.engine.latency_model import Kind, Latencies, judged_us, paired_us
-from roofml.latency.doubts import Doubt
-from roofml.traces.engine_version import wider_for
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
 
@@ -25,7 +25,7 @@ class Metric:
 
     measured_us: float
     prediction: Prediction
-    """Without an interval where it was fitted."""
+    """With an interval, but of a method that has none."""
 
     @property
     def predicted_us(self) -> float:
@@ -97,14 +97,11 @@ class RunReport:
         return {"completed": {"measured": measured, "predicted": predicted}}
 
 
-def report(
-    judged: Selection, predicted: Latencies, draws: Sequence[Latencies] = (), doubts: Sequence[Doubt] = ()
-) -> RunReport:
+def report(judged: Selection, predicted: Latencies, spread: DrawnReplays | None = None) -> RunReport:
     """Compare a replay with its run over the selected requests.
 
-    With `draws`, replays of parameters as uncertain as they are, every figure gets their 90 % interval, and the
-    `doubts` of the deployment widen it. Where the client gives up, each figure is over the requests that completed in
-    its own world.
+    With `spread`, replays for draws of all that is uncertain, every figure gets its 90 % interval. Where the client
+    gives up, each figure is over the requests that completed in its own world.
     """
     run = judged.run
     metrics: dict[str, Metric] = {}
@@ -117,9 +114,10 @@ def report(
         found = judged_us(judged, predicted, kind)
         if len(found) == 0:
             continue
-        drawn = [float(of(times)) for draw in draws if len(times := judged_us(judged, draw, kind))]
-        prediction = Prediction.of_draws(float(of(found)), drawn).stretched(wider_for(run.server.engine))
-        prediction = prediction.doubted(doubts) if drawn else prediction
+        prediction = Prediction(float(of(found)))
+        if spread is not None:
+            drawn = [float(of(times)) if len(times := judged_us(judged, draw, kind)) else None for draw in spread]
+            prediction = spread.predicted(name, prediction.value, drawn, {REQUESTS: scatter(name, found)})
         metrics[name] = Metric(float(of(truth)), prediction)
     measured, simulated = paired_us(judged, predicted, "e2e")
     gives_up = judged.late is not None or len(simulated) < len(judged)

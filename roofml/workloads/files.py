@@ -23,9 +23,11 @@ class FileLoad:
 
     load: Load
     findings: tuple[Finding, ...] = ()
+    drawn: bool = False
+    """Its arrivals are drawn: the file has lengths alone."""
 
 
-def read_load(
+def read_file_load(
     path: Path, *, requests_per_s: float | None = None, clients: int | None = None, seed: int = 0
 ) -> FileLoad:
     """The load in a workload file (`roofml.traces.formats.workload`): as it arrived, or as the caller wants it.
@@ -39,7 +41,7 @@ def read_load(
     load = _timed(path, arrivals, requests_per_s, clients, seed)
     if arrivals.blocks is not None:
         load = _sharing(load, arrivals, findings)
-    return FileLoad(load, tuple(findings))
+    return FileLoad(load, tuple(findings), clients is None and not len(arrivals.arrival_us))
 
 
 def _timed(path: Path, arrivals: Arrivals, requests_per_s: float | None, clients: int | None, seed: int) -> Load:

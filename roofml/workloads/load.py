@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,6 +28,14 @@ class Load:
     """Requests of one group share the first of their tokens, as in `Run`; -1: with nobody. Empty: nobody shares."""
     prefix_tokens: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """How many of its tokens a request has in common with its group at most."""
+    pause_us: Floats = field(default_factory=lambda: np.zeros(0))
+    """Of a closed load, how long a client waits after an answer before it sends this request; empty: not at all."""
+    of_class: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The class of each request, where there are several; empty: one."""
+    deadline_us: float = math.inf
+    """After how long a client gives a request up."""
+    priority: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Lower numbers first, where the server's policy is `priority`; empty if all are equal."""
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -48,7 +57,19 @@ class Load:
             e2e_us=np.full(size, np.nan),
             ok=np.zeros(size, np.bool_),
             clients=self.clients,
+            pause_us=self.pause_us,
+            deadline_us=self.deadline_us,
+            priority=self.priority,
         )
+
+    def within(self, most: int) -> Load:
+        """The load on a server that ends an answer at `most` tokens, prompt included.
+
+        A prompt that leaves no room for an answer stays as it is: no server takes it.
+        """
+        room = most - self.prompt_tokens
+        long = (self.output_tokens > room) & (room >= 1)
+        return replace(self, output_tokens=np.where(long, room, self.output_tokens)) if long.any() else self
 
     def at_rate(self, requests_per_s: float) -> Load:
         """An open load with its arrivals stretched so that so many come a second on average.

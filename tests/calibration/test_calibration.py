@@ -13,6 +13,7 @@ from fitted import MODEL, VALID, a_calibration, a_posterior, a_run, measured_aga
 
 from roofml.calibration.calibrate import load, physics
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.prediction import PARAMETERS
 from roofml.calibration.prior import PACKAGE
 from roofml.latency.batch import Batch, StepSums
 from roofml.latency.components import COMPONENTS
@@ -39,24 +40,51 @@ def fitted() -> Calibration:
 # Intervals.
 
 
-def test_physics_has_an_interval_and_a_fit_has_none(untraced: Calibration, fitted: Calibration) -> None:
-    step = untraced.step_time(BATCH)
-    assert step.interval_us is not None
-    assert step.interval_us[0] < step.total_us < step.interval_us[1]
-    assert not untraced.fitted
-    assert fitted.fitted
-    assert fitted.step_time(BATCH).interval_us is None
+def test_steps_have_an_interval_and_a_fit_is_the_surer(untraced: Calibration) -> None:
+    fitted = a_calibration(covariance=PACKAGE.covariance / 100)
+    assert (untraced.fitted, fitted.fitted) == (False, True)
+    wide, narrow = untraced.step_time(BATCH), fitted.step_time(BATCH)
+    for step in (wide, narrow):
+        low, high = step.interval_us or (0.0, 0.0)
+        assert 0 < low < step.total_us < high
+        assert {PARAMETERS, "formula", "server"} <= set(step.total.variances)
+    assert narrow.total.sd < wide.total.sd
 
 
-def test_physics_replays_with_draws_and_a_fit_without(untraced: Calibration, fitted: Calibration) -> None:
+def test_a_step_outside_of_what_was_seen_has_a_wider_interval_that_says_so(fitted: Calibration) -> None:
+    assert "range" not in fitted.step_time(Batch(decode=[(700, VALID["batch"][1])])).total.variances
+    beyond = fitted.step_time(Batch(decode=[(300, 4 * VALID["batch"][1])]))
+    assert beyond.total.variances["range"] > 0
+    assert "range" in repr(beyond)
+
+
+def test_a_run_is_replayed_with_draws_around_its_replay(untraced: Calibration, fitted: Calibration) -> None:
     run = a_run()
-    replays = untraced.replays(run, 6)
-    assert len(replays) == 6
-    means = [float(np.mean(one.e2e_us)) for one in replays]
-    assert len(set(means)) == 6
-    assert means == [float(np.mean(one.e2e_us)) for one in untraced.replays(run, 6)]
-    assert min(means) < float(np.mean(untraced.replay(run).e2e_us)) < max(means)
-    assert fitted.replays(run, 6) == []
+    for calibration in (untraced, fitted):
+        spread = calibration.replays(run, 6)
+        assert len(spread) == len(spread.replays) == 6
+        means = [float(np.mean(one.e2e_us)) for one in spread]
+        assert len(set(means)) == 6
+        assert means == [float(np.mean(one.e2e_us)) for one in calibration.replays(run, 6)]
+        value = float(np.mean(calibration.replay(run).e2e_us))
+        assert min(means) < value < max(means)
+        low, high = spread.predicted("e2e_mean", value, means).interval_90 or (0.0, 0.0)
+        assert low < value < high
+        wider = spread.predicted("e2e_mean", value, means, {"arrivals": 0.01})
+        assert wider.variances["arrivals"] > 0
+        assert (wider.interval_90 or (0.0, 0.0))[1] > high
+
+
+def test_another_server_is_less_sure_than_one_that_was_fitted_and_no_trace_least(
+    untraced: Calibration, fitted: Calibration
+) -> None:
+    run = a_run()
+    other = measured_again(run, e2e_us=1.01 * run.e2e_us)
+    assert fitted.knowledge(run) == "server"
+    assert fitted.knowledge(other) == "model"
+    assert untraced.knowledge(run) == "nothing"
+    assert set(fitted.replays(run, 2).sources) < set(fitted.replays(other, 2).sources)
+    assert "overload" in fitted.replays(replace(other, saturated=True), 2).sources
 
 
 def test_physics_is_identified_by_nothing_and_has_no_file(untraced: Calibration, tmp_path: Path) -> None:
@@ -101,14 +129,14 @@ def test_a_step_is_shown_and_said_as_the_command_does(untraced: Calibration, fit
     assert json.loads(json.dumps(step.to_dict())) == ok(*command, "--json").document
     assert repr(step).split() == ok(*command).out.split()  # a caption may be broken into other lines
     assert "90 % interval" in repr(step)
-    assert "90 % interval" not in repr(fitted.step_time(BATCH))
+    assert "90 % interval" in repr(fitted.step_time(BATCH))
     assert step._repr_html_().startswith("<table>")
 
 
 def test_what_a_step_says_adds_up(fitted: Calibration) -> None:
     said = fitted.step_time(BATCH).to_dict()
     assert (said["model"], said["gpu"], said["tp"], said["calibrated"]) == ("llama-2-7b-hf", "H100", 1, True)
-    assert said["interval_90_us"] is None
+    assert said["interval_90_us"][0] < said["step_time_us"] < said["interval_90_us"][1]
     assert list(said["components_us"]) == list(COMPONENTS)
     values = dict(zip(NAMES, fitted.values, strict=True))
     kv_cache = said["components_us"]["kv_cache"]
@@ -125,6 +153,7 @@ def test_what_was_saved_and_loaded_predicts_the_same(fitted: Calibration, tmp_pa
     fitted.save(tmp_path / "c.yaml")
     found = load(tmp_path / "c.yaml")
     assert found.step_time(BATCH).total_us == pytest.approx(fitted.step_time(BATCH).total_us, rel=1e-5)
+    assert found.step_time(BATCH).interval_us == pytest.approx(fitted.step_time(BATCH).interval_us, rel=1e-3)
     found.save(tmp_path / "again.yaml")
     again = load(tmp_path / "again.yaml")
     assert again.step_time(BATCH).to_dict() == found.step_time(BATCH).to_dict()

@@ -72,8 +72,12 @@ def test_overload_that_a_fit_has_not_seen_has_a_wide_interval(overloaded: Run) -
     low, high = report.metrics["tpot_mean"].interval_us or (0.0, 0.0)
     assert high / low > 1.2
     assert report.metrics["e2e_mean"].covered
-    assert replay_run(calibration, Selection.between(served(60))).report.metrics["e2e_mean"].interval_us is None
-    assert fit([crowded]).replays(crowded) == []
+    normal = replay_run(calibration, Selection.between(served(60))).report.metrics["tpot_mean"].interval_us or (
+        1.0,
+        9.0,
+    )
+    assert normal[1] / normal[0] < (high / low) ** 0.5
+    assert "overload" not in fit([crowded]).replays(crowded, 2).sources
 
 
 def test_the_version_that_served_is_in_the_coefficients(tmp_path: Path) -> None:

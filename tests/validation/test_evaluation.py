@@ -85,19 +85,21 @@ def test_it_prints_as_its_tables_and_shows_as_html_in_a_notebook() -> None:
     assert "\x1b" not in text
 
 
-def test_what_was_fitted_has_no_interval_and_what_was_not_has_one() -> None:
+def test_every_figure_has_an_interval_and_of_what_was_fitted_the_narrower() -> None:
     run = served(80)
     fitted = evaluate(a_calibration([run]), [run])
     prior = evaluate(uncalibrated(deployment_of([run]), PACKAGE), [run])
-    assert fitted.runs[0].metrics["e2e_mean"].interval_us is None
-    low, high = prior.runs[0].metrics["e2e_mean"].interval_us or (0.0, 0.0)
-    assert 0 < low < prior.runs[0].metrics["e2e_mean"].predicted_us < high
-    assert "interval_90_us" in prior.to_dict()["runs"][0]["metrics"]["e2e_mean"]
-    assert "inside_interval_90_pct" in prior.to_dict()["summary"]["e2e_mean"]
-    (table,) = prior.tables()
-    assert table.columns[-1] == "E2E, 90 %"
-    assert "measured E2E inside its interval in 1 of 1 runs" in table.caption
-    assert "E2E, 90 %" not in fitted.tables()[0].columns
+    for evaluation in (fitted, prior):
+        for name, metric in evaluation.runs[0].metrics.items():
+            low, high = metric.interval_us or (0.0, 0.0)
+            assert 0 < low < metric.predicted_us < high, name
+        assert "interval_90_us" in evaluation.to_dict()["runs"][0]["metrics"]["e2e_mean"]
+        assert "inside_interval_90_pct" in evaluation.to_dict()["summary"]["e2e_mean"]
+        (table,) = evaluation.tables()
+        assert table.columns[-1] == "E2E, 90 %"
+        assert "inside its interval in" in table.caption
+    sure, unsure = (each.runs[0].metrics["tpot_mean"].prediction for each in (fitted, prior))
+    assert sure.sd < unsure.sd
 
 
 def test_a_calibration_is_judged_as_it_is_on_the_share_asked_for() -> None:

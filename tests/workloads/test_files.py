@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from roofml.traces.formats import workload
 from roofml.traces.server import Server
 from roofml.util.errors import InputError
-from roofml.workloads.files import read_load
+from roofml.workloads.files import read_file_load
 from roofml.workloads.prefix_tree import prefix_groups
 
 SERVER = Server(
@@ -104,33 +104,33 @@ def test_rows_out_of_order_are_sorted_and_told(tmp_path: Path) -> None:
 
 def test_a_load_comes_as_it_came_or_at_another_rate_or_in_a_loop(tmp_path: Path) -> None:
     path = written(tmp_path, AZURE)
-    load = read_load(path).load
+    load = read_file_load(path).load
     assert load.arrival_us[-1] == pytest.approx(4_541_877, abs=1)
-    faster = read_load(path, requests_per_s=4.0).load
+    faster = read_file_load(path, requests_per_s=4.0).load
     assert faster.arrival_us[-1] == pytest.approx(2 / 4.0 * 1e6)
     assert faster.arrival_us / faster.arrival_us[-1] == pytest.approx(load.arrival_us / load.arrival_us[-1])
-    looped = read_load(path, clients=2).load
+    looped = read_file_load(path, clients=2).load
     assert (looped.clients, looped.prompt_tokens.tolist()) == (2, [374, 396, 879])
-    assert read_load(path).load.run(SERVER).prompt_tokens.tolist() == [374, 396, 879]
+    assert read_file_load(path).load.run(SERVER).prompt_tokens.tolist() == [374, 396, 879]
 
 
 def test_lengths_alone_need_a_rate_or_clients(tmp_path: Path) -> None:
     path = written(tmp_path, VIDUR)
     with pytest.raises(InputError, match="lengths without arrivals: give a rate or a number of clients"):
-        read_load(path)
-    assert read_load(path, clients=1).load.clients == 1
-    first, second = (read_load(path, requests_per_s=2.0, seed=seed).load for seed in (1, 1))
+        read_file_load(path)
+    assert read_file_load(path, clients=1).load.clients == 1
+    first, second = (read_file_load(path, requests_per_s=2.0, seed=seed).load for seed in (1, 1))
     assert first.arrival_us.tolist() == second.arrival_us.tolist()
 
 
 def test_requests_at_one_moment_have_no_rate(tmp_path: Path) -> None:
     content = lines([entry | {"timestamp": 7} for entry in MOONCAKE])
     with pytest.raises(InputError, match="no arrivals that can be stretched"):
-        read_load(written(tmp_path, content), requests_per_s=1.0)
+        read_file_load(written(tmp_path, content), requests_per_s=1.0)
 
 
 def test_equal_leading_hashes_are_shared_tokens(tmp_path: Path) -> None:
-    load = read_load(written(tmp_path, lines(MOONCAKE))).load
+    load = read_file_load(written(tmp_path, lines(MOONCAKE))).load
     assert load.prefix_group[0] == load.prefix_group[1] >= 0
     assert load.prefix_group[2] == -1
     assert load.prefix_tokens[:2].tolist() == [1300, 1536]  # the last block of the first is not full
@@ -199,7 +199,7 @@ def test_what_is_no_workload_is_refused(tmp_path: Path, content: str, expected: 
     path = tmp_path / "workload"
     path.write_text(content)
     with pytest.raises(InputError, match=expected) as caught:
-        read_load(path)
+        read_file_load(path)
     assert str(path) in str(caught.value)
 
 

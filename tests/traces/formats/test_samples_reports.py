@@ -12,7 +12,7 @@ import pytest
 
 from roofml.traces.recording import Recording
 from roofml.util.errors import InputError
-from roofml.workloads.files import read_load
+from roofml.workloads.files import read_file_load
 
 REQUESTS = {
     "guidellm/0.3_stripped.json": "guidellm",
@@ -146,7 +146,7 @@ def test_workloads(samples: Path, facts: dict[str, Any], name: str) -> None:
     (recording,) = read(samples, f"workloads/{name}", "workload")
     assert recording.requests == said["requests"]
     assert "no run" in str(recording.refused)
-    load = read_load(samples / "workloads" / name).load
+    load = read_file_load(samples / "workloads" / name).load
     assert load.arrival_us[-1] == pytest.approx(1e6 * said["span_of_arrivals_s"])
     assert load.prompt_tokens.mean() == pytest.approx(said["mean_input_tokens"])
     assert load.output_tokens.mean() == pytest.approx(said["mean_output_tokens"])

@@ -1,0 +1,169 @@
+"""Drawn replays: one load, served by servers that differ by all that is uncertain of them.
+
+A replay takes long, so few are made, and what each draws is chosen: of the parameters only the directions that move the
+times of this load's steps, or what its first tokens wait for. Along these, and along the server's pace, draws lie in
+mirrored pairs that are orthogonal to each other, so that a latency that is linear in what is uncertain gets its
+variance exactly. Bounds of parameters lift the steps of draws: they are paced until their median is that of the
+parameters themselves, for near capacity steps that are all too long would only fill queues.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from roofml.calibration.prediction import Prediction
+from roofml.calibration.prior import Prior
+from roofml.engine.replay import Replay
+from roofml.engine.replay import replay as serve
+from roofml.latency.batch import StepSums
+from roofml.latency.doubts import Doubt
+from roofml.latency.formula import step_times
+from roofml.latency.launches import drawn_launches
+from roofml.latency.parameters import NAMES, STEP_COUNT, Parameters, from_coordinates
+from roofml.traces.run import Run
+from roofml.util.arrays import Bools, Floats
+
+SAMPLED_STEPS = 300
+"""Steps of a load that say which parameters move its times."""
+NUDGE = 0.1
+"""Standard deviations by which a parameter is moved to see what it does."""
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnReplays:
+    """Replays of one load at draws of all that is uncertain of its server, and what other uncertainty there is."""
+
+    replays: Sequence[Replay]
+    paces: Floats
+    """(replays,) logarithm of how much longer steps take than the drawn parameters say."""
+    sources: Mapping[str, float]
+    """Why paces are uncertain -> variance of the logarithm: server, formula, range, overload."""
+    beside: Callable[[str], Mapping[str, float]]
+    """Metric -> what no draw contains: source -> variance of the logarithm."""
+    stretch: Callable[[str], float]
+    """Metric -> how much wider intervals of its kind must be than the sources say, learned from other models' runs."""
+    doubts: Sequence[Doubt] = ()
+    """Why the deployment is less sure than one that was measured."""
+
+    def __len__(self) -> int:
+        return len(self.replays)
+
+    def __iter__(self) -> Iterator[Replay]:
+        return iter(self.replays)
+
+    def predicted(
+        self, metric: str, value: float, drawn: Sequence[float | None], more: Mapping[str, float] | None = None
+    ) -> Prediction:
+        """The prediction of a figure of the load: `value` by the parameters themselves, `drawn` of each replay.
+
+        `metric` is its kind and statistic: ttft_mean, e2e_p99, tpot_p50. A replay that has no such figure, None, is
+        left out. `more` are further variances of its logarithm, by source, as of arrivals that are chance.
+        """
+        values = np.array([np.nan if each is None else each for each in drawn], np.float64)
+        prediction = Prediction.of_draws(value, values, self.paces, self.sources)
+        if not prediction.variances:
+            return prediction
+        for source, variance in {**self.beside(metric), **(more or {})}.items():
+            prediction = prediction.wider(source, variance)
+        return prediction.stretched(self.stretch(metric)).doubted(self.doubts)
+
+
+def drawn_replays(
+    run: Run,
+    served: Replay,
+    tables: Any,
+    believed: Prior,
+    pace: float,
+    sources: Mapping[str, float],
+    count: int,
+    known: Bools | None = None,
+) -> tuple[list[Replay], Floats]:
+    """`count` replays of `run`, and the logarithms of their paces, (count,).
+
+    `served` is its replay by the parameters that `believed` has as its mean, on a server of `pace`. `known`, (steps,),
+    are steps of `served` like those that the pace of this very server was fitted to: whatever the parameters are, that
+    pace makes the mean of these what was measured. On all cores: the compiled loop drops the GIL. The same every time.
+    """
+    normal, of_pace = _orthogonal(_directions(served, tables, believed), count)
+    values = believed.at(normal)
+    paces = float(np.sqrt(sum(sources.values()))) * of_pace
+    usual = Parameters.of(from_coordinates(believed.mean))
+    if known is not None and known.any():
+        lifted = _mean_ratios(_sampled(served, known), tables, usual, values)
+    else:
+        lifted = np.full(count, np.median(_mean_ratios(_sampled(served), tables, usual, values)))
+    of_steps = np.exp(np.log(pace) + paces - lifted)
+
+    def serve_draw(of_draw: Floats, paced: float, of_tables: Any) -> Replay:
+        return serve(run, of_tables, Parameters.of(of_draw).paced(paced))
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        replays = list(threads.map(serve_draw, values, of_steps.tolist(), drawn_launches(tables, count)))
+    return replays, paces
+
+
+def _sampled(served: Replay, which: Bools | None = None) -> StepSums:
+    """Some of its steps, or of `which`, evenly."""
+    steps = served.schedule.steps
+    places = np.arange(steps.length) if which is None else np.flatnonzero(which)
+    return steps.at(places[np.linspace(0, len(places) - 1, min(SAMPLED_STEPS, len(places))).astype(np.int64)])
+
+
+def _mean_ratios(steps: StepSums, tables: Any, usual: Parameters, values: Floats) -> Floats:
+    """By how much longer the steps take with each of `values`, (draws, parameters), as logarithms, (draws,)."""
+    total = float(np.sum(step_times(tables, steps, usual.step)))
+    return np.log([float(np.sum(step_times(tables, steps, Parameters.of(each).step))) / total for each in values])
+
+
+def _directions(served: Replay, tables: Any, believed: Prior) -> Floats:
+    """(directions, parameters) orthonormal ones of a standard normal distribution that move this load, the most
+    important first: by the singular values of the derivatives of step times and of first tokens' waiting."""
+    unsure = np.flatnonzero(believed.sd > 0)
+    root = np.zeros((len(NAMES), len(NAMES)))
+    root[np.ix_(unsure, unsure)] = np.linalg.cholesky(believed.covariance[np.ix_(unsure, unsure)])
+    steps = _sampled(served)
+    usual = step_times(tables, steps, Parameters.of(from_coordinates(believed.mean)).step)
+    by_coordinate = np.zeros((steps.length + len(NAMES) - STEP_COUNT, len(NAMES)))
+    for place in unsure[unsure < STEP_COUNT]:
+        moved = believed.mean.copy()
+        nudge = NUDGE * believed.sd[place]
+        moved[place] += nudge
+        slower = step_times(tables, steps, Parameters.of(from_coordinates(moved)).step)
+        by_coordinate[: steps.length, place] = (slower / usual - 1) / (nudge * np.sqrt(steps.length))
+    waits = _waits_us(served)
+    for row, place in enumerate(range(STEP_COUNT, len(NAMES)), start=steps.length):
+        by_coordinate[row, place] = waits[place - STEP_COUNT]
+    _, sizes, rows = np.linalg.svd(by_coordinate @ root)
+    return rows[: len(sizes)][sizes > 1e-9 * max(float(sizes[0]), 1e-300)]
+
+
+def _waits_us(served: Replay) -> Floats:
+    """By each request parameter, how much longer first tokens take on average for one µs of it, over their mean."""
+    schedule, done = served.schedule, served.completed
+    if not done.any():
+        return np.zeros(len(NAMES) - STEP_COUNT)
+    mean_us = max(float(np.mean(served.ttft_us[done])), 1.0)
+    once = schedule.cold.sum(axis=1) / max(len(done), 1)
+    return np.array([1.0, float(np.mean(schedule.running_at_arrival[done])), 1.0, *once]) / mean_us
+
+
+def _orthogonal(directions: Floats, count: int) -> tuple[Floats, Floats]:
+    """Draws of a standard normal distribution along `directions` and of a pace: (count, parameters) and (count,).
+
+    As many directions as there are mirrored pairs for. Half of the draws, whose mirrors the others are, are rows of a
+    random orthogonal matrix, so long that every axis has variance 1. An odd one out is at the middle.
+    """
+    half = count // 2
+    axes = min(half, len(directions) + 1)
+    if axes < 1:
+        return np.zeros((count, directions.shape[1])), np.zeros(count)
+    random = np.random.default_rng(0).standard_normal((half, half))
+    rotation = np.sqrt(half) * np.linalg.qr(random)[0][:, :axes]
+    both = np.vstack((rotation, -rotation, np.zeros((count - 2 * half, axes))))
+    return both[:, 1:] @ directions[: axes - 1], both[:, 0]

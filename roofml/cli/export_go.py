@@ -1,0 +1,48 @@
+"""roofml export go: our formula and calibrations as a Go package, and as a latency backend of BLIS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roofml.cli import options as o
+from roofml.cli.console import print_json, warn
+from roofml.util.errors import InputError
+
+
+def go(
+    coeffs: Annotated[list[Path], typer.Argument(help="Coefficients files, one for each deployment.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder of the package; made if need be.")
+    ] = None,
+    blis: Annotated[
+        Path | None,
+        typer.Option("--blis", metavar="CHECKOUT", help="A BLIS checkout: the package goes into it, with its adapter."),
+    ] = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write a Go package of our step times: formula, calibrations beside it, tests, and an adapter for BLIS.
+
+    It needs nothing but Go's standard library, and its values are ours to 1e-9.
+    """
+    from roofml.export.go.package import GoPackage, read_artifact
+    from roofml.export.go.places import in_checkout, in_folder
+
+    if blis is not None:
+        places = in_checkout(blis, output)
+    elif output is not None:
+        places = in_folder(output)
+    else:
+        raise InputError("nowhere to write: give -o DIR, or --blis CHECKOUT")
+    package = GoPackage([read_artifact(path) for path in coeffs], places)
+    package.write()
+    for artifact in package.artifacts:
+        for text in artifact.calibration.doubts:
+            warn(text)
+    if as_json:
+        print_json(package.to_dict())
+    elif not quiet:
+        typer.echo("\n".join(package.lines()))

@@ -1,0 +1,48 @@
+"""Step times of a calibration on a server for batches of equal decodes: what tables of other forms are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from roofml.export.subject import Subject
+from roofml.latency.batch import StepSums
+from roofml.latency.formula import step_times
+from roofml.latency.parameters import Parameters
+from roofml.traces.steps.table import LONG_CONTEXT
+from roofml.util.arrays import Floats
+
+StepUs = Callable[..., Floats]
+"""Called with arrays of one shape: decodes, context of each, new tokens of one prompt, its context -> µs of a step."""
+
+
+def step_us(subject: Subject, parameters: Parameters | None = None) -> StepUs:
+    """How long steps of equal decodes and at most one prompt take on the subject's server.
+
+    `parameters` in place of the calibration's. The counts are whole numbers, at least one request in each step.
+    """
+    tables = subject.deployment.serving(subject.server).tables
+    step = (subject.calibration.parameters if parameters is None else parameters).step
+
+    def times(decodes: Floats, context: Floats, new: Floats | float = 0.0, before: Floats | float = 0.0) -> Floats:
+        n, c, p, b = (np.ravel(part).astype(np.float64) for part in np.broadcast_arrays(decodes, context, new, before))
+        steps = StepSums(
+            prefill_tokens=p,
+            decode_tokens=n,
+            requests=n + (p > 0),
+            prefill_pairs=p * (b + (p + 1) / 2),
+            prefill_context=np.where(p > 0, b, 0.0),
+            decode_context=n * c,
+            decode_beyond=n * np.maximum(0.0, c - LONG_CONTEXT),
+        )
+        return step_times(tables, steps.alike(tables.reaches), step)
+
+    return times
+
+
+def token_of_context_us(subject: Subject, decodes: int, parameters: Parameters | None = None) -> float:
+    """What a further token in the KV cache adds to a step of so many decodes, at the subject's mean context."""
+    context = round(subject.lengths.input_mean + subject.lengths.output_mean / 2)
+    short, long = step_us(subject, parameters)(np.full(2, decodes), np.array([context, 2 * context]))
+    return float((long - short) / (decodes * context))

@@ -1,0 +1,120 @@
+"""What a plan is asked: words of its user as candidates, prices, and the calibration that they stand on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from roofml.hardware.gpu import load_gpu
+from roofml.planning.candidates import Candidate, Stand, candidates
+from roofml.planning.plan import Plan, plan
+from roofml.traces.limits import MOST_OF_SERVER
+from roofml.traces.server import ServerOverrides
+from roofml.util.errors import InputError
+from roofml.util.names import shown
+from roofml.workloads.read import ReadLoad
+from roofml.workloads.slo import Slo
+from roofml.workloads.workload import Workload
+
+MOST_PRICE = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A question ready to be answered."""
+
+    workload: Workload
+    stand: Stand
+    candidates: Sequence[Candidate]
+
+    def plan(
+        self,
+        slos: Sequence[Slo],
+        rate: float | None = None,
+        prices: Mapping[str, float] | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Plan:
+        """The answer. Raises as `plan`, and for a rate that is none."""
+        if rate is not None and not 0 < rate <= 1e7:
+            raise InputError(f"--rate {rate:g}: expected {self.workload.unit} above 0, up to 1e7")
+        return plan(self.workload, slos, self.stand, self.candidates, rate=rate, prices=prices, on_done=on_done)
+
+
+def ask(
+    read: ReadLoad,
+    overrides: ServerOverrides,
+    *,
+    model: str | None = None,
+    gpus: str | None = None,
+    tps: str | None = None,
+    precisions: str | None = None,
+    max_num_seqs: str | None = None,
+    max_num_batched_tokens: str | None = None,
+    coeffs: Path | None = None,
+) -> Asked:
+    """The candidates that lists with commas name, on what `coeffs` says, or physics alone.
+
+    What nobody names is the recorded server's, or that of the coefficients. Raises InputError for what no list of such
+    can be, and for what is missing.
+    """
+    del coeffs
+    recorded = read.server
+    said = overrides.said("model")[0]
+    name = model or (str(said) if said is not None else None) or (recorded.model if recorded else None)
+    listed = _words(gpus, "--gpu") or ([recorded.gpu] if recorded and recorded.gpu else [])
+    missing = [flag for flag, value in (("MODEL", name), ("--gpu", listed)) if not value]
+    if missing:
+        raise InputError(f"{' and '.join(missing)} missing: give MODEL --gpu G --tp N, or --coeffs FILE")
+    assert name is not None
+    sizes = _counts(tps, "--tp", MOST_OF_SERVER["tensor_parallel"])
+    engine, version, kv_dtype = (overrides.said(each)[0] for each in ("engine", "engine_version", "kv_dtype"))
+    stand = Stand(
+        overrides,
+        str(engine) if engine is not None else "vllm",
+        str(version) if version is not None else None,
+        str(kv_dtype) if kv_dtype is not None else None,
+    )
+    found = candidates(
+        name,
+        listed,
+        sizes or [recorded.tensor_parallel if recorded else 1],
+        _words(precisions, "--precision") or [None],
+        _counts(max_num_seqs, "--max-num-seqs", MOST_OF_SERVER["max_num_seqs"]) or [None],
+        _counts(max_num_batched_tokens, "--max-num-batched-tokens", MOST_OF_SERVER["max_num_batched_tokens"]) or [None],
+    )
+    return Asked(read.workload, stand, found)
+
+
+def prices_of(texts: Sequence[str]) -> dict[str, float]:
+    """GPU -> its price for an hour, of texts such as `H100=2.5`. Raises InputError for one that is none."""
+    prices: dict[str, float] = {}
+    for text in texts:
+        gpu, equals, amount = text.partition("=")
+        if not equals or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", amount.strip()):
+            raise InputError(f"--price {shown(text)}: expected GPU=PRICE OF AN HOUR, such as H100=2.5")
+        if not 0 < float(amount) <= MOST_PRICE:
+            raise InputError(f"--price {shown(text)}: expected a price above 0, up to {MOST_PRICE:g}")
+        prices[load_gpu(gpu.strip()).name] = float(amount)
+    return prices
+
+
+def _words(text: str | None, flag: str) -> list[str]:
+    """The words of a list with commas."""
+    if text is None:
+        return []
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise InputError(f"{flag} {shown(text)}: expected names with commas between them")
+    return list(dict.fromkeys(words))
+
+
+def _counts(text: str | None, flag: str, most: int) -> list[int]:
+    """The whole numbers of a list with commas."""
+    counts: list[int] = []
+    for word in _words(text, flag):
+        if not re.fullmatch(r"[0-9]{1,9}", word) or not 1 <= int(word) <= most:
+            raise InputError(f"{flag} {shown(word)}: expected whole numbers from 1 to {most}, with commas between them")
+        counts.append(int(word))
+    return counts

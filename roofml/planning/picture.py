@@ -1,0 +1,32 @@
+"""Pictures of loads and plans: what every one of them needs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from roofml.util.errors import InputError
+from roofml.util.writing import check_writable, write_file
+
+BLUE, RED, DARK, GREEN, AMBER = "#3b6ea5", "#c0392b", "#34495e", "#3a8f5c", "#c98a1b"
+
+
+def new_figure(path: Path, width: float, height: float) -> Any:
+    """An empty figure, inches. Raises InputError where matplotlib (extra `plot`) is missing or `path` cannot be."""
+    check_writable(path)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("a picture needs matplotlib: pip install 'roofml[plot]'") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write it in one piece; the suffix of `path` gives the format. Raises InputError for one that cannot be drawn."""
+    picture, kind = io.BytesIO(), path.suffix.removeprefix(".") or "png"
+    try:
+        figure.savefig(picture, format=kind, dpi=110, metadata={"Software": None} if kind == "png" else None)
+    except ValueError as error:
+        raise InputError(f"{path}: cannot draw: {str(error).splitlines()[0]}") from None
+    write_file(path, picture.getvalue())

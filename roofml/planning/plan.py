@@ -1,0 +1,257 @@
+"""Plan: what each candidate holds under the SLOs, how many of it a rate takes, and what that costs.
+
+The replicas of a rate share it out: each serves its part of it at random, as one server does, so as many are needed as
+its largest rate goes into the whole. The answer's interval is that of one server's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from roofml.latency.doubts import by_size
+from roofml.planning.candidates import Candidate, Stand
+from roofml.planning.capacity import Capacity, capacity
+from roofml.planning.trials import Target, Trials, targets_of
+from roofml.traces.server import Server
+from roofml.util.display import Shown, Table, digits, us
+from roofml.util.errors import InputError
+from roofml.workloads.slo import Slo
+from roofml.workloads.workload import Workload
+
+AT_ONCE = 2
+"""Candidates that are looked at at the same time; each serves its loads on threads of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """A candidate with what it holds, or why it holds nothing."""
+
+    candidate: Candidate
+    server: Server | None = None
+    capacity: Capacity | None = None
+    refusal: str | None = None
+    rate: float | None = None
+    """Requests a second, or clients, that are wanted of all replicas."""
+    price: float | None = None
+    """Of a GPU for an hour."""
+    doubts: tuple[str, ...] = ()
+    """Why it is less sure than a measured deployment, the largest first."""
+
+    @property
+    def replicas(self) -> int | None:
+        """Servers that the wanted rate takes; None where nothing is wanted, or it holds nothing."""
+        if self.capacity is None or self.rate is None:
+            return None
+        return max(1, math.ceil(self.rate / self.capacity.level.value - 1e-9))
+
+    @property
+    def replicas_90(self) -> tuple[int, int] | None:
+        """How few and how many they may have to be, with 90 % probability."""
+        if self.capacity is None or self.rate is None or self.capacity.level.interval_90 is None:
+            return None
+        low, high = self.capacity.level.interval_90
+        return max(1, math.ceil(self.rate / high)), max(1, math.ceil(self.rate / low))
+
+    @property
+    def headroom_pct(self) -> float | None:
+        """By how much the rate may still grow, %."""
+        if self.capacity is None or self.replicas is None or self.rate is None:
+            return None
+        return 100 * (self.replicas * self.capacity.level.value / self.rate - 1)
+
+    @property
+    def gpus(self) -> int:
+        """Of all replicas, or of one."""
+        return self.candidate.tp * (self.replicas or 1)
+
+    @property
+    def cost_per_hour(self) -> float | None:
+        """Of all replicas, or of one; None without a price."""
+        return None if self.price is None or self.capacity is None else self.gpus * self.price
+
+    @property
+    def cost_of_level(self) -> float:
+        """What one unit of the level costs an hour, in money, or in GPUs where nothing has a price: to sort by."""
+        if self.capacity is None:
+            return math.inf
+        unit = self.price if self.price is not None else 1.0
+        if self.replicas is not None:
+            return self.gpus * unit
+        return self.candidate.tp * unit / self.capacity.level.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `roofml plan --json` prints it."""
+        candidate, held, server = self.candidate, self.capacity, self.server
+        if held is None or server is None:
+            return {**vars(candidate), "refusal": self.refusal}
+        found: dict[str, Any] = {
+            "gpu": candidate.gpu,
+            "tp": candidate.tp,
+            "precision": candidate.precision,
+            "max_num_seqs": server.max_num_seqs,
+            "max_num_batched_tokens": server.max_num_batched_tokens,
+            "num_gpu_blocks": server.num_gpu_blocks,
+            "replicas": self.replicas,
+            "replicas_interval_90": list(self.replicas_90) if self.replicas_90 else None,
+            "headroom_pct": self.headroom_pct,
+            "gpus": self.gpus,
+            "cost_per_hour": self.cost_per_hour,
+            "doubts": list(self.doubts),
+        }
+        ends = held.level.interval_90
+        at_knee = held.at_knee
+        return found | {
+            "max_rate": {
+                "value": held.level.value,
+                "interval_90": list(ends) if ends else None,
+                "unit": held.unit,
+                "at_least": held.unbounded,
+            },
+            "binding_slo": None if held.binding is None else str(held.binding),
+            "full_server_rate": held.full,
+            "output_tokens_per_s_per_gpu": at_knee.output_tokens_per_s / candidate.tp,
+            "tokens_per_s_per_user": 1e6 / at_knee.tpot_us if at_knee.tpot_us > 0 else None,
+            "curve": [
+                {
+                    "level": trial.level,
+                    "output_tokens_per_s_per_gpu": trial.output_tokens_per_s / candidate.tp,
+                    "tokens_per_s_per_user": 1e6 / trial.tpot_us if trial.tpot_us > 0 else None,
+                    "running": trial.running,
+                    "held": trial.worst < 0,
+                }
+                for trial in held.trials
+            ],
+        }
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Shown):
+    """Candidates, the cheapest that hold the load first, and those that cannot last."""
+
+    workload: Workload
+    targets: tuple[Target, ...]
+    options: Sequence[Option]
+    rate: float | None
+    warnings: Sequence[str] = ()
+
+    @property
+    def best(self) -> Option | None:
+        """The cheapest that holds the load."""
+        return self.options[0] if self.options and self.options[0].capacity is not None else None
+
+    def tables(self) -> list[Table]:
+        """What holds the load, by cost; then what does not, and why."""
+        held = [option for option in self.options if option.capacity is not None]
+        refused = [option for option in self.options if option.capacity is None]
+        unit = "clients" if self.workload.closed else "req/s"
+        wanted = self.rate is not None
+        priced = any(option.price is not None for option in held)
+        columns = ["candidate", unit, "90 %", "tok/s/GPU", "TPOT"]
+        columns += [*(["replicas", "GPUs"] if wanted else []), *(["cost/h"] if priced else [])]
+        shown: list[Table] = []
+        asked = ", ".join(map(str, self.targets))
+        if held:
+            rows = [_row(option, wanted, priced) for option in held]
+            title = f"{self.workload.name}: {asked}" + (f"; {digits(self.rate, 4)} {unit} in all" if self.rate else "")
+            ends = dict.fromkeys(_ended(option) for option in held)
+            shown.append(Table(title, columns, rows, f"{unit}: the most of one replica; ended by {'; '.join(ends)}"))
+        if refused:
+            rows = [[str(option.candidate), option.refusal or ""] for option in refused]
+            shown.append(Table("cannot hold it", ["candidate", "why"], rows))
+        return shown
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `roofml plan --json` prints it."""
+        return {
+            "load": self.workload.name,
+            "slos": [str(target) for target in self.targets],
+            "rate": self.rate,
+            "unit": self.workload.unit,
+            "candidates": [option.to_dict() for option in self.options if option.capacity is not None],
+            "refused": [option.to_dict() for option in self.options if option.capacity is None],
+        }
+
+
+def _row(option: Option, wanted: bool, priced: bool) -> list[str]:
+    held = option.capacity
+    assert held is not None
+    ends = held.level.interval_90
+    at_knee = held.at_knee
+    row = [
+        str(option.candidate),
+        f"{'>= ' if held.unbounded else ''}{digits(held.level.value)}",
+        f"{digits(ends[0])}-{digits(ends[1])}" if ends else "-",
+        digits(at_knee.output_tokens_per_s / option.candidate.tp),
+        us(at_knee.tpot_us),
+    ]
+    if wanted:
+        may_be = option.replicas_90
+        spread = f" ({may_be[0]}-{may_be[1]})" if may_be and may_be[0] != may_be[1] else ""
+        row += [f"{option.replicas}{spread}", str(option.gpus)]
+    if priced:
+        row.append("-" if option.cost_per_hour is None else f"{option.cost_per_hour:,.2f}")
+    return row
+
+
+def _ended(option: Option) -> str:
+    held = option.capacity
+    assert held is not None
+    if held.unbounded:
+        return "nothing that was tried"
+    return "a full server" if held.binding is None else str(held.binding)
+
+
+def plan(
+    workload: Workload,
+    slos: Sequence[Slo],
+    stand: Stand,
+    candidates: Sequence[Candidate],
+    *,
+    rate: float | None = None,
+    prices: Mapping[str, float] | None = None,
+    on_done: Callable[[int], None] | None = None,
+) -> Plan:
+    """Look at every candidate: what it holds, and how many replicas `rate` takes (clients, of a closed loop).
+
+    `prices` are of a GPU by its name, for an hour. `on_done` is called with how many are done. Raises InputError where
+    there is no SLO, and where no candidate holds the load, with each one's reason.
+    """
+    targets = targets_of(workload, slos)
+    prices = prices or {}
+    done = 0
+
+    def look(candidate: Candidate) -> Option:
+        nonlocal done
+        price = prices.get(candidate.gpu)
+        try:
+            calibration, server = stand.serving(candidate)
+            trials = Trials(calibration, workload, server, targets)
+            held = capacity(trials)
+            doubts = tuple(doubt.sentence for doubt in by_size(calibration.open_doubts))
+            option = Option(candidate, server, held, None, rate, price, doubts)
+        except InputError as error:
+            option = Option(candidate, refusal=str(error), rate=rate, price=price)
+        done += 1
+        if on_done is not None:
+            on_done(done)
+        return option
+
+    for candidate in candidates:  # what is read once is not read by two threads at a time
+        try:
+            stand.calibration(candidate)
+        except InputError:
+            continue
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        options = list(threads.map(look, candidates))
+    # The cheapest first; what has no price after all that have one.
+    options.sort(
+        key=lambda option: (not option.price if prices else False, option.cost_of_level, str(option.candidate))
+    )
+    if all(option.capacity is None for option in options):
+        reasons = list(dict.fromkeys(f"{option.candidate}: {option.refusal}" for option in options))
+        raise InputError(reasons[0] if len(reasons) == 1 else f"no candidate holds the load: {'; '.join(reasons)}")
+    return Plan(workload, targets, options, rate)

@@ -1,0 +1,182 @@
+"""Trials: one deployment serving one load at a level (a rate, or a number of clients), by the same seeds at each.
+
+Whatever is drawn of a load is the same at every level (common random numbers), so that a figure differs between two
+levels by what the level does, and by little chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from roofml.calibration.calibration import Calibration
+from roofml.planning.served_load import ServedLoad, served_load
+from roofml.traces.server import Server
+from roofml.util.arrays import Bools
+from roofml.util.errors import InputError
+from roofml.workloads.arrivals import Closed
+from roofml.workloads.slo import Slo
+from roofml.workloads.workload import Workload
+
+SEEDS = (0, 1)
+"""Of the loads whose figures are averaged at every level."""
+FEWEST, MOST = 1200, 24_000
+"""Requests of one load."""
+IN_FLIGHT = 8
+"""Requests of a load for each that is in flight at once where the server is full: it needs that long to be steady."""
+FLOOD = 600
+"""Requests that are sent at once, and more for each seat, to see how fast a full server is."""
+MOST_FLOOD = 12_000
+FLOODED, FULL = 1.5, 0.4
+"""The rate that is too much, over a first guess, and the share of the time after which the server is full."""
+QUIET = 60
+"""Requests of a load that is all but alone."""
+ALONE = 0.02
+"""Requests in flight of such a load."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An SLO, and whom it is for."""
+
+    slo: Slo
+    of_class: int | None = None
+    """Place of its class; None: everybody."""
+    class_name: str = ""
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{self.class_name}: {self.slo}" if self.class_name else str(self.slo)
+
+
+def targets_of(workload: Workload, slos: Sequence[Slo]) -> tuple[Target, ...]:
+    """All that is to be met: what is asked of everybody, and what each class expects. Raises InputError for nothing."""
+    found = [Target(slo) for slo in slos]
+    for place, each in enumerate(workload.classes):
+        found += [Target(slo, place, each.name) for slo in each.slos]
+    if not found:
+        raise InputError("no SLO: give --slo, such as 'p95 ttft < 500ms', or one for each class of the load")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a load was like at one level, in the mean over seeds."""
+
+    level: float
+    excess: tuple[float, ...]
+    """Of each target: logarithm of its metric over its limit; negative where it is met."""
+    output_tokens_per_s: float
+    tpot_us: float
+    """Mean; what a user waits for a token."""
+    running: float
+    """Requests in a step, on average."""
+
+    @property
+    def worst(self) -> float:
+        """Of the target that is nearest to its limit, or farthest beyond."""
+        return max(self.excess)
+
+
+@dataclass
+class Trials:
+    """Trials of a deployment, each made once."""
+
+    calibration: Calibration
+    workload: Workload
+    server: Server
+    targets: tuple[Target, ...]
+    requests: int = FEWEST
+    seeds: Sequence[int] = SEEDS
+    made: dict[float, Trial] = field(default_factory=dict[float, Trial])
+
+    def __post_init__(self) -> None:
+        """A load that is not random has one seed, and a recording is as long as it is."""
+        self.workload = self.workload.within(self.server.max_model_len)
+        if self.workload.requests is not None:
+            self.requests = self.workload.requests
+        if not self.workload.random:
+            self.seeds = self.seeds[:1]
+
+    def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
+        """One replay of so many requests, judged once it is steady."""
+        load = workload.load(requests, seed)
+        run = load.run(self.server)
+        return served_load(run, self.calibration.replay(run), all_count=False, of_class=load.of_class)
+
+    def at(self, level: float) -> Trial:
+        """The trial at a level, made now or before."""
+        if level not in self.made:
+            workload = self.workload.at(level)
+            serve_seed = partial(self.serve, workload, self.requests)
+            with ThreadPoolExecutor(len(self.seeds)) as threads:
+                served = list(threads.map(serve_seed, self.seeds))
+            self.made[level] = self.judge(level, served)
+        return self.made[level]
+
+    @property
+    def by_level(self) -> list[Trial]:
+        """All that were made, those of the lowest level first."""
+        return sorted(self.made.values(), key=lambda trial: trial.level)
+
+    def judge(self, level: float, served: Sequence[ServedLoad]) -> Trial:
+        """What these loads come to."""
+        excess: list[float] = []
+        for target in self.targets:
+            values = [each.figure(target.slo.metric, self._whose(each, target)) for each in served]
+            known = [value for value in values if value is not None and value > 0]
+            excess.append(float(np.mean(np.log(known)) - np.log(target.slo.limit_us)) if known else -math.inf)
+        tpot = [value for each in served if (value := each.figure("tpot_mean")) is not None]
+        return Trial(
+            level,
+            tuple(excess),
+            float(np.mean([each.rates()["output_tokens_per_s"] for each in served])),
+            float(np.mean(tpot)) if tpot else float("nan"),
+            float(np.mean([each.replay.schedule.steps.requests.mean() for each in served])),
+        )
+
+    def _whose(self, served: ServedLoad, target: Target) -> Bools | None:
+        if target.of_class is None:
+            return None
+        return served.of_class == target.of_class
+
+    def alone(self) -> Trial:
+        """What requests come to that have the server for themselves, all but."""
+        if isinstance(self.workload.pattern, Closed):
+            return self.at(1.0)
+        first = self.serve(self.workload.at(1e-3), QUIET, self.seeds[0])
+        e2e_s = (first.figure("e2e_mean") or 1e6) / 1e6
+        rate = ALONE / e2e_s
+        return self.judge(rate, [self.serve(self.workload.at(rate), QUIET, seed) for seed in self.seeds])
+
+    def flood(self) -> float:
+        """Requests a second of a server that always has some waiting: no higher rate is served for long.
+
+        Sets the number of requests that loads then have, by how many are in flight. All at once they would stay in step
+        with each other; so that only says at which rate they are to come to be too many.
+        """
+        count = FLOOD
+        while True:
+            run = replace(self.workload.load(count, self.seeds[0]).run(self.server), arrival_us=np.zeros(count))
+            replayed = self.calibration.replay(run)
+            most = int(replayed.schedule.steps.requests.max())
+            if count >= min(MOST_FLOOD, 3 * most):
+                break
+            count = min(MOST_FLOOD, max(3 * most, 2 * count))
+        crude = 1e6 * count / float(np.nanmax(replayed.e2e_us))
+        if self.workload.requests is None:
+            self.requests = int(np.clip(IN_FLIGHT * most, FEWEST, MOST))
+        rates: list[float] = []
+        for seed in self.seeds:
+            run = self.workload.at(FLOODED * crude).load(self.requests, seed).run(self.server)
+            replayed = self.calibration.replay(run)
+            done = np.sort((run.arrival_us + replayed.e2e_us)[replayed.completed])
+            begin, end = FULL * float(run.arrival_us[-1]), float(run.arrival_us[-1])
+            inside = np.searchsorted(done, [begin, end])
+            rates.append(1e6 * float(inside[1] - inside[0]) / (end - begin))
+        return float(np.mean(rates))
