@@ -21,7 +21,6 @@ from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport
 from roofml.export.edit import carry_out
 from roofml.export.folder import folder_edits
-from roofml.export.replay_line import HORIZON_US
 from roofml.export.trace import TraceFiles, write_trace
 from roofml.traces.run import Run
 
@@ -69,7 +68,7 @@ def test_the_folder_and_the_trace_replay_to_the_run_itself(folder: Path) -> None
     """What run.sh hands to blis, read from the files as blis reads them, is the deployment; its answers are the run."""
     run = as_served()
     files = write_trace(run, folder)
-    replayed(folder, files, "--horizon", HORIZON_US)
+    replayed(folder, files)
     results = {entry["request_id"]: entry for entry in json.loads((folder / "results.json").read_text())}
     assert [results[number]["ttft_us"] for number in run.request_id.tolist()] == run.ttft_us.tolist()
     assert [results[number]["e2e_us"] for number in run.request_id.tolist()] == run.e2e_us.tolist()

@@ -14,7 +14,7 @@ from roofml.export.belongs import check_belongs
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport, read_export, server_flags
 from roofml.export.edit import Edit, carry_out, existing_text
-from roofml.export.folder import DEFAULTS, folder_edits, path_flags, planned
+from roofml.export.folder import DEFAULTS, HORIZON_US, folder_edits, path_flags, planned
 from roofml.export.hub_name import config_name, hub_repository
 from roofml.export.provenance import deployment_in
 from roofml.export.trace import TraceFiles, as_replayed, trace_files, trace_texts, warm_up
@@ -23,10 +23,8 @@ from roofml.models.spec import config_path, has_config
 from roofml.traces.run import Run
 from roofml.util.errors import InputError
 from roofml.util.outside_text import for_line, for_shell
-from roofml.util.reading import is_file
+from roofml.util.reading import is_file, was_read
 
-HORIZON_US = 10**15
-"""Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
 TOLD_FROM = 0.01
 """Share of the tokens that a server had cached and BLIS's groups do not, from which it is told."""
 
@@ -90,6 +88,9 @@ def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace:
     there = export is None and _holds_deployment(folder, run)
     files = trace_files(folder)
     texts = trace_texts(run, files)
+    for path in texts:
+        if _was_read(path):
+            raise InputError(f"{path}: is an input of this command, expected another folder for the trace")
 
     def plan() -> list[Edit]:
         edits = [Edit(path, existing_text(path), text, makes_folder=True) for path, text in texts.items()]
@@ -115,6 +116,14 @@ def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace:
         (*known, *notes),
         (*(export.warnings if export is not None else ()), *warnings),
     )
+
+
+def _was_read(path: Path) -> bool:
+    """Whether this command has read the file that is there."""
+    try:
+        return was_read(path.stat())
+    except OSError:  # there is none, or writing says why not
+        return False
 
 
 def entry_of(run: Run) -> ModelEntry:
