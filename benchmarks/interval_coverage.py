@@ -31,7 +31,7 @@ from roofml.traces.selection import Selection
 from roofml.traces.server import ServerOverrides
 from roofml.validation import splits
 from roofml.validation.cross_validation import fit_selections, of_selections
-from roofml.validation.report import METRICS, Metric, report
+from roofml.validation.report import METRICS, Metric, intervals_of, report
 
 SPLITS = {"temporal": splits.temporal, "load": splits.load, "lowo": splits.lowo}
 PROTOCOLS = (*SPLITS, "lomo")
@@ -49,17 +49,6 @@ class Judged:
     metric: Metric
     knowledge: Knowledge
     stretch: float
-
-    @property
-    def z(self) -> float:
-        """Its standardized error."""
-        return self.metric.prediction.z(self.metric.measured_us)
-
-    @property
-    def half_width_pct(self) -> float:
-        """Half of its interval's width, in logarithms, %."""
-        low, high = self.metric.interval_us or (1.0, 1.0)
-        return 50 * float(np.log(high / low))
 
 
 def main() -> None:
@@ -145,10 +134,9 @@ def of_run(protocol: str, judged: Selection, calibration: Calibration) -> Iterat
 
 def row(protocol: str, name: str, figures: Sequence[Judged]) -> str:
     """Cells of a table."""
-    inside = 100 * np.mean([each.metric.covered for each in figures])
-    width = np.median([each.half_width_pct for each in figures])
-    rms = np.sqrt(np.mean([each.z**2 for each in figures]))
-    return f"| {protocol} | {name} | {len(figures)} | {inside:.0f} % | {width:.2g} % | {rms:.2f} |"
+    of = intervals_of([each.metric for each in figures])
+    cells = f"{of['inside_interval_90_pct']:.0f} % | {of['half_width_90_pct']:.2g} % | {of['rms_z']:.2f}"
+    return f"| {protocol} | {name} | {len(figures)} | {cells} |"
 
 
 def squares(figures: Sequence[Judged]) -> Iterator[str]:
@@ -164,7 +152,9 @@ def squares(figures: Sequence[Judged]) -> Iterator[str]:
                 if (each.protocol, family_of(each.name), each.model) == (protocol, family, model)
             ]
             runs = dict.fromkeys(each.run for each in of_model)
-            means = [np.mean([(each.z * each.stretch) ** 2 for each in of_model if each.run == run]) for run in runs]
+            means = [
+                np.mean([(each.metric.z * each.stretch) ** 2 for each in of_model if each.run == run]) for run in runs
+            ]
             sums.append(f"{model} {sum(means):.2f} of {len(runs)}")
         yield f"{protocol} ({knowledge}), {family}: {'; '.join(sums)}"
 

@@ -32,7 +32,7 @@ from roofml.engine.latency_model import Kind, judged_us
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
-from roofml.latency.parameters import Parameters
+from roofml.latency.pauses import Pauses
 from roofml.traces.aggregate_run import AggregateRun
 from roofml.traces.forwards import Forwards
 from roofml.traces.run import Run, told_apart
@@ -159,10 +159,12 @@ def calibrated(
     step_tables: tuple[str, ...] = (),
 ) -> Calibration:
     """The calibration of a fit of `runs`, with its errors on the first share `until` of their requests, and judged."""
-    judged = [Selection.between(run, 0.0, until) for run in runs]
-    parameters, paces = Parameters.of(posterior.values), [posterior.paces.get(run.identity) for run in runs]
+    judged, deployment = [Selection.between(run, 0.0, until) for run in runs], deployment.climbing(posterior.stairs)
+    whole = Calibration(deployment, posterior)
+    paces = [posterior.paces.get(run.identity) for run in runs]
     served = [
-        serve(run, deployment.tables, parameters.paced(pace or 1.0)) for run, pace in zip(runs, paces, strict=True)
+        serve(run, deployment.tables, whole.parameters_for(run).paced(pace or 1.0))
+        for run, pace in zip(runs, paces, strict=True)
     ]
     fitted_runs = tuple(
         FittedRun(chosen.run.name, chosen.run.identity, pace, mean_errors_pct(chosen, replayed), len(chosen))
@@ -279,6 +281,12 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         loss=float("nan"),
         paces={run.identity: run.pace for run in runs if run.identity and run.pace is not None},
         valid={str(name): ends for name, ends in read.fit.valid.items()},
+        stairs=dict(read.step.stairs or {}),
+        pauses={
+            identities[name]: Pauses(found.every_us, found.pause_us)
+            for name, found in (read.fit.pauses or {}).items()
+            if identities.get(name)
+        },
     )
     engine = replace(deployment.engine, **read.engine.model_dump())
     return Calibration(

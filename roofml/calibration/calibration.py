@@ -20,8 +20,9 @@ from roofml.calibration.coefficients import (
 )
 from roofml.calibration.drawn_replays import DrawnReplays, drawn_replays
 from roofml.calibration.fitted_run import FittedRun
+from roofml.calibration.front_end import pauses_said
 from roofml.calibration.knowledge import LEARNED_ON, Knowledge, beside, pace_sources, step_sources, stretch
-from roofml.calibration.parameter_tables import FITTED_METRICS, parameter_tables
+from roofml.calibration.parameter_tables import FITTED_METRICS, parameter_rows, parameter_tables
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
 from roofml.calibration.seen_range import beyond, excesses
@@ -36,7 +37,8 @@ from roofml.latency.doubts import Doubt
 from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.formula import step_times
 from roofml.latency.launches import said_of_launches
-from roofml.latency.parameters import PARAMETERS, Parameters, to_coordinates
+from roofml.latency.parameters import NAMES, PARAMETERS, Parameters, to_coordinates
+from roofml.latency.pauses import NO_PAUSES
 from roofml.models.load import load_model
 from roofml.traces.engine_version import wider_for
 from roofml.traces.run import Run
@@ -76,6 +78,10 @@ class Calibration(Shown):
     """Why this fit does not describe what it was fitted to (`judge`); empty where it does."""
     unsaid: tuple[str, ...] = ()
     """What its file does not say, and may be otherwise now."""
+
+    def __post_init__(self) -> None:
+        """Put what the fit found at captured sizes into the deployment's tables."""
+        object.__setattr__(self, "deployment", self.deployment.climbing(self.posterior.stairs))
 
     @property
     def fitted(self) -> bool:
@@ -158,8 +164,9 @@ class Calibration(Shown):
         ]
 
     def parameters_for(self, run: Run) -> Parameters:
-        """The parameters at the pace of the run's server."""
-        return self.parameters.paced(self.pace_of(run))
+        """The parameters at the pace of the run's server, with its pauses."""
+        pauses = self.posterior.pauses.get(run.identity, NO_PAUSES)
+        return self.parameters.paced(self.pace_of(run))._replace(pauses=pauses)
 
     def step_time(self, batch: Batch) -> StepBreakdown:
         """The time of one step that computes `batch`, on any server of its kind, component by component."""
@@ -208,8 +215,10 @@ class Calibration(Shown):
         steps = served.schedule.steps
         sources = pace_sources(knowledge, run.saturated, steps, self.posterior.valid)
         known = excesses(steps, self.posterior.valid) == 0 if knowledge == "server" else None
-        tables = self._tables_for(run)
-        replays, paces = drawn_replays(run, served, tables, self._believed, self.pace_of(run), sources, count, known)
+        tables, pace, pauses = self._tables_for(run), self.pace_of(run), self.parameters_for(run).pauses
+        replays, paces = drawn_replays(
+            run, served, tables, self._believed, self.pace_of(run), sources, count, known, pauses
+        )
         wider = wider_for(run.server.engine)
         launched = said_of_launches(served.schedule.step_time_us, steps.new_tokens, tables)
         apart = run.saturated or bool(launched)
@@ -285,20 +294,7 @@ class Calibration(Shown):
 
     def rows(self) -> list[dict[str, Any]]:
         """Each parameter with its 95 % interval, prior, and whether the data identified it."""
-        low, high = self.posterior.interval()
-        return [
-            {
-                "name": parameter.name,
-                "group": parameter.group,
-                "unit": parameter.unit,
-                "value": float(self.values[i]),
-                "low": float(low[i]),
-                "high": float(high[i]),
-                "prior": parameter.prior,
-                "identified": self.fitted and parameter.name not in self.not_identified,
-            }
-            for i, parameter in enumerate(PARAMETERS)
-        ]
+        return parameter_rows(self.posterior, self.not_identified if self.fitted else NAMES)
 
     def tables(self) -> list[Table]:
         """The parameters, and the errors in sample."""
@@ -315,6 +311,7 @@ class Calibration(Shown):
         groups: dict[str, dict[str, float]] = {}
         for parameter, value in zip(PARAMETERS, self.values, strict=True):
             groups.setdefault(parameter.group, {})[parameter.name] = rounded(value)
+        stairs = {size: rounded(longer, 4) for size, longer in posterior.stairs.items()}
         names = [parameter.name for parameter in PARAMETERS]
         request = groups.pop("request")
         content = {
@@ -331,7 +328,7 @@ class Calibration(Shown):
                 "gpu_sheet_sha256": deployment.gpu.sheet_sha256,
                 "kernel_tables_sha256": deployment.kernels_sha256,
             },
-            "step": groups,
+            "step": {**groups, "stairs": stairs or None},
             "request": request,
             "fit": {
                 "runs": [run.name for run in self.runs],
@@ -353,6 +350,7 @@ class Calibration(Shown):
                 "sd": {name: rounded(sd, 3) for name, sd in zip(names, posterior.sd, strict=True)},
                 "not_identified": list(self.not_identified),
                 "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
+                "pauses": pauses_said({run.name: posterior.pauses.get(run.identity) for run in self.runs}),
                 "valid": dict(posterior.valid),
                 "covariance": [
                     [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
@@ -389,8 +387,8 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        of_fit = ("step_tables", "means_alone", "forwards", "misfit")
-        optional = ((mapping, "blis"), *((mapping["fit"], key) for key in of_fit))
+        of_fit = ("step_tables", "means_alone", "forwards", "misfit", "pauses")
+        optional = ((mapping, "blis"), (mapping["step"], "stairs"), *((mapping["fit"], key) for key in of_fit))
         for section, key in optional:
             if section[key] is None:
                 del section[key]

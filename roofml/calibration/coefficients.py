@@ -4,9 +4,10 @@ Layout, in the order it is written (schema `roofml/1`):
 
     schema, model {name, hf_repo, config_sha256}, gpu, tensor_parallel, engine {name, version, dtype, kv_dtype},
     physics {gpu_sheet_sha256, kernel_tables_sha256},
-    step {corrections, overheads_us, blend, gemm_growth}, request,
+    step {corrections, overheads_us, blend, gemm_growth, stairs (optional)}, request,
     fit {runs, run_sha256, requests, step_tables, means_alone, forwards (optional), train_fraction, prior, rounds,
-        converged, misfit (optional), error_pct, sd, not_identified, paces, valid, covariance, roofml},
+        converged, misfit (optional), error_pct, sd, not_identified, paces, pauses (optional), valid, covariance,
+        roofml},
     blis (optional: what BLIS's own form needs)
 
 A file lives for ever: what an older one lacks (`physics`, `run_sha256`, a parameter) is optional, and a newer schema is
@@ -26,6 +27,7 @@ from ruamel.yaml import YAML
 
 from roofml.calibration.covariance import check_sd, check_triangle
 from roofml.latency.parameters import BY_NAME, NAMES, PARAMETERS, Group
+from roofml.latency.stairs import SIZES
 from roofml.models.weights import DTYPE_BYTES, KV_DTYPE_BYTES
 from roofml.traces.engine_version import ENGINES, parse_version
 from roofml.util.arrays import Floats
@@ -42,6 +44,8 @@ PACES = (0.2, 5.0)
 MOST_SDS = 100.0
 """No standard deviation is more than so many times that of the package's prior, which a fit can only sharpen."""
 MOST_GPUS = 1024
+MOST_STAIR = 0.5
+"""Either way: kernels of neighbouring sizes differ by some per cent."""
 
 Range = Annotated[tuple[Count, Count], Field(strict=False)]
 """Smallest and largest: a list, in YAML."""
@@ -80,6 +84,8 @@ class StepSection(Strict):
     overheads_us: dict[str, Finite] = Field(default_factory=dict)
     blend: dict[str, Finite] = Field(default_factory=dict)
     gemm_growth: dict[str, Finite] = Field(default_factory=dict)
+    stairs: dict[int, Annotated[Finite, Field(ge=-MOST_STAIR, le=MOST_STAIR)]] | None = None
+    """Captured size -> how much longer it takes to read its weights, relatively (`latency.stairs`)."""
 
 
 class ErrorSection(Strict):
@@ -88,6 +94,13 @@ class ErrorSection(Strict):
     e2e_mean: Finite
     ttft_mean: Finite
     tpot_mean: Finite
+
+
+class PausesSection(Strict):
+    """`latency.pauses.Pauses`."""
+
+    every_us: Annotated[Finite, Field(gt=0, le=1e9)]
+    pause_us: Annotated[Finite, Field(ge=0, le=1e6)]
 
 
 class FitSection(Strict):
@@ -113,6 +126,8 @@ class FitSection(Strict):
     not_identified: list[str]
     paces: dict[Name, Annotated[Finite, Field(ge=PACES[0], le=PACES[1])]] = Field(default_factory=dict)
     """Run -> how much longer its server takes for a step than these parameters say, near 1."""
+    pauses: dict[Name, PausesSection] | None = None
+    """Run -> the pauses of its server's front end. None: none were found."""
     valid: dict[Literal["batch", "context", "new_tokens"], Range]
     covariance: list[list[Finite]]
     roofml: Name
@@ -183,9 +198,11 @@ def write_coefficients(path: Path, coefficients: Coefficients) -> None:
 
 COMMENTS = {
     "step": "corrections multiply the physics (1: it was right); overheads are what no roofline explains, µs",
+    "stairs": "by captured size: weights take this much longer, relatively",
     "request": "what a request waits for besides steps of the usual time, µs",
     "sd": "standard deviations: relative for corrections, in the parameter's unit for the others",
     "not_identified": "the prior decides these more than the data",
+    "pauses": "of the servers' front ends, µs",
     "valid": "smallest and largest seen in a step; predictions outside warn",
     "covariance": "lower triangle, parameters in the order of sd; of the logarithm for corrections",
 }
@@ -241,6 +258,7 @@ def coefficients_of(document: Mapping[str, Any], source: Path | str) -> Coeffici
     """
     made = validated(Coefficients, document, source)
     _check_parameters(made, source)
+    _check_stairs(made.step.stairs or {}, source)
     _check_engine(made.engine, source)
     _check_fit(made.fit, source)
     return made
@@ -262,6 +280,14 @@ def _check_parameters(made: Coefficients, source: Path | str) -> None:
                 )
 
 
+def _check_stairs(stairs: Mapping[int, float], source: Path | str) -> None:
+    """Raise InputError for a size that has no factor."""
+    for size in stairs:
+        if size not in SIZES:
+            expected = f"a multiple of {SIZES[0]} up to {SIZES[-1]}"
+            raise InputError(f"{source}: step.stairs.{size}: unknown size, expected {expected}")
+
+
 def _check_engine(engine: EngineSection, source: Path | str) -> None:
     if engine.name not in ENGINES:
         raise InputError(f"{source}: engine.name: {shown(engine.name)}, expected one of {', '.join(ENGINES)}")
@@ -280,6 +306,7 @@ def _check_fit(fit: FitSection, source: Path | str) -> None:
         ("run_sha256", fit.run_sha256 or {}),
         ("error_pct", fit.error_pct),
         ("paces", fit.paces),
+        ("pauses", fit.pauses or {}),
         ("means_alone", fit.means_alone or ()),
         ("forwards", fit.forwards or ()),
     ):

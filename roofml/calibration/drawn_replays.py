@@ -26,6 +26,7 @@ from roofml.latency.doubts import Doubt
 from roofml.latency.formula import step_times
 from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import NAMES, STEP_COUNT, Parameters, from_coordinates
+from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats
 
@@ -83,12 +84,13 @@ def drawn_replays(
     sources: Mapping[str, float],
     count: int,
     known: Bools | None = None,
+    pauses: Pauses = NO_PAUSES,
 ) -> tuple[list[Replay], Floats]:
     """`count` replays of `run`, and the logarithms of their paces, (count,).
 
     `served` is its replay by the parameters that `believed` has as its mean, on a server of `pace`. `known`, (steps,),
     are steps of `served` like those that the pace of this very server was fitted to: whatever the parameters are, that
-    pace makes the mean of these what was measured. On all cores: the compiled loop drops the GIL. The same every time.
+    pace makes the mean of these what was measured. `pauses` are those of its front end. On all cores: the compiled loop drops the GIL. The same every time.
     """
     normal, of_pace = _orthogonal(_directions(served, tables, believed), count)
     values = believed.at(normal)
@@ -101,7 +103,7 @@ def drawn_replays(
     of_steps = np.exp(np.log(pace) + paces - lifted)
 
     def serve_draw(of_draw: Floats, paced: float, of_tables: Any) -> Replay:
-        return serve(run, of_tables, Parameters.of(of_draw).paced(paced))
+        return serve(run, of_tables, Parameters.of(of_draw).paced(paced)._replace(pauses=pauses))
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         replays = list(threads.map(serve_draw, values, of_steps.tolist(), drawn_launches(tables, count)))

@@ -22,12 +22,18 @@ from roofml.calibration.solver import SETTLED, Block, Problem, solve
 from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOWER, UPPER, from_coordinates, to_coordinates
+from roofml.latency.pauses import Pauses
+from roofml.latency.stairs import climbed
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
 
-ROUNDS = 10
-"""Most rounds of a fit; six are usual."""
+ROUNDS = 25
+"""Most rounds of a fit; six are usual. A count and no time, so that a slow machine finds the same."""
+AVERAGED = 5
+"""Rounds after which coordinates are averaged with those before: a schedule that flips settles between."""
+SOUGHT = 3
+"""Rounds in which pauses of front ends are sought: from then on they stand."""
 
 More = Callable[[Sequence[Schedule], Floats], Sequence[Block]]
 """A round's schedules, one a run, and parameter values -> what besides requests was measured."""
@@ -61,24 +67,29 @@ def fit_parameters(
         selections = [selection for selection in selections if len(selection)]
     x = prior.mean if start is None else np.clip(to_coordinates(start), LOWER, UPPER)
     normal, loss = np.linalg.inv(prior.covariance), np.inf
-    converged, done, valid, paces = False, 0, {}, {}
+    converged, done, valid, stairs = False, 0, {}, dict[int, float]()
+    problem: Problem | None = None
+    pauses: list[Pauses] = []
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
         schedules = [
-            at_measured_load(selection, of_run, from_coordinates(x))
+            at_measured_load(selection, climbed(of_run, stairs), from_coordinates(x))
             for selection, of_run in zip(selections, each, strict=True)
         ]
         before, valid = x, ranges(schedules, [selection.requests for selection in selections])
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
-        problem = Problem.of(selections, schedules, each, x, prior, blocks)
+        problem = Problem.of(selections, schedules, each, x, prior, blocks, pauses or None)
         x, normal, loss = solve(problem, x)
-        paces = {s.run.identity: pace for s, pace in zip(selections, problem.paces(x), strict=True)}
-        if done > rounds // 2:  # a schedule that flips back and forth settles between
+        if done <= SOUGHT:
+            pauses = [found for _, found in problem.servers(x)]
+        stairs = problem.stairs(x)
+        if done > AVERAGED:
             x = 0.5 * (x + before)
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
             converged = True
             break
+    servers = [] if problem is None else problem.servers(x)
     return Posterior(
         values=from_coordinates(x),
         covariance=np.asarray(np.linalg.inv(normal), np.float64),
@@ -87,8 +98,10 @@ def fit_parameters(
         rounds=done,
         converged=converged,
         loss=loss,
-        paces=paces,
+        paces={s.run.identity: pace for s, (pace, _) in zip(selections, servers, strict=problem is not None)},
         valid=valid,
+        pauses={s.run.identity: found for s, found in zip(selections, pauses, strict=True) if found.every_us > 0},
+        stairs=stairs,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from roofml.calibration.objective import DECODE_DISCREPANCY, TTFT_DISCREPANCY
 from roofml.calibration.prediction import FIRST_TOKEN, FORMULA, OVERLOAD, RANGE, SERVER, TAIL
+from roofml.calibration.scatter import level_of
 from roofml.calibration.seen_range import excesses
 from roofml.calibration.solver import PACE_SD
 from roofml.latency.batch import StepSums
@@ -65,10 +66,10 @@ def step_sources(steps: StepSums, valid: Mapping[str, tuple[int, int]]) -> dict[
 
 def family_of(metric: str) -> Family:
     """Which kind of figure a metric is: of tokens after the first or of the first, in the middle or in the tail."""
-    kind, _, statistic = metric.partition("_")
-    if statistic in ("mean", "p50", "median"):
-        return "ttft" if kind == "ttft" else "decode"
-    return "ttft tail" if kind == "ttft" else "decode tail"
+    first, level = metric.startswith("ttft"), level_of(metric)
+    if level is not None and level > 0.5:
+        return "ttft tail" if first else "decode tail"
+    return "ttft" if first else "decode"
 
 
 MODELS_JUDGED = (

@@ -20,9 +20,10 @@ import numpy as np
 from roofml.engine.replay import Schedule
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
-from roofml.latency.formula import step_time
+from roofml.latency.formula import growth, step_time
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import STEP_COUNT, StepParameters
+from roofml.latency.stairs import stair_of
 from roofml.util.arrays import Bools, Floats, Ints
 
 DECODE_DISCREPANCY = 0.003
@@ -35,8 +36,9 @@ COLD_REST = 0.03
 """The same for the rest of their E2E: a first second has more that is slow than stalls."""
 OUTLIER = 8.0
 """A residual beyond this many robust standard deviations loses weight: a pause of the host is no step."""
-STEP_PADDING = 65536
-"""Steps are padded to multiples of this, so that JAX compiles once and not for every schedule."""
+STEP_PADDING, FEW_STEPS = 65536, 8192
+"""Steps are padded to multiples of the first, so that JAX compiles once and not for every schedule; short runs to the
+second, for a catalogue has thousands of them."""
 COLD = 2
 """Parameters of a cold start, the last ones."""
 
@@ -58,16 +60,20 @@ class Frozen:
     """(requests,) fraction of the step in flight on arrival that was still to run: half of it, on average. When in a
     step a request arrived the replay cannot know, and its guess in place of the mean would bias the fit: residuals
     relative to a guess weigh the short guesses."""
+    guessed_us: Floats
+    """(requests,) by how much longer the replay has it wait for that step than the mean."""
     running: Floats
     """(requests,) requests running on arrival."""
     cold: Floats
     """(2, padded steps) of `Schedule`."""
+    stair: Ints
+    """(padded steps,) of `latency.stairs.stair_of`; -1 also of padding."""
 
 
 def step_columns(steps: StepSums, tables: ComponentTables) -> tuple[Floats, ...]:
     """Components, new tokens, requests and whether mixed, each (padded steps,): what `times_and_gradients` takes."""
     count = steps.length
-    padded = -(-count // STEP_PADDING) * STEP_PADDING
+    padded = FEW_STEPS if count <= FEW_STEPS else -(-count // STEP_PADDING) * STEP_PADDING
     columns = [*components(tables, steps), steps.new_tokens, steps.requests, steps.mixed]
     return tuple(np.concatenate((column, np.zeros(padded - count)), dtype=np.float64) for column in columns)
 
@@ -81,6 +87,7 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
     # How much of a stall of a second was left the replay does know.
     stalled = schedule.cold[:, before].any(axis=0)
     share = np.where(stalled, left / schedule.step_time_us[before], 0.5)
+    waits = (entered > 0) & (left > 0)
     steps = step_columns(schedule.steps, tables)
     return Frozen(
         steps=steps,
@@ -88,9 +95,11 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
         entered=entered,
-        in_flight=np.where((entered > 0) & (left > 0), share, 0.0),
+        in_flight=np.where(waits, share, 0.0),
+        guessed_us=np.where(waits, left - share * schedule.step_time_us[before], 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
         cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))).astype(np.float64),
+        stair=np.where(steps[-3] > 0, stair_of(steps[-3]), -1),
     )
 
 
@@ -148,20 +157,42 @@ def latencies_and_gradients(values: Floats, frozen: Frozen) -> tuple[Floats, Flo
     """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
     times, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
     queueing, per_running, delay = values[STEP_COUNT:-COLD]
-    rows = np.vstack((times + values[-COLD:] @ frozen.cold, gradients, frozen.cold))
-    total = np.concatenate((np.zeros((len(rows), 1)), np.cumsum(rows, axis=1)), axis=1)
-    decode = total[:, frozen.last + 1] - total[:, frozen.first + 1]
-    wait = frozen.in_flight * rows[:, np.maximum(frozen.entered - 1, 0)]
-    ttft = total[:, frozen.first + 1] - total[:, frozen.entered] + wait
-    ttft[0] += queueing + per_running * frozen.running + delay
-    outside = np.stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
-    by_steps = slice(1, STEP_COUNT + 1)
+    rows = np.column_stack((times + values[-COLD:] @ frozen.cold, *gradients, *frozen.cold))
+    total = _running(rows)
+    decode = total[frozen.last + 1] - total[frozen.first + 1]
+    wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
+    ttft = total[frozen.first + 1] - total[frozen.entered] + wait
+    ttft[:, 0] += queueing + per_running * frozen.running + delay
+    outside = np.column_stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
+    by_steps, cold = slice(1, STEP_COUNT + 1), slice(STEP_COUNT + 1, None)
     return (
-        decode[0],
-        ttft[0],
-        np.vstack((decode[by_steps], np.zeros_like(outside), decode[STEP_COUNT + 1 :])).T,
-        np.vstack((ttft[by_steps], outside, ttft[STEP_COUNT + 1 :])).T,
+        decode[:, 0],
+        ttft[:, 0],
+        np.column_stack((decode[:, by_steps], np.zeros_like(outside), decode[:, cold])),
+        np.column_stack((ttft[:, by_steps], outside, ttft[:, cold])),
     )
+
+
+def _running(rows: Floats) -> Floats:
+    """(steps + 1, columns) sums of the (steps, columns) before each step."""
+    total = np.zeros((len(rows) + 1, rows.shape[1]))
+    np.cumsum(rows, axis=0, out=total[1:])
+    return total
+
+
+def stairs_and_gradients(values: Floats, frozen: Frozen, places: Ints) -> tuple[Floats, Floats]:
+    """Derivatives (requests, places) of decode times and TTFTs by the stairs at these `places` in `stairs.SIZES`."""
+    step = StepParameters(*values[:STEP_COUNT])
+    _, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
+    slowdown = growth(frozen.steps[-3], step)
+    fields = StepParameters._fields
+    climb = (step.weights + slowdown) * gradients[fields.index("weights")]
+    climb = climb + (step.expert_weights + slowdown) * gradients[fields.index("expert_weights")]
+    rows = np.where(frozen.stair[:, None] == places, climb[:, None], 0.0)
+    total = _running(rows)
+    wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
+    decode = total[frozen.last + 1] - total[frozen.first + 1]
+    return decode, total[frozen.first + 1] - total[frozen.entered] + wait
 
 
 def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:

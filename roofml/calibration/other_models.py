@@ -77,8 +77,7 @@ class OtherModels(Strict):
 
         Raises InputError where the fits are of the deployment's GPU but correct other kernel tables than it has.
         """
-        base = pool([member.evidence(self.parameters) for member in self.members if not _is_of(member, deployment)])
-        gpu = deployment.gpu
+        base, gpu = self.without(deployment.model.name, deployment.model.config_sha256), deployment.gpu
         if gpu.name == self.gpu and self.gpu_sheet_sha256 in (None, gpu.sheet_sha256):
             ours, theirs = tables_sha256(tables_folder(gpu)), self.kernel_tables_sha256
             if theirs not in (None, ours):
@@ -89,11 +88,10 @@ class OtherModels(Strict):
             return base
         return Prior(base.mean, base.covariance * OTHER_GPU**2, f"{base.source} (on {self.gpu})")
 
-
-def _is_of(member: SavedPosterior, deployment: Deployment) -> bool:
-    """Whether a fit is of the deployment's model: by its config, or by its name."""
-    model = deployment.model
-    return member.model.lower() == model.name.lower() or member.config_sha256 == model.config_sha256
+    def without(self, name: str, config_sha256: str) -> Prior:
+        """What all fits say together but those of one model, by its name or its config, on this GPU."""
+        others = [m for m in self.members if m.model.lower() != name.lower() and m.config_sha256 != config_sha256]
+        return pool([member.evidence(self.parameters) for member in others])
 
 
 def saved(fitted: Posterior, deployment: Deployment, runs: Sequence[str]) -> SavedPosterior:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from roofml.calibration.fitted_run import FittedRun
+from roofml.calibration.posterior import Posterior
+from roofml.latency.parameters import PARAMETERS
 from roofml.util.display import Table, digits, pct
 
 FITTED_METRICS = ("e2e_mean", "ttft_mean", "tpot_mean")
+
+
+def parameter_rows(posterior: Posterior, not_identified: Collection[str]) -> list[dict[str, Any]]:
+    """Each parameter with its 95 % interval, prior, and whether the data identified it."""
+    low, high = posterior.interval()
+    return [
+        {
+            "name": parameter.name,
+            "group": parameter.group,
+            "unit": parameter.unit,
+            "value": float(posterior.values[i]),
+            "low": float(low[i]),
+            "high": float(high[i]),
+            "prior": parameter.prior,
+            "identified": parameter.name not in not_identified,
+        }
+        for i, parameter in enumerate(PARAMETERS)
+    ]
 
 
 def parameter_tables(title: str, rows: Sequence[Mapping[str, Any]], runs: Sequence[FittedRun]) -> list[Table]:

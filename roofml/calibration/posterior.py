@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from roofml.calibration.prior import Prior
 from roofml.latency.parameters import LOWER, NAMES, UPPER, from_coordinates, to_coordinates
+from roofml.latency.pauses import Pauses
 from roofml.util.arrays import Floats
 
 UNDECIDED = 0.5
@@ -38,6 +39,10 @@ class Posterior:
     `solver.PACE_SD`."""
     valid: Mapping[str, tuple[int, int]]
     """Smallest and largest batch, mean context and new tokens of the steps seen."""
+    pauses: Mapping[str, Pauses] = field(default_factory=dict[str, Pauses])
+    """Identity of a run -> the pauses of its server's front end, where they were found."""
+    stairs: Mapping[int, float] = field(default_factory=dict[int, float])
+    """Captured size -> how much longer it takes to read its weights, relatively, where steps of it were seen."""
 
     @property
     def sd(self) -> Floats:

@@ -65,7 +65,7 @@ class StepBreakdown(Shown):
         how = f"with {self.source}" if self.source else "not calibrated to any trace of this model"
         caption = f"{how}. Compute and memory of a kernel overlap, so parts sum to more than the step."
         if self.interval_us is not None:
-            caption += f"\n{why_unsure(self.total, self.doubts)}"
+            caption += f" {why_unsure(self.total, self.doubts)}"
         return [Table(self.deployment.title, ["component", "physics", "corrected"], rows, caption)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +77,7 @@ class StepBreakdown(Shown):
             "calibrated": bool(self.source),
             "step_time_us": self.total_us,
             "interval_90_us": None if self.interval_us is None else list(self.interval_us),
+            "interval_made_of_pct": {name: 100 * variance**0.5 for name, variance in self.total.variances.items()},
             "components_us": {
                 name: {"physics": part.physics_us, "corrected": part.corrected_us}
                 for name, part in self.components.items()

@@ -11,22 +11,13 @@ from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, show, warn, warn_of, working
 from roofml.traces.server import ServerOverrides
 
-FailAbove = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        metavar="PCT",
-        help="Fail only if steps surely changed by more: the whole interval lies beyond, either way.",
-    ),
-]
-
 
 @o.server_options
 def check(
     run: o.OneRun,
     coeffs: Annotated[Path, typer.Option("--coeffs", help="Coefficients file (YAML) of `roofml fit`.")],
     overrides: ServerOverrides,
-    fail_above: FailAbove = None,
+    fail_above: o.FailAbove = None,
     after: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the run's requests to leave out, from its start.")
     ] = 0.0,

@@ -72,6 +72,7 @@ def fit(
     train_fraction: o.TrainFraction = 1.0,
     target: Annotated[Target, typer.Option(help="blis: also what makes BLIS itself most accurate.")] = Target.native,
     prior: PriorOption = PriorChoice.pooled,
+    catalog: o.CatalogOption = None,
     steps: o.Steps = None,
     steps_only: Annotated[bool, typer.Option("--steps-only", help="Fit --steps and no latency of a request.")] = False,
     contexts: ContextsFrom = Contexts.auto,
@@ -84,6 +85,7 @@ def fit(
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
     from roofml.calibration.calibrate import fit as fit_runs
     from roofml.calibration.means import means_runs
+    from roofml.catalog.catalog import open_catalog
     from roofml.latency.deployment import deployment_of
     from roofml.traces.read import read_all
     from roofml.traces.selection import trainable
@@ -93,6 +95,8 @@ def fit(
     from roofml.validation.step_report import cycle_table, judge_fit
 
     o.check_train_fraction(train_fraction)
+    if catalog is not None and prior is PriorChoice.package:
+        raise InputError("--catalog and --prior package: expected one of them")
     if steps_only and not steps:
         raise InputError("--steps-only: expected --steps FILE to fit")
     if output is not None:
@@ -101,8 +105,12 @@ def fit(
         reading = read_all(runs, overrides)
         read, means = reading.runs, means_runs(reading.aggregates)
         o.check_something(reading, forwards=True)
-        if reading.judged:
-            deployment_of([*read, *(each.run for each in means)])  # what is wrong with one is said before anything else
+        believed = prior.prior()
+        if reading.judged:  # what is wrong with one is said before anything else
+            deployment = deployment_of([*read, *(each.run for each in means)])
+            believed = believed if catalog is None else open_catalog(catalog).prior(deployment)
+        elif catalog is not None:
+            raise InputError("--catalog: expected a client's file of a server, of which others' fits can say something")
     if target is Target.blis and not read:
         raise InputError("--target blis: BLIS's own form is fitted to requests: give a client's file of a server too")
     if output is not None:
@@ -118,7 +126,7 @@ def fit(
             read,
             means=reading.aggregates,
             until=train_fraction,
-            prior=prior.prior(),
+            prior=believed,
             steps=sampled,
             steps_only=steps_only,
             forwards=reading.forwards,

@@ -13,6 +13,7 @@ import typer
 
 from roofml.cli import (
     bench,
+    catalog,
     check,
     demo,
     design,
@@ -94,6 +95,7 @@ for _name, (_command, _example) in COMMANDS.items():
     app.command(_name, epilog=f"Example: {_example}")(_command)
 app.add_typer(export.app, name="export")
 app.add_typer(bench.app, name="bench")
+app.add_typer(catalog.app, name="catalog")
 
 
 MOST_OF_A_MESSAGE = 2_000

@@ -43,6 +43,19 @@ Steps = Annotated[
     list[Path] | None, typer.Option(help="Steps of a run, to fit as well: parquet, OTLP, or a log (docs/steps.md).")
 ]
 
+FailAbove = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        metavar="PCT",
+        help="Fail only if steps surely changed by more: the whole interval lies beyond, either way.",
+    ),
+]
+CatalogOption = Annotated[
+    str | None,
+    typer.Option("--catalog", metavar="PLACE", help="Catalogue of `roofml catalog fit`: a folder or a URL."),
+]
+
 SERVER: dict[str, Any] = {
     "gpu": Gpu,
     "model": Annotated[str | None, typer.Option("--model", help="Model that was served: name, Hub repo or path.")],

@@ -24,6 +24,7 @@ def predict(
     dp: Annotated[int, typer.Option("--dp", help="Data-parallel engines; the step is that of one of them.")] = 1,
     ep: Annotated[int, typer.Option("--ep", help="Ranks that experts are dealt to: tp x dp, or 1.")] = 1,
     coeffs: o.Coeffs = None,
+    catalog: o.CatalogOption = None,
     prefill: Annotated[
         list[str] | None, typer.Option(metavar="NEW@CTX", help="A prompt's chunk: NEW tokens after CTX computed ones.")
     ] = None,
@@ -48,7 +49,10 @@ def predict(
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Predict the time of one engine step. Without --coeffs: from physics and other models' fits, with an interval."""
+    """Predict the time of one engine step. Without --coeffs: from physics and other models' fits, with an interval.
+
+    With --catalog: by the deployment's own calibration in it, or the nearest, with what that costs.
+    """
     batch = _batch(prefill or [], decode or [])
 
     from roofml.calibration.calibrate import load_for, physics
@@ -56,7 +60,21 @@ def predict(
     from roofml.traces.server import ServerOverrides
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
-    if coeffs is None:
+    if catalog is not None:
+        from roofml.catalog.catalog import open_catalog
+        from roofml.catalog.nearest import nearest
+        from roofml.latency.deployment import deploy
+
+        if coeffs is not None:
+            raise InputError("--coeffs and --catalog: expected one of them")
+        deployment = deploy(
+            model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
+        )
+        found = nearest(open_catalog(catalog), deployment)
+        calibration = found.calibration
+        if not found.exact:
+            warn(found.sentence)
+    elif coeffs is None:
         calibration = physics(
             model, gpu, tp, engine=engine, kv_dtype=said.kv_dtype, precision=precision, pp=pp, dp=dp, ep=ep
         )

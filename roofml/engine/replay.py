@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from roofml.engine.clients import Requests
+from roofml.engine.continued import continued
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
@@ -21,6 +22,7 @@ from roofml.engine.versions import rules_of
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters, RequestParameters, StepParameters
+from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats, Ints
@@ -169,7 +171,14 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         server = replace(run.server, block_size=run.server.block_size * int(tables.block_ratio))
         run = replace(run, server=server)
     return _serve(
-        run, Formula(tables, step), parameters.request, progress, kernels, tables.shares, int(tables.verified) - 1
+        run,
+        Formula(tables, step),
+        parameters.request,
+        progress,
+        kernels,
+        tables.shares,
+        int(tables.verified) - 1,
+        parameters.pauses,
     )
 
 
@@ -199,7 +208,9 @@ def _serve(
     kernels: tuple[int, int, int, float] = (0, 0, 0, 0.0),
     shares: Ints | None = None,
     drafts: int = 0,
+    pauses: Pauses = NO_PAUSES,
 ) -> Replay:
+    recorded, run = run, continued(run)
     _check_fits(run, shares, drafts)
     if not np.isfinite(request).all():
         raise InputError(f"{run.name}: request parameters: expected finite numbers, found {request}")
@@ -219,18 +230,22 @@ def _serve(
         server.fresh,
         *kernels,
     )
-    requests = _requests(run)
+    requests, length = _requests(run), len(recorded)
     sums, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
         requests,
         limits,
         rules,
         source,
         RequestParameters(*map(float, request)),
+        Pauses(*map(float, pauses)),
         np.zeros(1, np.int64) if progress is None else progress,
         compiled_in(),
     )
-    end = start + duration
-    completed, arrival = last >= 0, requests.arrival_us
+    arrival, queued = requests.arrival_us[:length], queued[:length]
+    first, last, running, cached, preemptions = (each[:length] for each in (first, last, running, cached, preemptions))
+    took = max(int(first.max()), int(last.max())) + 1 if length < len(run) else len(start)
+    sums, start, duration, cold = sums[:, :took], start[:took], duration[:took], cold[:, :took]
+    end, completed = start + duration, last >= 0
     return Replay(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
         e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),

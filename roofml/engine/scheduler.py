@@ -55,17 +55,10 @@ from roofml.engine.seats import (
     victim_by_priority,
 )
 from roofml.engine.step_time import acceptance_of, drafts_of, reaches_of, shares_of, time_of_step
-from roofml.engine.waiting import (
-    ENTERED,
-    LENGTH,
-    enter,
-    first_waiting,
-    leave_queue,
-    nobody_waits,
-    put_back,
-)
+from roofml.engine.waiting import ENTERED, LENGTH, enter, first_waiting, leave_queue, nobody_waits, put_back
 from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
 from roofml.latency.launches import no_shorter_than_launches
+from roofml.latency.pauses import held_us
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.jit_cache import compiled, digest_argument
 
@@ -118,6 +111,7 @@ def compiled_in() -> NDArray[Any]:
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
                 *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
+                "latency/pauses",
                 *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming"),
                 *("engine/kv_cache", "engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
             )
@@ -126,7 +120,7 @@ def compiled_in() -> NDArray[Any]:
 
 
 @compiled(nogil=True)
-def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress: Any, sources: Any) -> Any:
+def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: Any, progress: Any, sources: Any) -> Any:
     """The loop. Returns the steps' sums and, per request, what Schedule holds. `progress[0]` counts those that ended.
 
     Of a request that does not get its answer, `last_step` is NOTHING.
@@ -175,7 +169,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, progress:
         while arrived < n and arrival[arrived] <= now:
             r: Any = arrived
             running_at_arrival[r] = counts[RUNNING]
-            queued[r] = arrival[r] + q.queueing_us + q.queueing_per_running_us * counts[RUNNING]
+            queueing = arrival[r] + q.queueing_us + q.queueing_per_running_us * counts[RUNNING]
+            queued[r] = queueing + held_us(arrival[r], pauses)
             arrived += 1
             if arrived - ended > rules.most_requests or queued_tokens >= rules.most_queued_tokens:
                 all_noted[r].gone = 1

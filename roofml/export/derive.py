@@ -241,7 +241,7 @@ def _by_batch(batches: Batches, error: Floats, chosen: Bools) -> tuple[Claim, ..
 
 def _middling_queueing(native: Calibration, max_num_seqs: int) -> float:
     """α0, µs, at `MIDDLING` running requests: the front end, and a step of the pipeline."""
-    tables, (step, request) = native.deployment.tables, native.parameters
+    tables, (step, request, _) = native.deployment.tables, native.parameters
     middling = [[(1, 1024, 0)] * max(1, min(2 * MIDDLING, max_num_seqs, native.deployment.budget) // 2)]
     pace = float(step_times(tables, StepSums.from_requests(middling, tables.reaches), step)[0])
     return request.queueing_us + request.queueing_per_running_us * len(middling[0]) + request.pipeline_delay_us + pace

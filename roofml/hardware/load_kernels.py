@@ -18,6 +18,9 @@ from roofml.util.reading import is_there
 
 LONGEST_CHAIN = 4
 """Relatives of relatives."""
+_read: dict[Path, tuple[Gpu, str, Efficiency]] = {}
+"""Folder -> the GPU and the digest of the tables that were read there last, and what they hold: who fits hundreds of
+deployments reads them once."""
 
 
 class Kernels(NamedTuple):
@@ -44,7 +47,7 @@ def load_efficiency(gpu: Gpu) -> Efficiency:
 def _kernels(gpu: Gpu, chain: int) -> Kernels:
     folder = tables_folder(gpu)
     if _measured(folder) or not gpu.kernels_of:
-        return Kernels(read_efficiency(folder, gpu), tables_sha256(folder))
+        return _own(folder, gpu)
     if gpu.kernels_of == TYPICAL:
         return Kernels(typical_kernels(gpu), digest(TYPICAL, gpu.sheet_sha256))
     if chain == 0:
@@ -53,6 +56,15 @@ def _kernels(gpu: Gpu, chain: int) -> Kernels:
     theirs = _kernels(relative, chain - 1)
     carried = carried_over(theirs.efficiency, gpu, relative, gpu.kernels_step)
     return Kernels(carried, digest(theirs.sha256, relative.sheet_sha256, gpu.sheet_sha256, gpu.kernels_step))
+
+
+def _own(folder: Path, gpu: Gpu) -> Kernels:
+    """The tables of a folder; read again where they or the GPU's sheet are not those that were read last."""
+    sha256 = tables_sha256(folder)
+    last = _read.get(folder)
+    if last is None or last[1] != sha256 or last[0] != gpu:
+        last = _read[folder] = (gpu, sha256, read_efficiency(folder, gpu))
+    return Kernels(last[2], sha256)
 
 
 def _measured(folder: Path) -> bool:

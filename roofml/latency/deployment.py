@@ -19,6 +19,7 @@ from roofml.latency.feasibility import check_run
 from roofml.latency.parallel import Parallel
 from roofml.latency.server_defaults import graphs_of
 from roofml.latency.speculation import Speculation, speculating
+from roofml.latency.stairs import climbed
 from roofml.models.load import load_model
 from roofml.models.spec import ModelSpec
 from roofml.traces.engine_version import Release, release_of
@@ -79,6 +80,8 @@ class Deployment:
 
     drafts: Speculation | None = None
     """The drafts of its server; None without speculative decoding."""
+    stairs: Mapping[int, float] = field(default_factory=dict[int, float])
+    """What a fit found at captured sizes (`latency.stairs`), which its tables contain."""
 
     @property
     def budget(self) -> int:
@@ -108,6 +111,14 @@ class Deployment:
         """The same on a server that drafts."""
         return replace(self, drafts=drafts)._with_tables(self.budget, self.graphs)
 
+    def climbing(self, stairs: Mapping[int, float]) -> Deployment:
+        """The same with what a fit found at captured sizes."""
+        if stairs == self.stairs:
+            return self
+        if self.stairs:
+            return replace(self, stairs=stairs)._with_tables(self.budget, self.graphs)
+        return replace(self, stairs=stairs, tables=climbed(self.tables, stairs))
+
     def serving(self, server: Server) -> Deployment:
         """The same with tables for a run's server: its budget, and its CUDA graphs."""
         graphs = graphs_of(server, self.gpu)
@@ -119,7 +130,7 @@ class Deployment:
         tables = component_tables(self.model, self.gpu, self.parallel, budget, self.kernels, graphs)
         if self.drafts is not None:
             tables = speculating(tables, self.model, self.gpu, self.tp, self.kernels, self.drafts)
-        return replace(self, tables=tables._replace(norm=self.tables.norm), graphs=graphs)
+        return replace(self, tables=climbed(tables, self.stairs)._replace(norm=self.tables.norm), graphs=graphs)
 
     def fitted_on(self, name: str, version: str | None) -> Deployment:
         """The same with the kernels of the engine that coefficients were fitted on, which they correct."""

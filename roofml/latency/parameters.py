@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast, get_type_hints
 
 import numpy as np
 
+from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.util.arrays import Floats
 
 Group = Literal["corrections", "overheads_us", "blend", "gemm_growth", "request"]
@@ -169,6 +170,8 @@ class Parameters(NamedTuple):
 
     step: StepParameters
     request: RequestParameters
+    pauses: Pauses = NO_PAUSES
+    """Of the server's front end; those of one server are no parameter of its kind."""
 
     @classmethod
     def of(cls, values: Floats) -> Parameters:
@@ -178,7 +181,7 @@ class Parameters(NamedTuple):
 
     def paced(self, pace: float) -> Parameters:
         """The same on a server whose steps take `pace` times as long."""
-        return Parameters(self.step.scaled(pace), self.request)
+        return Parameters(self.step.scaled(pace), self.request, self.pauses)
 
 
 TINY = 1e-300

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.calibration.aggregates import KINDS, ratios
+from roofml.calibration.objective import DECODE_DISCREPANCY
 from roofml.calibration.prediction import Prediction
+from roofml.calibration.solver import PACE_SD
 from roofml.latency.parameters import Parameters
 from roofml.planning.isotonic import crossing, rising
 from roofml.planning.spread import CHANCE
@@ -176,7 +178,8 @@ def _slower(trials: Trials, level: float) -> Floats:
 
 def _pace_sd(trials: Trials) -> float:
     """Relative: what is unsure of all steps of this server beside the parameters."""
-    return float(np.sqrt(sum(doubt.variance for doubt in trials.calibration.open_doubts)))
+    doubts = sum(doubt.variance for doubt in trials.calibration.open_doubts)
+    return float(np.sqrt(doubts + PACE_SD**2 + DECODE_DISCREPANCY**2))
 
 
 def _stretched(

@@ -9,7 +9,6 @@ import numpy as np
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.prediction import Prediction
 from roofml.engine.replay import Replay
-from roofml.traces.engine_version import wider_for
 from roofml.traces.run import Run
 
 CHANCE = "load"
@@ -24,16 +23,15 @@ def predictions(
     figures: Callable[[Run, Replay], Mapping[str, float]],
     chance: Mapping[str, float],
 ) -> dict[str, Prediction]:
-    """Metric -> prediction: its value, and how it varies with the parameters and with `chance`, a variance of its
-    logarithm. `figures` are those of a replay of the run."""
-    drawn = [figures(run, each) for each in calibration.replays(run)]
+    """Metric -> prediction: its value, and how it varies with all that is uncertain of the server, and with `chance`.
+
+    `figures` are those of a replay of the run, and `chance` is a variance of their logarithms.
+    """
+    spread = calibration.replays(run, served=served)
+    drawn = [figures(run, each) for each in spread]
     found: dict[str, Prediction] = {}
-    wider = wider_for(run.server.engine)
     for metric, value in values.items():
-        of_draws = [each[metric] for each in drawn if each.get(metric, 0.0) > 0]
-        prediction = Prediction.of_draws(value, of_draws).stretched(wider)
-        if of_draws:
-            prediction = prediction.doubted(calibration.open_doubts)
+        prediction = spread.predicted(metric, value, [each.get(metric) for each in drawn])
         if chance.get(metric, 0.0) > 0:
             prediction = prediction.wider(CHANCE, chance[metric])
         found[metric] = prediction

@@ -25,6 +25,8 @@ FIRST = 10
 """Number of first requests, of which a freshly started server keeps at least one waiting."""
 MOST_GIVEN_UP = 0.05
 """Share of requests given up beyond which the others are survivors."""
+CUT = 0.99
+"""Share of the planned requests below which the recording was cut."""
 COLD = 1.5
 """Least ratio of the longest TTFT among the first ten to the median TTFT of the next ninety on a fresh server."""
 
@@ -64,6 +66,7 @@ def clean(raw: RawRun) -> Run:
         priority=raw.priority,
         stage=planned_stage(raw.send_us, raw.generator.stages) if raw.generator is not None else NOT_COUNTED,
         clients=raw.clients,
+        goes_on=_goes_on(raw),
         overview=_counted_again(raw, output),
         identity=raw.identity,
     )
@@ -83,6 +86,13 @@ def clean(raw: RawRun) -> Run:
     order = ("error", "warning", "corrected", "info")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return replace(run, findings=tuple(findings), saturated=saturated)
+
+
+def _goes_on(raw: RawRun) -> bool:
+    """Whether fewer requests are here than the generator planned, which it sent as planned until there."""
+    plan = raw.generator.stages if raw.generator is not None else ()
+    planned = sum(round(rate * seconds) for rate, seconds in plan)
+    return CUT * planned > len(raw) and len(planned_stage(raw.send_us, plan)) > 0
 
 
 def _counted_again(raw: RawRun, output: Ints) -> Overview | None:

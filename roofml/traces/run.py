@@ -65,6 +65,8 @@ class Run(Shown):
     clients: int = 0
     """Of a closed loop: each sends its next request when its last one is answered, and `arrival_us` is read of the
     first so many alone. 0: requests arrived when `arrival_us` says."""
+    goes_on: bool = False
+    """The load went on when the recording ends: more requests were planned, at a rate that was kept until there."""
     pause_us: Floats = field(default_factory=lambda: NOT_COUNTED.astype(np.float64))
     """Of a closed loop, how long its client waits after an answer before it sends this request; empty: not at all."""
     overview: Overview | None = None

@@ -15,6 +15,7 @@ from roofml.calibration.scatter import scatter
 from roofml.engine.latency_model import Kind, Latencies, judged_us, paired_us
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
+from roofml.validation.statistics import interval_figures
 
 METRICS = ("e2e_mean", "ttft_mean", "tpot_mean", "e2e_p99", "ttft_p99", "tpot_p99")
 
@@ -42,6 +43,17 @@ class Metric:
         """Whether the interval contains the measurement; False without one."""
         interval = self.interval_us
         return interval is not None and interval[0] <= self.measured_us <= interval[1]
+
+    @property
+    def z(self) -> float:
+        """How many standard deviations the measurement lies above the prediction."""
+        return self.prediction.z(self.measured_us)
+
+    @property
+    def half_width_pct(self) -> float:
+        """Half the interval's width, in logarithms, %; 0 without one."""
+        low, high = self.interval_us or (1.0, 1.0)
+        return 50 * float(np.log(high / low))
 
     @property
     def error_pct(self) -> float:
@@ -138,6 +150,12 @@ def _p99(values: Floats) -> float:
     return float(np.percentile(values, 99))
 
 
+def intervals_of(metrics: Sequence[Metric]) -> dict[str, float]:
+    """Whether the intervals of some figures mean what they say (`statistics.interval_figures`)."""
+    rows = np.array([(metric.z, metric.half_width_pct, float(metric.covered)) for metric in metrics], np.float64)
+    return interval_figures(*rows.T)
+
+
 def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
     """Mean and largest absolute error over runs, by metric, %; empty without runs."""
     if not reports:
@@ -149,7 +167,7 @@ def summary(reports: Sequence[RunReport]) -> dict[str, Any]:
             errors = [abs(metric.error_pct) for metric in metrics]
             result[name] = {"mean_abs_error_pct": float(np.mean(errors)), "max_abs_error_pct": max(errors)}
             if all(metric.interval_us for metric in metrics):
-                result[name]["inside_interval_90_pct"] = 100 * float(np.mean([metric.covered for metric in metrics]))
+                result[name] |= intervals_of(metrics)
     single = [r.request_e2e_mape_pct for r in reports if math.isfinite(r.request_e2e_mape_pct)]
     if single:
         result["request_e2e_mape"] = {"mean_abs_error_pct": float(np.mean(single)), "max_abs_error_pct": max(single)}

@@ -5,6 +5,7 @@
 - `wilcoxon` and `holm`: whether one method beats another
 - `inversions`: whether predictions put runs in the right order
 - `step_figures`: the errors of step times
+- `interval_figures`: whether intervals mean what they say
 
 Neighbouring requests shared steps and queues, so nothing here takes them for independent: contiguous blocks of
 requests, or runs, are resampled and paired.
@@ -263,4 +264,20 @@ def step_figures(measured: Floats, predicted: Floats) -> dict[str, float]:
         "median_abs_error_pct": 100 * float(np.median(np.abs(relative))),
         "bias_pct": 100 * float(np.mean(relative)),
         "pearson_r": float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1, 1)) if varies else 0.0,
+    }
+
+
+def interval_figures(z: Floats, half_width_pct: Floats, inside: Floats) -> dict[str, float]:
+    """Return whether 90 % intervals hold, of predictions with standardized errors `z`; all are (predictions,).
+
+    `inside` is 1 for an interval that holds the measurement, and `half_width_pct` half its width, in logarithms.
+    `inside_interval_90_pct` should be 90 and `rms_z` 1; how wide they are says what they are worth. Raises ValueError
+    for no predictions.
+    """
+    if not len(z) or not len(z) == len(half_width_pct) == len(inside):
+        raise ValueError(f"{len(z)} errors, {len(half_width_pct)} widths and {len(inside)} intervals")
+    return {
+        "inside_interval_90_pct": 100 * float(np.mean(inside)),
+        "half_width_90_pct": float(np.median(half_width_pct)),
+        "rms_z": float(np.sqrt(np.mean(z**2))),
     }

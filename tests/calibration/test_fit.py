@@ -96,7 +96,7 @@ def test_gradients_agree_with_finite_differences(where: Deployment, run: Run) ->
 
 def test_scaled_parameters_scale_every_step(where: Deployment, run: Run) -> None:
     steps = replay(run, where.tables, Parameters.of(PRIOR_VALUES)).schedule.steps
-    step, _ = Parameters.of(PRIOR_VALUES)
+    step, *_ = Parameters.of(PRIOR_VALUES)
     np.testing.assert_allclose(
         step_times(where.tables, steps, step.scaled(1.7)), 1.7 * step_times(where.tables, steps, step), rtol=1e-12
     )
@@ -189,7 +189,7 @@ def test_nothing_to_fit_is_refused(where: Deployment, run: Run) -> None:
 
 def served_at(pace: float, seed: int, where: Deployment) -> Run:
     """A run of a server whose steps take `pace` times as long as those of the prior's own values."""
-    step, request = Parameters.of(PRIOR_VALUES).paced(pace)
+    step, request, _ = Parameters.of(PRIOR_VALUES).paced(pace)
     return synthetic_run(np.random.default_rng(seed), where, np.array([*step, *request]))
 
 

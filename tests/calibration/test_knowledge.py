@@ -63,12 +63,15 @@ def test_a_step_that_decodes_nothing_has_no_context_to_leave() -> None:
 
 
 def test_tails_and_first_tokens_have_sources_of_their_own() -> None:
-    assert [family_of(metric) for metric in ("e2e_mean", "tpot_p50", "ttft_mean", "itl_p99", "ttft_p95")] == [
+    assert [
+        family_of(metric) for metric in ("e2e_mean", "tpot_p50", "ttft_mean", "itl_p99", "ttft_p95", "good_pct")
+    ] == [
         "decode",
         "decode",
         "ttft",
         "decode tail",
         "ttft tail",
+        "decode",
     ]
     assert beside("e2e_mean") == {}
     assert set(beside("ttft_p99")) == {"first token", "tail"}

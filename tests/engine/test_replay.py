@@ -203,7 +203,7 @@ def test_every_step_takes_the_time_of_the_formula(run: Run) -> None:
 
     To 1e-12, for another order of the same operations. A stale cache of compiled code would fail here.
     """
-    step, request = parameters = Parameters.of(PRIOR_VALUES)
+    step, request, _ = parameters = Parameters.of(PRIOR_VALUES)
     schedule = replay(run, tables(), parameters).schedule
     cold = np.array([request.cold_step_us, request.cold_kernel_us]) @ schedule.cold
     np.testing.assert_allclose(schedule.step_time_us, step_times(tables(), schedule.steps, step) + cold, rtol=1e-12)
@@ -471,7 +471,7 @@ def test_tables_shorter_than_the_budget_are_refused() -> None:
 def test_our_own_formula_as_a_python_function_serves_the_same() -> None:
     """Every latency and step, to the last bit: the scheduler is one, only where a time comes from differs."""
     run = run_of([(3e3 * i, 20 + 13 * i % 200, 5 + i % 40) for i in range(80)], groups=[i % 7 for i in range(80)])
-    at, (step, request) = tables(), Parameters.of(PRIOR_VALUES)
+    at, (step, request, _) = tables(), Parameters.of(PRIOR_VALUES)
     ours = replay(run, at, Parameters(step, request))
     theirs = replay_with(run, lambda steps: step_times(at, steps, step), request)
     assert theirs.e2e_us == pytest.approx(ours.e2e_us, rel=1e-12)  # NumPy and LLVM may fuse differently

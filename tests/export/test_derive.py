@@ -109,7 +109,7 @@ def test_the_batches_of_a_load_are_met_where_all_batches_are_not() -> None:
 
 def test_the_pipeline_step_is_in_the_queueing_time() -> None:
     """vLLM's first token leaves a step late; BLIS can only wait before it starts."""
-    _, request = Parameters.of(PRIOR_VALUES)
+    _, request, _ = Parameters.of(PRIOR_VALUES)
     found = derived("llama-2-7b-hf", 1)
     assert found.coefficients.alphas[0] > request.queueing_us + request.pipeline_delay_us
 

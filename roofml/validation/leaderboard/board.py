@@ -10,7 +10,8 @@ import numpy as np
 from roofml.util.arrays import Floats
 from roofml.validation.leaderboard.cells import Inputs, load
 from roofml.validation.leaderboard.predictors import OURS, PREDICTORS, Predictor
-from roofml.validation.statistics import LATENCIES, bootstrap_interval, holm, inversions, wilcoxon
+from roofml.validation.report import METRICS
+from roofml.validation.statistics import LATENCIES, bootstrap_interval, holm, interval_figures, inversions, wilcoxon
 
 PROTOCOLS = ("temporal", "lomo", "lowo")
 """In the order of its tables."""
@@ -78,6 +79,15 @@ def _summary(predictor: Predictor, cell: Mapping[str, Any], seed: int) -> dict[s
         {"run": row["run"], **{metric: row["figures"][metric]["mean"]["error_pct"] for metric in LATENCIES}}
         for row in saturated
     ]
+    of_runs = [row["intervals"] for row in normal if "intervals" in row]
+    if of_runs:
+        names = [name for name in METRICS if any(name in of_run for of_run in of_runs)]
+        chosen = {name: [of_run[name] for of_run in of_runs if name in of_run] for name in names}
+        chosen["all"] = [row for rows in chosen.values() for row in rows]
+        result["intervals"] = {
+            name: {"figures": len(rows), **interval_figures(*np.array(rows, np.float64).T)}
+            for name, rows in chosen.items()
+        }
     tables = {name: value for fold in cell["folds"] for name, value in fold.get("steps", {}).items()}
     if tables:
         result["steps"] = tables

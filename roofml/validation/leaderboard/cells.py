@@ -37,11 +37,13 @@ from roofml.traces.steps.cycles import cycles
 from roofml.util.errors import InputError, because
 from roofml.util.interrupts import end_with_parent, quiet_tracker, workers_undisturbed
 from roofml.util.package_data import data_folder
-from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_bytes, read_json_object
+from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_json_object
+from roofml.util.source_digest import add_files
 from roofml.util.writing import write_file
 from roofml.validation import splits
+from roofml.validation.cross_validation import judge
 from roofml.validation.leaderboard.predictors import PREDICTORS
-from roofml.validation.leaderboard.variants import FitCache
+from roofml.validation.leaderboard.variants import FitCache, VariantModel
 from roofml.validation.splits import Fold
 from roofml.validation.statistics import LATENCIES, Judged, block_sums, figures, step_figures
 
@@ -50,6 +52,7 @@ TRAIN, VALIDATION = 0.6, 0.2
 CELL_VERSION = 2
 HASHED_DATA = ("bench_data", "hardware", "model_configs")
 NOT_HASHED = (
+    "catalog",
     "cli",
     "data",
     "export",
@@ -121,7 +124,10 @@ def cell(inputs: Inputs, protocol: str, name: str) -> dict[str, Any]:
         for part in (*fold.test, *fold.validation):
             if part.run.identity not in served:
                 served[part.run.identity] = learned.model.replay(part.run)
-        rows += [_row(part, served[part.run.identity]) for part in fold.test]
+        rows += [
+            _row(part, served[part.run.identity]) | _intervals(predictor.kind, learned.model, part)
+            for part in fold.test
+        ]
         fact: dict[str, Any] = {"fold": fold.name, "free": learned.free, "note": learned.note}
         fact["validation"] = {part.run.name: _bias(part, served[part.run.identity]) for part in fold.validation}
         server = fold.test[0].run.server
@@ -169,6 +175,19 @@ def _row(part: Selection, predicted: Latencies) -> dict[str, Any]:
     }
 
 
+def _intervals(kind: str, model: LatencyModel, part: Selection) -> dict[str, Any]:
+    """The intervals of our own model: metric -> standardized error, half width in % and 1 where it holds."""
+    if kind != "ours" or not isinstance(model, VariantModel):
+        return {}
+    found = judge(part, model.calibration)
+    return {
+        "intervals": {
+            name: [_digits(metric.z), _digits(metric.half_width_pct), float(metric.covered)]
+            for name, metric in found.metrics.items()
+        }
+    }
+
+
 def _bias(part: Selection, predicted: Latencies) -> float:
     measured, guess = _judged(part, predicted).pair("e2e")
     return 100 * float(guess.sum() / measured.sum() - 1)
@@ -201,13 +220,7 @@ def digest(inputs: Inputs) -> str:
     no_cell = {package / name for name in NOT_HASHED} | {
         Path(__file__).with_name(f) for f in ("board.py", "making.py", "page.py")
     }
-    for folder in (package, *(data_folder(name) for name in HASHED_DATA), *inputs.runs, *inputs.steps):
-        files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
-        for file in files:
-            if file.suffix in {".pyc", ".nbc", ".nbi"} or no_cell & {file, *file.parents}:
-                continue
-            content = read_bytes(file, MOST_BYTES_OF_A_TABLE)
-            sha.update(os.fsencode(f"{folder.name}/{file.relative_to(folder)}\0") + content + b"\0")
+    add_files(sha, (package, *map(data_folder, HASHED_DATA), *inputs.runs, *inputs.steps), no_cell)
     names = [run.name for run in load(inputs).runs]  # those of one name are told apart by their folders
     sha.update(os.fsencode(f"{inputs.gpu} {inputs.seed} {names}"))
     return sha.hexdigest()[:20]

@@ -79,6 +79,7 @@ def markdown(board: Mapping[str, Any], command: str) -> str:
     for protocol, title in PROTOCOL_TITLES.items():
         if protocol in board["protocols"]:
             lines += _protocol(title, board["protocols"][protocol])
+    lines += _intervals(board["protocols"])
     if "temporal" in board["protocols"]:
         lines += _ablation(board["protocols"])
         lines += _steps(board["protocols"]["temporal"]["methods"])
@@ -143,6 +144,30 @@ def _protocol(title: str, results: Mapping[str, Any]) -> list[str]:
             ),
         ]
     return lines
+
+
+def _intervals(protocols: Mapping[str, Any]) -> list[str]:
+    """Return the table of how often our intervals hold, and how wide they are."""
+    cells: list[list[str]] = []
+    for protocol, results in protocols.items():
+        for row in results["methods"]:
+            for name, of in row.get("intervals", {}).items():
+                kind, _, statistic = name.partition("_")
+                title = "all" if name == "all" else f"{statistic} {METRIC_TITLES[kind]}"
+                inside, rms = f"{of['inside_interval_90_pct']:.0f} %", f"{of['rms_z']:.2f}"
+                cells.append([protocol, title, str(of["figures"]), inside, f"{number(of['half_width_90_pct'])} %", rms])
+    if not cells:
+        return []
+    columns = ["protocol", "figure of a run", "figures", "inside", "half width, median", "rms z"]
+    return [
+        "## Intervals",
+        "",
+        "How many of our 90 % intervals hold the measurement, how wide they are, and the root mean square of errors in "
+        "their standard deviations, over runs that are not saturated. How wide they must be was learned from the runs "
+        "of other models (docs/intervals.md).",
+        "",
+        *_table(columns, cells, text=2),
+    ]
 
 
 def _ablation(protocols: Mapping[str, Any]) -> list[str]:

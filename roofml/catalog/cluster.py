@@ -1,0 +1,192 @@
+"""A Dask cluster, one of this machine or one that is there, and tasks done on it in whatever order they end.
+
+Dask comes with the extra `cluster` and is imported when there is something to do. Between an embedded cluster's
+processes connections are encrypted with a certificate of this run alone: nobody else on the machine can hand it work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, cast
+
+from roofml.catalog.tasks import ONE_THREAD, Task, code_digest, done
+from roofml.util.errors import InputError, JobFailedError
+from roofml.util.interrupts import quiet_tracker, temporary_folder, wait_if_ending, workers_undisturbed
+
+CONNECT_S = 15.0
+"""How long a scheduler may take to answer."""
+DEATHS = 3
+"""Workers that one task may end on an embedded cluster before it is tried alone."""
+NEEDED = "needs Dask: `pip install 'roofml[cluster]'`"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which cluster a user asked for."""
+
+    scheduler: str | None = None
+    """Address of one that is there, `tcp://HOST:PORT`; None for one of this machine."""
+    workers: int = 1
+    """Processes of one of this machine."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """A connection to a scheduler."""
+
+    client: Any
+    where: str
+    """For people, in errors."""
+    dashboard: str
+    """Address of Dask's page about it; empty without one."""
+
+    def results(self, tasks: Mapping[str, Task]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and result of every task, as they end. What is worth a result is in `tasks.done`.
+
+        A task whose workers died comes last, alone, and if they die again its result says so. Raises JobFailedError
+        where the scheduler goes away, and InputError where workers run other code.
+        """
+        suspects: list[str] = []
+        yield from self._results(tasks, suspects)
+        for key in sorted(suspects):  # what else was on those workers may have ended them
+            again: list[str] = []
+            yield from self._results({key: tasks[key]}, again)
+            if again:
+                yield key, {"failed": "its worker process died again and again: too little memory?"}
+
+    def _results(self, tasks: Mapping[str, Task], suspects: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        from distributed import KilledWorker, as_completed
+
+        code = code_digest()
+        try:
+            futures = {
+                self.client.submit(done, task, code, key=f"roofml-{key}", pure=False, priority=-number): key
+                for number, (key, task) in enumerate(tasks.items())
+            }
+            for future in cast("Any", as_completed(list(futures), loop=self.client.loop)):
+                key = futures.pop(future)
+                error = future.exception() if future.status == "error" else None
+                if isinstance(error, KilledWorker):
+                    suspects.append(key)
+                    continue
+                if error is not None:
+                    raise JobFailedError(
+                        f"{self.where}: a worker cannot do a task: {type(error).__name__}: {error}: expected the same "
+                        "roofml and Dask on all of them"
+                    )
+                if future.status != "finished":
+                    raise self._lost(None)
+                answer = cast("dict[str, Any]", future.result())
+                future.release()
+                if "other_code" in answer:
+                    raise InputError(
+                        f"{self.where}: a worker has another roofml ({answer['other_code'][:12]}, not {code[:12]}): "
+                        "install the same on all of them"
+                    )
+                yield key, answer["result"]
+        except (InputError, JobFailedError):
+            raise
+        except Exception as error:  # of a connection that is gone, of many kinds
+            raise self._lost(error) from None
+
+    def _lost(self, error: BaseException | None) -> JobFailedError:
+        wait_if_ending()
+        said = "" if error is None else f" ({type(error).__name__})"
+        return JobFailedError(f"{self.where}: the scheduler went away{said}: run the same command again to go on")
+
+
+def check_installed() -> None:
+    """Raise InputError, naming the extra, where Dask is not installed."""
+    if find_spec("distributed") is None:
+        raise InputError(f"roofml catalog fit {NEEDED}")
+
+
+@contextmanager
+def opened(wanted: Wanted) -> Generator[Cluster]:
+    """The cluster, until the end of the block; one of this machine then ends.
+
+    Raises InputError where Dask is missing or no scheduler answers.
+    """
+    check_installed()
+    from dask import config
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    settings = {
+        "distributed.scheduler.allowed-failures": DEATHS - 1,
+        "distributed.scheduler.work-stealing": False,
+        "distributed.comm.timeouts.connect": CONNECT_S,
+        "logging": {"distributed": "critical"},
+    }
+    with config.set(settings), ExitStack() as stack:
+        if wanted.scheduler is not None:
+            try:
+                client = Client(wanted.scheduler, timeout=CONNECT_S, set_as_default=False)
+            except (OSError, ValueError, TimeoutError) as error:
+                raise InputError(f"--scheduler {wanted.scheduler}: nobody answers there ({error})") from None
+            stack.callback(_closed, client, None)
+            yield Cluster(client, f"--scheduler {wanted.scheduler}", _dashboard(client))
+            return
+        cluster = stack.enter_context(_embedded(wanted.workers))
+        client = Client(cluster, set_as_default=False)
+        stack.callback(_closed, client, cluster)
+        yield Cluster(client, "this machine", _dashboard(client))
+
+
+@contextmanager
+def _embedded(workers: int) -> Generator[Any]:
+    """A scheduler in this process, and workers that are processes of their own and end with it."""
+    from distributed import LocalCluster
+    from distributed.security import Security
+
+    with temporary_folder("roofml-dask-") as scratch, _environment({**quiet_tracker()}):
+        with workers_undisturbed():  # the threads that start workers are made here, and hand down what they ignore
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                security=Security.temporary(),
+                silence_logs=logging.CRITICAL,
+                local_directory=str(scratch),
+                memory_limit=0,
+                env=dict(ONE_THREAD),
+            )
+        yield cluster
+
+
+def _closed(client: Any, cluster: Any) -> None:
+    """Close what is still open; what has gone away has nothing to say of it."""
+    wait_if_ending()
+    for each in (client, cluster):
+        with suppress(Exception):
+            if each is not None:
+                each.close(timeout=5)
+
+
+def _dashboard(client: Any) -> str:
+    with suppress(Exception):
+        if find_spec("bokeh") is not None:
+            return str(client.dashboard_link)
+    return ""
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Generator[None]:
+    """While inside, the environment has these variables too."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
