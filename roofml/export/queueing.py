@@ -23,6 +23,7 @@ from roofml.calibration.calibration import Calibration
 from roofml.engine.replay import Replay
 from roofml.export.deployment import BlisExport
 from roofml.export.folder import config_of
+from roofml.hardware.gpu import load_gpu
 from roofml.latency.server_defaults import default_batch
 from roofml.traces.run import Run
 from roofml.traces.server import Server
@@ -56,10 +57,7 @@ def for_load(export: BlisExport, coeffs: Path, load: Load) -> BlisExport:
     Raises InputError for a load that the server could not run, and where our calibration is over other tables.
     """
     native, model = load_calibration(coeffs), export.model
-    usual_budget, usual_seats = default_batch(native.deployment.gpu)
-    seats, budget = export.max_num_seqs or usual_seats, export.max_num_batched_tokens or usual_budget
-    limits = (seats, budget, export.block_size, export.total_kv_blocks)
-    run = on_server(load, export.config or model.name, native.deployment.gpu.name, model.tensor_parallel, limits)
+    run = on_its_server(load, export)
     config = config_of(export)
     read = blis_model(read_json_object(config), config.parent.name)
     blis = BlisDeployment(read, hardware_of(native.deployment.gpu), model.tensor_parallel)
@@ -75,6 +73,24 @@ def for_load(export: BlisExport, coeffs: Path, load: Load) -> BlisExport:
         coefficients=BlisCoefficients.of((queueing, *alphas[1:]), betas),
         provenance=(*export.provenance, told),
     )
+
+
+def on_its_server(load: Load, export: BlisExport) -> Run:
+    """The requests of a load on the server that coefficients are for. Limits that they do not say are vLLM's."""
+    gpu = load_gpu(export.model.gpu)
+    usual_budget, usual_seats = default_batch(gpu)
+    seats, budget = export.max_num_seqs or usual_seats, export.max_num_batched_tokens or usual_budget
+    limits = (seats, budget, export.block_size, export.total_kv_blocks)
+    return on_server(load, export.config or export.model.name, gpu.name, export.model.tensor_parallel, limits)
+
+
+def as_open(load: Load, export: BlisExport, coeffs: Path) -> Run:
+    """The same, of a closed loop at the times at which its clients send in our own replay: a trace has no clients."""
+    run = on_its_server(load, export)
+    if not run.clients:
+        return run
+    nothing, nobody = np.full(len(run), np.nan), np.zeros(len(run), np.bool_)
+    return replace(as_sent(run, load_calibration(coeffs).replay(run)), ttft_us=nothing, e2e_us=nothing, ok=nobody)
 
 
 def on_server(load: Load, model: str, gpu: str, tp: int, limits: tuple[int, int, int, int]) -> Run:

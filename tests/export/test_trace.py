@@ -248,3 +248,19 @@ def test_inject_trace_names_stay_words_and_reach_no_terminal(
     if name.isprintable():
         words = shlex.split(told.splitlines()[2])
         assert words[words.index("--trace-data") + 1] == f"{name}/trace.csv"
+
+
+def test_a_load_that_nobody_has_served_is_a_trace_too(coefficients: Callable[..., Path], tmp_path: Path) -> None:
+    """Of a closed loop the requests are sent when our own replay's clients send them: a trace has no clients."""
+    path = coefficients()
+    line = "poisson:rate=5,input=200,output=30,requests=40"
+    assert "a load has no server: give --coeffs FILE" in fails("export", "trace", line, "-o", "none").err
+    told = ok("export", "trace", line, "-o", "open", "--coeffs", path).out.splitlines()
+    assert len(told) == 3  # nothing was measured, so there is nothing to calibrate with
+    rows = rows_of(tmp_path / "open/trace.csv")
+    assert {(row["server_input_tokens"], row["output_tokens"], row["status"]) for row in rows} == {("200", "30", "ok")}
+    assert "mode: generated\n" in (tmp_path / "open/trace.yaml").read_text()
+    ok("export", "trace", "closed:concurrency=4,input=200,output=30,requests=20", "-o", "closed", "--coeffs", path)
+    sent = [int(row["send_time_us"]) for row in rows_of(tmp_path / "closed/trace.csv")]
+    assert sent == sorted(sent)
+    assert sum(time == 0 for time in sent) == 4
