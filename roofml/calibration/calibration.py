@@ -215,9 +215,9 @@ class Calibration(Shown):
         steps = served.schedule.steps
         sources = pace_sources(knowledge, run.saturated, steps, self.posterior.valid)
         known = excesses(steps, self.posterior.valid) == 0 if knowledge == "server" else None
-        tables, pace, pauses = self._tables_for(run), self.pace_of(run), self.parameters_for(run).pauses
+        tables, parameters = self._tables_for(run), self.parameters_for(run)
         replays, paces = drawn_replays(
-            run, served, tables, self._believed, self.pace_of(run), sources, count, known, pauses
+            run, served, tables, self._believed, self.pace_of(run), sources, count, known, parameters.pauses
         )
         wider = wider_for(run.server.engine)
         launched = said_of_launches(served.schedule.step_time_us, steps.new_tokens, tables)

@@ -90,7 +90,8 @@ def drawn_replays(
 
     `served` is its replay by the parameters that `believed` has as its mean, on a server of `pace`. `known`, (steps,),
     are steps of `served` like those that the pace of this very server was fitted to: whatever the parameters are, that
-    pace makes the mean of these what was measured. `pauses` are those of its front end. On all cores: the compiled loop drops the GIL. The same every time.
+    pace makes the mean of these what was measured. `pauses` are those of its front end. On all cores: the compiled loop
+    drops the GIL. The same every time.
     """
     normal, of_pace = _orthogonal(_directions(served, tables, believed), count)
     values = believed.at(normal)
