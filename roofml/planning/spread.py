@@ -28,7 +28,7 @@ def predictions(
     `figures` are those of a replay of the run, and `chance` is a variance of their logarithms.
     """
     spread = calibration.replays(run, served=served)
-    drawn = [figures(run, each) for each in spread]
+    drawn = spread.each(lambda replayed: figures(run, replayed))
     found: dict[str, Prediction] = {}
     for metric, value in values.items():
         prediction = spread.predicted(metric, value, [each.get(metric) for each in drawn])
