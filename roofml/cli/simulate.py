@@ -60,7 +60,7 @@ def simulate(
         check_writable(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, rate=rate, concurrency=concurrency, requests=requests, overrides=overrides)
-        calibration = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
+        calibration, moved = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
         server = server_for(calibration, overrides, read.server)
     with working(quiet or as_json, "serving"):
         simulated = serve(calibration, read.workload, server, slos=slos, seed=seed)
@@ -68,7 +68,7 @@ def simulate(
         told = [finding for finding in read.workload.findings if finding.severity != "info"]
         if told:
             print_findings(told, quiet)
-    for text in simulated.warnings:
+    for text in (*moved, *simulated.warnings):
         warn(text)
     if plot is not None:
         plot_simulation(simulated, plot)
