@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from roofml.cli import options as o
 from roofml.cli.console import note, warn
 from roofml.util.errors import InputError
 
@@ -32,7 +33,11 @@ Verify = Annotated[
 
 
 def blis(
-    coeffs: Annotated[list[Path] | None, typer.Argument(help="Coefficients files with a `blis` section.")] = None,
+    coeffs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Coefficients files with a `blis` section; with --catalog names in it, or all."),
+    ] = None,
+    catalog: o.CatalogOption = None,
     derive: Derive = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="With --derive: name in hardware/ or a YAML file.")] = None,
     tp: Annotated[int, typer.Option("--tp", help="With --derive: tensor parallel size (GPUs).")] = 1,
@@ -44,7 +49,9 @@ def blis(
     ] = None,
     load: Annotated[
         str | None,
-        typer.Option("--load", metavar="LOAD", help="With --derive: match the batches of this run or workload file."),
+        typer.Option(
+            "--load", metavar="LOAD", help="A run or workload file to simulate: TTFT right there; --derive matches it."
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=1e-6, help="With --load: as many requests a second.")
@@ -76,21 +83,27 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
+    from roofml.catalog.using import coefficients_files
     from roofml.export.a_load import load_named
     from roofml.export.deployment import read_export
     from roofml.export.derive import derived_export
     from roofml.export.edit import carry_out, check_edits
     from roofml.export.outcome import ExportOutcome
     from roofml.export.plan import Places
+    from roofml.export.queueing import for_load
     from roofml.export.verify import find_blis, verify_export
 
-    if (derive is None) == (not coeffs):
+    if (derive is None) == (not coeffs and catalog is None):
         raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
     derived = None
-    if coeffs:
-        if load is not None or accept_error:
-            raise InputError("--load and --accept-error: expected --derive MODEL")
-        exports = [read_export(path) for path in coeffs]
+    if coeffs or catalog is not None:
+        if accept_error:
+            raise InputError("--accept-error: expected --derive MODEL")
+        with coefficients_files(catalog, coeffs or []) as files:
+            exports = [read_export(path) for path in files]
+            if load is not None:
+                asked = load_named(load, rate)
+                exports = [for_load(export, path, asked) for export, path in zip(exports, files, strict=True)]
     elif derive is None or gpu is None:
         raise InputError("--derive: expected --gpu as well")
     else:

@@ -10,11 +10,11 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, print_json, show, warn, warn_of, working
-from roofml.traces.server import ServerOverrides
 
 if TYPE_CHECKING:
     from roofml.export.exported import Exported
     from roofml.export.subject import Subject
+    from roofml.traces.server import ServerOverrides
 
 Sources = Annotated[
     list[Path], typer.Argument(help="A coefficients file, a run, or one of each.", metavar="COEFFS|RUN...")

@@ -76,7 +76,7 @@ def serve_by_replicas(
         raise InputError(f"{load.name}: a closed loop has a server of its own: expected requests that come at a rate")
     run = load.run(server)
     if router == "round robin" or replicas == 1:
-        turns = np.array([place % replicas for place in range(len(run))], np.int64)
+        turns: Ints = np.tile(np.arange(replicas), len(run) // replicas + 1)[: len(run)]
         return _serve(calibration, run, turns, replicas)
     lasts = np.full(len(run), _usual_us(calibration, run))
     to = _deal(run, lasts, replicas, router)
@@ -84,9 +84,9 @@ def serve_by_replicas(
     for _ in range(ROUNDS):
         lasts = np.where(served.completed, served.e2e_us, np.inf)
         again = _deal(run, lasts, replicas, router)
-        moved = float(np.mean(again != to))
+        moved: Bools = again != to
         to, served = again, _serve(calibration, run, again, replicas)
-        if moved <= SETTLED:
+        if moved.mean() <= SETTLED:
             break
     return served
 

@@ -241,7 +241,7 @@ def both(namesakes: list[Run]) -> Calibration:
 
 
 def test_two_runs_of_one_name_get_a_pace_each(both: Calibration, namesakes: list[Run]) -> None:
-    """2 % apart. The prior of a pace and means that are trusted to 0.3 % leave a part of it, the last requests the rest."""
+    """2 % apart. The prior of a pace leaves a part of it, and the last requests most of the rest."""
     fast, slow = (both.pace_of(run) for run in namesakes)
     left = PACE_SD**2 / (PACE_SD**2 + DECODE_DISCREPANCY**2)
     assert 1 + 0.02 * left - 0.001 < slow / fast < 1.021
