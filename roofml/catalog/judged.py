@@ -20,6 +20,7 @@ from roofml.traces.run import Run
 from roofml.traces.selection import trainable
 from roofml.util.digest import digest
 from roofml.util.errors import InputError, JobFailedError
+from roofml.validation.as_blis import with_blis
 from roofml.validation.cross_validation import temporal
 from roofml.validation.report import RunReport, report
 from roofml.validation.splits import temporal as temporal_split
@@ -47,15 +48,19 @@ def evidence_of(runs: Sequence[Run]) -> dict[str, Any]:
     return pooled.members[0].model_dump(mode="json")
 
 
-def judged_fit(runs: Sequence[Run], prior: Mapping[str, Any] | None, *, accept_misfit: bool) -> dict[str, Any]:
+def judged_fit(
+    runs: Sequence[Run], prior: Mapping[str, Any] | None, *, accept_misfit: bool, blis: bool = False
+) -> dict[str, Any]:
     """Coefficients of a deployment as YAML, with what its index says of them. Plain data.
 
-    `prior` is that of `prior_document`, or None for what the package's own fits say. Raises JobFailedError for a fit
-    that does not describe its runs, unless `accept_misfit`.
+    `prior` is that of `prior_document`, or None for what the package's own fits say; with `blis` the file has what
+    BLIS's own form needs, too. Raises JobFailedError for a fit that does not describe its runs, unless `accept_misfit`.
     """
     believed = None if prior is None else prior_of(prior)
     calibration = fit(runs, prior=believed)
     calibration.check_described(accept_misfit)
+    if blis:
+        calibration, _ = with_blis(calibration, trainable(runs))
     text = calibration.to_yaml()
     posterior, deployment = calibration.posterior, calibration.deployment
     return {

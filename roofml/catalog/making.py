@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from roofml.calibration.other_models import OtherModels, SavedPosterior, pooled_text
@@ -46,6 +46,8 @@ class Request:
     overrides: ServerOverrides
     cluster: Wanted
     accept_misfit: bool = False
+    blis: bool = False
+    """Whether BLIS's own form is fitted too."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,17 @@ class Group:
         """All runs."""
         return [run for _, runs in self.members for run in runs]
 
-    def task(self, stage: Stage, overrides: ServerOverrides, prior: Mapping[str, Any] | None, accept: bool) -> Task:
-        """A fit of them."""
+    def fit(self, request: Request, prior: Mapping[str, Any] | None) -> Task:
+        """A fit of them with what others say."""
+        accept, blis = request.accept_misfit, request.blis
+        return replace(self.evidence(request), stage="fit", prior=prior, accept_misfit=accept, blis=blis)
+
+    def evidence(self, request: Request) -> Task:
+        """A fit of them by itself."""
         wanted = tuple(
             tuple({"name": run["name"], "content": run["content"]} for run in runs) for _, runs in self.members
         )
-        return Task(stage, tuple(s for s, _ in self.members), overrides, wanted, self.server, prior, accept)
+        return Task("evidence", tuple(s for s, _ in self.members), request.overrides, wanted, self.server)
 
 
 @dataclass
@@ -218,7 +225,7 @@ def _group(key: Key, pairs: Sequence[tuple[Source, dict[str, Any]]]) -> Group:
 
 def _evidence(work: _Work, groups: Sequence[Group]) -> tuple[dict[Key, SavedPosterior], dict[Key, Failure]]:
     """What each deployment's own fit says, and why nothing is said by those whose fit does not describe their runs."""
-    tasks = {group.key: group.task("evidence", work.request.overrides, None, False) for group in groups}
+    tasks = {group.key: group.evidence(work.request) for group in groups}
     keys = {key: task.key() for key, task in tasks.items()}
     results = work.results("evidence", {keys[key]: task for key, task in tasks.items()})
     members: dict[Key, SavedPosterior] = {}
@@ -274,10 +281,7 @@ def _fits(
     before: Sequence[Row],
 ) -> tuple[list[Row], dict[str, str]]:
     """The index's rows and the coefficients by file name, of every deployment whose fit describes its runs."""
-    tasks = {
-        group.key: group.task("fit", work.request.overrides, _prior(group, pooled), work.request.accept_misfit)
-        for group in groups
-    }
+    tasks = {group.key: group.fit(work.request, _prior(group, pooled)) for group in groups}
     keys = {key: task.key() for key, task in tasks.items()}
     results = work.results("fit", {keys[key]: task for key, task in tasks.items()})
     names = file_names((group.key, group.model) for group in groups)

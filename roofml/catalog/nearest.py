@@ -71,7 +71,9 @@ def nearest(catalog: Catalog, deployment: Deployment) -> Nearest:
         if not (engine or setting):
             theirs = f"{row.engine} {row.engine_version}"
             return _carried(catalog, row, deployment, "version", OTHER_VERSION_SD, f"of another version, {theirs}")
-        theirs = ", ".join(part for part in (row.engine, f"KV {row.kv_dtype}", row.settings) if part)
+        kv = f"KV {row.kv_dtype}" if row.kv_dtype != deployment.engine.kv_dtype else ""
+        named = row.engine if row.engine != deployment.engine.name else ""
+        theirs = ", ".join(part for part in (named, kv, row.settings) if part)
         return _carried(catalog, row, deployment, "setting", OTHER_SETTING_SD, f"of another setting: {theirs}")
     if here:
         row = min(here, key=lambda row: (abs(np.log2(row.tp / deployment.tp)), *_differing(row, deployment), row.name))

@@ -36,6 +36,8 @@ class Task:
     """Fields of `Server` that all runs have the same, whatever each calls them."""
     prior: Mapping[str, Any] | None = None
     accept_misfit: bool = False
+    blis: bool = False
+    """Whether BLIS's own form is fitted too."""
 
     def key(self, signatures: Sequence[str] = ()) -> str:
         """A digest of all that its result depends on: `signatures` of files where no run's identity stands for them."""
@@ -43,7 +45,7 @@ class Task:
         if self.stage == "read":
             parts += [repr(sorted(asdict(self.overrides).items(), key=str)), *(s.folder for s in self.sources)]
         else:
-            facts = (self.runs, self.server, self.prior, self.accept_misfit and self.stage == "fit")
+            facts = (self.runs, self.server, self.prior, self.accept_misfit, self.blis)
             parts += [repr(sorted(asdict(self.overrides).items(), key=str)), repr(facts)]
         return digest(*parts)
 
@@ -80,11 +82,10 @@ def _done(task: Task) -> dict[str, Any]:
     ]
     if task.stage == "evidence":
         return {"member": evidence_of(runs)}
-    return judged_fit(runs, task.prior, accept_misfit=task.accept_misfit)
+    return judged_fit(runs, task.prior, accept_misfit=task.accept_misfit, blis=task.blis)
 
 
 NO_RESULT = (
-    "blis",
     "cli",
     "data",
     "export",
@@ -106,6 +107,7 @@ NO_RESULT = (
     "catalog/names.py",
     "catalog/nearest.py",
     "catalog/page.py",
+    "catalog/using.py",
 )
 """Parts of the package that no result comes from: a change of them leaves kept results good."""
 

@@ -10,6 +10,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, print_json, progress, show, working
+from roofml.cli.fit import Target
 
 if TYPE_CHECKING:
     from roofml.traces.server import ServerOverrides
@@ -31,6 +32,7 @@ def fit(
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes on this machine, without --scheduler.")
     ] = os.cpu_count() or 1,
+    target: Annotated[Target, typer.Option(help="blis: also what makes BLIS itself most accurate.")] = Target.native,
     accept_misfit: Annotated[
         bool, typer.Option("--accept-misfit", help="Keep fits that do not describe their runs, marked as such.")
     ] = False,
@@ -46,7 +48,8 @@ def fit(
     from roofml.catalog.making import Request, make
     from roofml.catalog.places import place_of
 
-    request = Request(place_of(folder), place_of(output), overrides, Wanted(scheduler, workers), accept_misfit)
+    cluster = Wanted(scheduler, workers)
+    request = Request(place_of(folder), place_of(output), overrides, cluster, accept_misfit, blis=target is Target.blis)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("looking for runs", total=None)
 

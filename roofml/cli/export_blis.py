@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from roofml.cli import options as o
 from roofml.cli.console import note, warn
 from roofml.util.errors import InputError
 
@@ -32,7 +33,11 @@ Verify = Annotated[
 
 
 def blis(
-    coeffs: Annotated[list[Path] | None, typer.Argument(help="Coefficients files with a `blis` section.")] = None,
+    coeffs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Coefficients files with a `blis` section; with --catalog names in it, or all."),
+    ] = None,
+    catalog: o.CatalogOption = None,
     derive: Derive = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="With --derive: name in hardware/ or a YAML file.")] = None,
     tp: Annotated[int, typer.Option("--tp", help="With --derive: tensor parallel size (GPUs).")] = 1,
@@ -78,6 +83,7 @@ def blis(
 
     BLIS has one set of coefficients a file: several COEFFS make a file each, and blis-flags.sh over them.
     """
+    from roofml.catalog.using import coefficients_files
     from roofml.export.a_load import load_named
     from roofml.export.deployment import read_export
     from roofml.export.derive import derived_export
@@ -87,16 +93,17 @@ def blis(
     from roofml.export.queueing import for_load
     from roofml.export.verify import find_blis, verify_export
 
-    if (derive is None) == (not coeffs):
+    if (derive is None) == (not coeffs and catalog is None):
         raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
     derived = None
-    if coeffs:
+    if coeffs or catalog is not None:
         if accept_error:
             raise InputError("--accept-error: expected --derive MODEL")
-        exports = [read_export(path) for path in coeffs]
-        if load is not None:
-            asked = load_named(load, rate)
-            exports = [for_load(export, path, asked) for export, path in zip(exports, coeffs, strict=True)]
+        with coefficients_files(catalog, coeffs or []) as files:
+            exports = [read_export(path) for path in files]
+            if load is not None:
+                asked = load_named(load, rate)
+                exports = [for_load(export, path, asked) for export, path in zip(exports, files, strict=True)]
     elif derive is None or gpu is None:
         raise InputError("--derive: expected --gpu as well")
     else:

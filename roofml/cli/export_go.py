@@ -13,7 +13,11 @@ from roofml.util.errors import InputError
 
 
 def go(
-    coeffs: Annotated[list[Path], typer.Argument(help="Coefficients files, one for each deployment.")],
+    coeffs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Coefficients files, one for each deployment; with --catalog names in it, or all."),
+    ] = None,
+    catalog: o.CatalogOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Folder of the package; made if need be.")
     ] = None,
@@ -28,6 +32,7 @@ def go(
 
     It needs nothing but Go's standard library, and its values are ours to 1e-9.
     """
+    from roofml.catalog.using import coefficients_files
     from roofml.export.go.package import GoPackage, read_artifact
     from roofml.export.go.places import in_checkout, in_folder
 
@@ -37,7 +42,8 @@ def go(
         places = in_folder(output)
     else:
         raise InputError("nowhere to write: give -o DIR, or --blis CHECKOUT")
-    package = GoPackage([read_artifact(path) for path in coeffs], places)
+    with coefficients_files(catalog, coeffs or []) as files:
+        package = GoPackage([read_artifact(path) for path in files], places)
     package.write()
     for artifact in package.artifacts:
         for text in artifact.calibration.doubts:

@@ -9,6 +9,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, progress, show, warn, working
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.traces.server import ServerOverrides
@@ -24,6 +25,7 @@ def plan(
         str | None, typer.Option("--tp", metavar="N[,N..]", help="Tensor parallel sizes to compare.")
     ] = None,
     coeffs: o.Coeffs = None,
+    catalog: o.CatalogOption = None,
     slo: o.Slos = None,
     rate: Annotated[
         float | None,
@@ -54,12 +56,15 @@ def plan(
     For MODEL on every combination of --gpu, --tp, --precision and the server's limits, the cheapest first, or for what
     --coeffs was fitted on, and with other hardware for what its calibration carries over.
     """
+    from roofml.catalog.using import on_catalog
     from roofml.planning.ask import ask, prices_of
     from roofml.planning.plan_picture import plot_plan
     from roofml.util.writing import check_writable
     from roofml.workloads.read import read_workload
     from roofml.workloads.slo import parse_slos
 
+    if coeffs is not None and catalog is not None:
+        raise InputError("--coeffs and --catalog: expected one of them")
     slos, prices = parse_slos(slo or []), prices_of(price or [])
     if plot is not None:
         check_writable(plot)
@@ -76,10 +81,11 @@ def plan(
             max_num_batched_tokens=max_num_batched_tokens,
             coeffs=coeffs,
         )
+        carried = [] if catalog is None else on_catalog(catalog, asked)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("planning", total=len(asked.candidates))
         planned = asked.plan(slos, rate, prices, lambda done: shown.update(task, completed=done))
-    for text in planned.warnings:
+    for text in (*carried, *planned.warnings):
         warn(text)
     if plot is not None:
         plot_plan(planned, plot)

@@ -9,6 +9,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_findings, print_json, show, warn, working
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.traces.server import ServerOverrides
@@ -27,6 +28,7 @@ def simulate(
     overrides: ServerOverrides,
     subject: o.Subject = None,
     coeffs: o.Coeffs = None,
+    catalog: o.CatalogOption = None,
     slo: o.Slos = None,
     rate: Annotated[float | None, typer.Option("--rate", help="Requests a second, instead of the load's own.")] = None,
     concurrency: Annotated[
@@ -49,6 +51,7 @@ def simulate(
     On MODEL with --gpu and --tp, by physics and what other models taught, or by the calibration of --coeffs. What
     nobody says of the server is vLLM's default; of a recorded run, its own.
     """
+    from roofml.catalog.using import in_place_of
     from roofml.planning.servers import server_for
     from roofml.planning.simulation import simulate as serve
     from roofml.planning.simulation_picture import plot_simulation
@@ -57,12 +60,17 @@ def simulate(
     from roofml.workloads.read import read_workload
     from roofml.workloads.slo import parse_slos
 
+    if coeffs is not None and catalog is not None:
+        raise InputError("--coeffs and --catalog: expected one of them")
     slos = parse_slos(slo or [])
     if plot is not None:
         check_writable(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, rate=rate, concurrency=concurrency, requests=requests, overrides=overrides)
         calibration, moved = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
+        if catalog is not None:
+            calibration, carried = in_place_of(calibration, catalog)
+            moved = [*moved, *carried]
         server = server_for(calibration, overrides, read.server)
     with working(quiet or as_json, "serving"):
         simulated = serve(calibration, read.workload, server, slos=slos, seed=seed)

@@ -33,7 +33,7 @@ def predictions(
     variance of its logarithm. `figures` are those of a replay of the run."""
     run = replace(served.run, saturated=served.grows)
     spread = calibration.replays(run, served=served.replay)
-    drawn = [figures(run, each) for each in spread]
+    drawn = spread.each(lambda replayed: figures(run, replayed))
     found: dict[str, Prediction] = {}
     for metric, value in values.items():
         of_draws = [each.get(metric) for each in drawn]
