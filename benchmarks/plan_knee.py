@@ -2,8 +2,9 @@
 
     python benchmarks/plan_knee.py [DEPLOYMENTS]
 
-Each deployment (by default 50) is a model, GPU, tensor parallel size and limits drawn at random, under a load and SLOs drawn
-at random. The scan tries every rate from 25 % below to 25 % above the answer, half a per cent apart, by the same seeds.
+Each deployment (by default 50) is a model, GPU, tensor parallel size and limits drawn at random, under a load and
+SLOs drawn at random. The scan tries every rate from 25 % below to 25 % above the answer, half a per cent apart, by
+the same seeds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ from roofml.util.errors import InputError
 from roofml.workloads.slo import parse_slos
 from roofml.workloads.spec import parse_spec
 
-MODELS = ("llama-2-7b-hf", "llama-3.1-8b", "codellama-34b-instruct-hf", "mixtral-8x7b-v0.1", "qwen3-8b", "mistral-7b-v0.1")
+MODELS = (
+    "llama-2-7b-hf",
+    "llama-3.1-8b-instruct",
+    "codellama-34b-instruct-hf",
+    "mixtral-8x7b-v0.1",
+    "qwen3-8b",
+    "mistral-7b-v0.1",
+)
 GPUS = ("H100", "H200", "A100", "L40S", "B200")
 ARRIVALS = ("poisson:rate=1", "gamma:rate=1,burstiness=0.4", "constant:rate=1")
 INPUTS = ("300", "uniform(100,900)", "lognormal(800,0.7)", "2000")
