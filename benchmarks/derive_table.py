@@ -59,11 +59,14 @@ def drawn(native: Calibration, blis: BlisDeployment, betas: tuple[float, ...], s
     """Decodes of random batches, and how far BLIS's form is from our times of them, %."""
     random = np.random.default_rng(7)
     sizes = np.exp(random.uniform(0, np.log(seats), DRAWN)).astype(int)
-    ours, theirs = [], []
+    ours: list[list[tuple[int, int, int]]] = []
+    theirs: list[list[tuple[int, int, int, int]]] = []
+    size: int
     for size in sizes.tolist():
-        contexts = random.integers(128, 4096) * random.uniform(0.3, 1.0, size)
-        ours.append([(1, int(context), 0) for context in contexts])
-        theirs.append([(0, 1, int(context), 1) for context in contexts])
+        longest = int(random.integers(128, 4096))
+        contexts: list[int] = np.rint(longest * random.uniform(0.3, 1.0, int(size))).astype(np.int64).tolist()
+        ours.append([(1, context, 0) for context in contexts])
+        theirs.append([(0, 1, context, 1) for context in contexts])
     tables = native.deployment.tables
     times = step_times(tables, StepSums.from_requests(ours, tables.reaches), native.parameters.step)
     return sizes, 100 * np.abs(step_times_us(blis, BlisSteps.from_batches(theirs), betas) / times - 1)

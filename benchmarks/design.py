@@ -26,21 +26,24 @@ from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.fit import fit_parameters
 from roofml.calibration.forwards.cases import Case, Limits, limits_of
-from roofml.calibration.forwards.design import design, steps_of_load
-from roofml.calibration.forwards.fit import fit_forwards
-from roofml.calibration.forwards.offsets import ABSENT
+from roofml.calibration.forwards.design import design, joint, steps_of_load
+from roofml.calibration.forwards.fit import CASE_SD, fit_forwards
+from roofml.calibration.forwards.offsets import ABSENT, stairs
 from roofml.calibration.information import Belief, chosen
 from roofml.calibration.measured_load import at_measured_load
 from roofml.calibration.objective import times_and_gradients
-from roofml.calibration.step_level.fit import StepBlock, block, read_step_data
+from roofml.calibration.step_level.fit import StepBlock, StepData, block, read_step_data
+from roofml.engine.replay import Schedule
 from roofml.latency.batch import StepSums
+from roofml.latency.components import ComponentTables
 from roofml.latency.deployment import deployment_of
 from roofml.latency.formula import step_times
 from roofml.latency.parameters import LOGARITHMIC, NAMES, STEP_COUNT, Parameters, to_coordinates
 from roofml.traces.forwards import TimedRequest
 from roofml.traces.read import read_run
+from roofml.traces.run import Run
 from roofml.traces.selection import Selection
-from roofml.util.arrays import Floats
+from roofml.util.arrays import Bools, Floats
 from roofml.validation.synthetic_forwards import timed
 
 LOADS = (
@@ -52,6 +55,8 @@ LOADS = (
 COUNTS = (10, 40)
 SERVERS = 10
 REACH_90 = 1.645
+CYCLE_SD, PROMPT_SD = 0.01, 0.2
+"""Relative: of a cycle time by its two clocks, and of what a prompt takes whose context is not in the table."""
 
 
 def random_cases(limits: Limits, count: int, seed: int) -> list[Case]:
@@ -182,17 +187,24 @@ def of_steps(folder: Path, tables: Path) -> Iterator[str]:
                 mask = np.zeros(len(whole.measured_us), np.bool_)
                 mask[places] = True
                 found = fit_parameters(
-                    [selection],
-                    physics,
-                    prior=prior,
-                    more=lambda _, v, mask=mask, data=data, run=run, schedule=schedule, physics=physics: [
-                        block(data, run, schedule, physics, v, mask)
-                    ],
+                    [selection], physics, prior=prior, more=partial(_learned, data, run, schedule, physics, mask)
                 )
                 fitted, pace = found.values, found.paces.get(run.identity, 1.0)
             rest = np.setdiff1d(np.arange(len(whole.measured_us)), places)
             off = np.abs(pace * _cycle_us(whole, fitted) / whole.measured_us - 1)[rest]
             yield f"| {path.stem} | {way} | {100 * np.median(off):.2f} | {100 * np.quantile(off, 0.9):.2f} |"
+
+
+def _learned(
+    data: StepData,
+    run: Run,
+    schedule: Schedule,
+    physics: ComponentTables,
+    mask: Bools,
+    _schedules: Sequence[Schedule],
+    values: Floats,
+) -> list[StepBlock]:
+    return [block(data, run, schedule, physics, values, mask)]
 
 
 def _cycle_us(cycles: StepBlock, values: Floats) -> Floats:
@@ -209,16 +221,21 @@ def _picks(cycles: StepBlock, values: Floats, calibration: Calibration) -> list[
     slopes[:, :STEP_COUNT] = (means[:-1] / means[-1]).T * np.where(LOGARITHMIC, values, 1.0)[:STEP_COUNT]
     unknown = cycles.made_of.spread(times[:count]) / means[-1]
     calm = np.flatnonzero(unknown <= max(0.01, float(np.quantile(unknown, 0.25))))
-    sd = np.hypot(0.015, unknown[calm])
-    belief = Belief(slopes[calm] / sd[:, None], slopes)
     steps = cycles.made_of
     batch, new = steps.mean(steps.steps.requests), steps.mean(steps.steps.prefill_tokens)
+    # Of a sampled prompt the table has the tokens and not the context: what it takes is known by so much less.
+    prompts = slopes[:, NAMES.index("prefill_gemm")] + slopes[:, NAMES.index("prefill_attention")]
+    sd = np.hypot(np.hypot(CASE_SD, CYCLE_SD), np.hypot(unknown, PROMPT_SD * prompts))[calm]
+    (sizes,) = stairs(np.rint(batch + new)[calm].astype(int).tolist())
+    covariance = joint(calibration.posterior.covariance, sizes.shape[1])
+    offsets = np.zeros((len(slopes), len(covariance) - len(NAMES)))
+    rows = np.hstack((slopes, offsets))[calm]
+    rows[:, len(covariance) - sizes.shape[1] :] = sizes
+    belief = Belief(rows / sd[:, None], np.hstack((slopes, offsets)))
     order = np.lexsort((new[calm], np.round(batch[calm] / 8)))
     found: list[tuple[str, list[int]]] = []
     for size in COUNTS:
-        found.append(
-            (f"{size} designed", [int(calm[i]) for i in chosen(calibration.posterior.covariance, [belief], size)])
-        )
+        found.append((f"{size} designed", [int(calm[i]) for i in chosen(covariance, [belief], size)]))
         even = order[np.linspace(0, len(order) - 1, size).astype(int)]
         found.append((f"{size} grid", [int(calm[i]) for i in even]))
         for seed in range(3):

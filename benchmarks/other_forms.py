@@ -5,7 +5,8 @@
 
 The first: of every fit (by default those that the package ships), how far the form of each export is from our times,
 at 1024 prompt and 256 output tokens on average; and, with `pip install --no-deps ai-dynamo ai-dynamo-runtime msgspec`,
-what Dynamo's real mocker makes of its profile in closed loops, beside our replay of the same.
+what Dynamo's real mocker makes of its profile in closed loops, beside our replay of the same; with
+`pip install aiconfigurator-core` what AIConfigurator's own engine makes of its system folder, beside our step times.
 
 The second: on the last 40 % of each run's requests, how far off are a predictor that learned from the rows of the first
 60 % (extra `baselines`: the trees that llm-d's latency predictor grows, with its defaults), and our replay.
@@ -22,12 +23,16 @@ from typing import Any
 import numpy as np
 
 from roofml.engine.replay import replay
+from roofml.export.aiconfigurator import export_aiconfigurator, system_name
+from roofml.export.decode_steps import step_us
 from roofml.export.dynamo import export_dynamo
+from roofml.export.exported import Exported
 from roofml.export.latency_predictor import LEARNED, rows_of
 from roofml.export.llm_d_sim import export_llm_d_sim
 from roofml.export.model_tuner import export_model_tuner
 from roofml.export.subject import Subject, read_subject
 from roofml.traces.server import ServerOverrides
+from roofml.util.errors import NotSupportedError
 from roofml.util.package_data import data_folder
 from roofml.workloads.load import closed_load
 
@@ -47,10 +52,19 @@ def forms(paths: list[Path]) -> None:
             ("model-tuner", export_model_tuner(subject, NOWHERE)),
             ("dynamo", export_dynamo(subject, NOWHERE)),
             ("dynamo --disaggregated", export_dynamo(subject, NOWHERE, aggregated=False)),
+            *_system(subject),
         ):
             for loss in exported.losses:
                 figures = f"{loss.points} | {loss.median_pct:.1f} % | {loss.worst_pct:.1f} % | {loss.mean_pct:+.1f} %"
                 print(f"| {path.stem} | {name} | {loss.what} | {figures} |", flush=True)
+
+
+def _system(subject: Subject) -> list[tuple[str, Exported]]:
+    """That of AIConfigurator, where one is written."""
+    try:
+        return [("aiconfigurator", export_aiconfigurator(subject, NOWHERE))]
+    except NotSupportedError:
+        return []
 
 
 def mocker(paths: list[Path]) -> None:
@@ -102,6 +116,46 @@ def _replayed(subject: Subject, clients: int, prompt: int, output: int) -> tuple
     return tuple(float(times.mean()) / 1e3 for times in (served.e2e_us, tpot, served.ttft_us))  # type: ignore[return-value]
 
 
+def aiconfigurator(paths: list[Path]) -> None:
+    """Print what AIConfigurator's own engine makes of the system folder, the worst of each kind of step."""
+    engine: Any = importlib.import_module("aiconfigurator_core.sdk.engine")
+    print("\n| fit | decodes, worst | prompts, worst | both, worst |\n|---|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            subject = read_subject([path], ServerOverrides())
+            try:
+                export_aiconfigurator(subject, Path(folder) / path.stem).write()
+            except NotSupportedError as error:
+                print(f"| {path.stem} | refused: {error} | | |", flush=True)
+                continue
+            root = Path(folder) / path.stem
+            (version,) = (each.name for each in root.glob("data/*/gemm/vllm/*"))
+            handle = engine.EngineHandle.compile(
+                str(data_folder("model_configs") / subject.deployment.model.name),
+                system_name(subject),
+                "vllm",
+                backend_version=version,
+                tp_size=subject.deployment.tp,
+                systems_path=str(root),
+            )
+            times = step_us(subject, budget=8192)
+            decodes = [
+                handle.predict_decode_latency(b, c) / (times(b, c)[0] / 1e3) - 1
+                for b in (1, 8, 20, 64, 100, 128)
+                for c in (128, 777, 1024)
+            ]
+            prompts = [
+                handle.predict_prefill_latency(b, s) / (times(0, 0, s, 0, b)[0] / 1e3) - 1
+                for b, s in ((1, 200), (1, 1024), (1, 1900), (1, 3000), (4, 300), (8, 1000))
+            ]
+            both = [
+                handle.mixed_step_latency(new, b, isl, osl) / (times(b, isl + osl // 2, new)[0] / 1e3) - 1
+                for new, b, isl, osl in ((512, 32, 1024, 256), (1024, 64, 1024, 256), (256, 100, 512, 128))
+            ]
+            worst = " | ".join(f"{100 * np.abs(each).max():.2f} %" for each in (decodes, prompts, both))
+            print(f"| {path.stem} | {worst} |", flush=True)
+
+
 def rows(coeffs: Path, runs: list[Path]) -> None:
     """Print the median error of a request's TTFT and TPOT: trees that learned from the rows, and our replay."""
     xgboost: Any = importlib.import_module("xgboost")
@@ -140,6 +194,8 @@ def main() -> None:
     forms(paths)
     if importlib.util.find_spec("dynamo") is not None:
         mocker(paths)
+    if importlib.util.find_spec("aiconfigurator_core") is not None:
+        aiconfigurator(paths)
 
 
 if __name__ == "__main__":

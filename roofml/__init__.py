@@ -27,6 +27,11 @@ True
 >>> print(rf.evaluate(cal, runs, after=0.6))  # judged on the rest
  run ...
  mean |error| ...
+>>> load = "poisson:rate=4,input=512,output=64"  # requests that nobody has sent
+>>> print(rf.simulate(cal, load, requests=300).metrics["ttft_p95"].interval_90)
+(...)
+>>> print(rf.plan(cal, load, ["p95 ttft < 500ms"]).best.capacity.binding)  # the most that one server holds, and why
+p95 ttft < 500ms
 >>> cal.save("codellama.yaml")
 >>> same = rf.load("codellama.yaml")
 >>> print(abs(same.step_time(batch).total_us / cal.step_time(batch).total_us - 1) < 1e-5)
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
     from roofml.hardware.gpu import load_gpu as load_gpu
     from roofml.latency.batch import Batch as Batch
     from roofml.models.load import load_model as load_model
+    from roofml.planning.asked import plan as plan
+    from roofml.planning.asked import simulate as simulate
     from roofml.traces.read import read_run as read_run
     from roofml.traces.run import Run as Run
     from roofml.traces.selection import Selection as Selection
@@ -65,6 +72,8 @@ _HOMES: dict[str, str] = {
     "Calibration": "roofml.calibration.calibration",
     "load": "roofml.calibration.calibrate",
     "evaluate": "roofml.validation.evaluation",
+    "simulate": "roofml.planning.asked",
+    "plan": "roofml.planning.asked",
     "Selection": "roofml.traces.selection",
     "InputError": "roofml.util.errors",
 }

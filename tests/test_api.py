@@ -1,4 +1,4 @@
-"""What `import roofml` offers: twelve names, each imported when it is first used, and an example that runs."""
+"""What `import roofml` offers: fourteen names, each imported when it is first used, and an example that runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ NAMES = {
     "load": "roofml.calibration.calibrate",
     "Calibration": "roofml.calibration.calibration",
     "evaluate": "roofml.validation.evaluation",
+    "simulate": "roofml.planning.asked",
+    "plan": "roofml.planning.asked",
     "InputError": "roofml.util.errors",
 }
 
@@ -34,7 +36,7 @@ def test_every_name_is_there_and_is_that_of_its_room(name: str) -> None:
     assert getattr(roofml, name) is getattr(import_module(NAMES[name]), name)
 
 
-def test_there_are_twelve_and_they_are_listed() -> None:
+def test_there_are_fourteen_and_they_are_listed() -> None:
     assert sorted(roofml.__all__) == sorted(NAMES)
     assert set(NAMES) | {"__version__"} <= set(dir(roofml))
 

@@ -18,7 +18,7 @@ from roofml.calibration.coefficients import (
     rounded,
     write_coefficients,
 )
-from roofml.calibration.drawn_replays import DrawnReplays, drawn_replays
+from roofml.calibration.drawn_replays import DrawnReplays, draws_of
 from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.front_end import pauses_said
 from roofml.calibration.knowledge import LEARNED_ON, Knowledge, beside, pace_sources, step_sources, stretch
@@ -49,6 +49,8 @@ from roofml.util.version import __version__
 
 DRAWS = 24
 """Replays behind an interval, an even number: half of them are mirrors of the others."""
+LONG_RUN, FEW_DRAWS = 100_000, 8
+"""Of a run of more requests than the first a replay takes seconds, and there are so few."""
 STEP_DRAWS = 1000
 """Step times behind an interval."""
 RARELY_PCT = 0.1
@@ -205,31 +207,29 @@ class Calibration(Shown):
         self.check(run)
         return serve(run, self._tables_for(run), self.parameters_for(run), progress)
 
-    def replays(self, run: Run, count: int = DRAWS, served: Replay | None = None) -> DrawnReplays:
+    def replays(self, run: Run, count: int | None = None, served: Replay | None = None) -> DrawnReplays:
         """Replays of the run for draws of all that is uncertain of its server, the same every time.
 
-        `served` is its replay by the parameters themselves, if there is one. Raises what `replay` raises.
+        `count` of them, or as many as an interval needs; `served` is its replay by the parameters themselves, if there
+        is one. Raises what `replay` raises.
         """
+        if count is None:
+            count = DRAWS if len(run) <= LONG_RUN else FEW_DRAWS
         served = self.replay(run) if served is None else served
         knowledge = self.knowledge(run)
         steps = served.schedule.steps
         sources = pace_sources(knowledge, run.saturated, steps, self.posterior.valid)
         known = excesses(steps, self.posterior.valid) == 0 if knowledge == "server" else None
-        tables, pace, pauses = self._tables_for(run), self.pace_of(run), self.parameters_for(run).pauses
-        replays, paces = drawn_replays(
-            run, served, tables, self._believed, self.pace_of(run), sources, count, known, pauses
-        )
+        tables, pauses = self._tables_for(run), self.parameters_for(run).pauses
+        draws, paces = draws_of(served, tables, self._believed, self.pace_of(run), sources, count, known, pauses)
         wider = wider_for(run.server.engine)
         launched = said_of_launches(served.schedule.step_time_us, steps.new_tokens, tables)
         apart = run.saturated or bool(launched)
-        return DrawnReplays(
-            replays,
-            paces,
-            sources,
-            beside,
-            lambda metric: wider * self.stretch(knowledge, metric, apart),
-            self.open_doubts,
-        )
+
+        def stretch_of(metric: str) -> float:
+            return wider * self.stretch(knowledge, metric, apart)
+
+        return DrawnReplays(run, draws, paces, sources, beside, stretch_of, self.open_doubts)
 
     def knowledge(self, run: Run) -> Knowledge:
         """What it has seen of the run's server."""

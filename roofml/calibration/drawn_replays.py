@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,19 +30,28 @@ from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats
 
+T = TypeVar("T")
+
 SAMPLED_STEPS = 300
 """Steps of a load that say which parameters move its times."""
+AT_ONCE = 500_000
+"""Requests of the replays that are made at once, so that they fit into memory."""
 NUDGE = 0.1
 """Standard deviations by which a parameter is moved to see what it does."""
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnReplays:
-    """Replays of one load at draws of all that is uncertain of its server, and what other uncertainty there is."""
+    """Replays of one load at draws of all that is uncertain of its server, and what other uncertainty there is.
 
-    replays: Sequence[Replay]
+    A replay is made when it is asked for, and not kept: of a million requests one takes what memory there is.
+    """
+
+    run: Run
+    draws: Sequence[tuple[Parameters, Any]]
+    """Parameters at their pace, and tables, of each."""
     paces: Floats
-    """(replays,) logarithm of how much longer steps take than the drawn parameters say."""
+    """(draws,) logarithm of how much longer steps take than the drawn parameters say."""
     sources: Mapping[str, float]
     """Why paces are uncertain -> variance of the logarithm: server, formula, range, overload."""
     beside: Callable[[str], Mapping[str, float]]
@@ -53,10 +62,21 @@ class DrawnReplays:
     """Why the deployment is less sure than one that was measured."""
 
     def __len__(self) -> int:
-        return len(self.replays)
+        return len(self.draws)
 
     def __iter__(self) -> Iterator[Replay]:
-        return iter(self.replays)
+        return (serve(self.run, tables, parameters) for parameters, tables in self.draws)
+
+    def each(self, figures: Callable[[Replay], T]) -> list[T]:
+        """What `figures` makes of each replay. On several cores: the compiled loop drops the GIL."""
+
+        def of_draw(draw: tuple[Parameters, Any]) -> T:
+            parameters, tables = draw
+            return figures(serve(self.run, tables, parameters))
+
+        at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(len(self.run), 1))
+        with ThreadPoolExecutor(at_once) as threads:
+            return list(threads.map(of_draw, self.draws))
 
     def predicted(
         self, metric: str, value: float, drawn: Sequence[float | None], more: Mapping[str, float] | None = None
@@ -75,8 +95,7 @@ class DrawnReplays:
         return prediction.stretched(self.stretch(metric)).doubted(self.doubts)
 
 
-def drawn_replays(
-    run: Run,
+def draws_of(
     served: Replay,
     tables: Any,
     believed: Prior,
@@ -85,12 +104,12 @@ def drawn_replays(
     count: int,
     known: Bools | None = None,
     pauses: Pauses = NO_PAUSES,
-) -> tuple[list[Replay], Floats]:
-    """`count` replays of `run`, and the logarithms of their paces, (count,).
+) -> tuple[list[tuple[Parameters, Any]], Floats]:
+    """`count` sets of parameters at their pace, with tables, and the logarithms of the paces, (count,).
 
-    `served` is its replay by the parameters that `believed` has as its mean, on a server of `pace`. `known`, (steps,),
-    are steps of `served` like those that the pace of this very server was fitted to: whatever the parameters are, that
-    pace makes the mean of these what was measured. `pauses` are those of its front end. On all cores: the compiled loop drops the GIL. The same every time.
+    `served` is a replay by the parameters that `believed` has as its mean, on a server of `pace` and `pauses`. `known`,
+    (steps,), are steps of `served` like those that the pace of this very server was fitted to: whatever the parameters
+    are, that pace makes the mean of these what was measured. The same every time.
     """
     normal, of_pace = _orthogonal(_directions(served, tables, believed), count)
     values = believed.at(normal)
@@ -101,13 +120,11 @@ def drawn_replays(
     else:
         lifted = np.full(count, np.median(_mean_ratios(_sampled(served), tables, usual, values)))
     of_steps = np.exp(np.log(pace) + paces - lifted)
-
-    def serve_draw(of_draw: Floats, paced: float, of_tables: Any) -> Replay:
-        return serve(run, of_tables, Parameters.of(of_draw).paced(paced)._replace(pauses=pauses))
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        replays = list(threads.map(serve_draw, values, of_steps.tolist(), drawn_launches(tables, count)))
-    return replays, paces
+    drawn = [
+        Parameters.of(each).paced(paced)._replace(pauses=pauses)
+        for each, paced in zip(values, of_steps.tolist(), strict=True)
+    ]
+    return list(zip(drawn, drawn_launches(tables, count), strict=True)), paces
 
 
 def _sampled(served: Replay, which: Bools | None = None) -> StepSums:

@@ -8,6 +8,10 @@ from typing import Any
 
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.experiment_design import Gain, gains, noise_of, small_loads
+from roofml.calibration.forwards.cases import limits_of_server
+from roofml.calibration.forwards.design import spread_of_steps
+from roofml.calibration.forwards.offsets import OFFSET_PRIOR
+from roofml.calibration.forwards.times import Timed
 from roofml.calibration.identifiability import (
     Direction,
     Knowledge,
@@ -74,6 +78,7 @@ class Identification(Shown):
                 gain.what,
                 str(gain.requests),
                 f"{gain.seconds:.0f}",
+                f"{gain.narrows_pct:.0f}",
                 f"{gain.nats:.2f}",
                 f"{gain.nats_per_minute:.1f}",
                 "\n".join(
@@ -83,7 +88,8 @@ class Identification(Shown):
             ]
             for gain in self.gains
         ]
-        extra = ["extra load on the same server", "requests", "seconds", "nats", "nats/min", "sd of what gains most"]
+        extra = ["extra load on the same server", "requests", "seconds", "narrows %", "nats", "nats/min"]
+        extra.append("sd of what gains most")
         title = f"{self.calibration.deployment.title}: what {posterior.requests} requests say"
         return [
             Table(title, columns, known),
@@ -141,6 +147,7 @@ class Identification(Shown):
                     "load": gain.what,
                     "requests": gain.requests,
                     "seconds": gain.seconds,
+                    "narrows_pct": gain.narrows_pct,
                     "nats": gain.nats,
                     "nats_per_minute": gain.nats_per_minute,
                     "pins": gain.pins(),
@@ -183,7 +190,10 @@ def identify(
     x = to_coordinates(posterior.values)
     say("extra loads", 0, 1)
     loads = small_loads(runs[0].server, tables, posterior.values)
-    told = gains(posterior, loads, tables, noise_of(problem, x))
+    steps = spread_of_steps(calibration, limits_of_server(calibration.deployment, runs[0].server))
+    reaching = calibration.deployment.reaching(int(steps.new_tokens.max())).tables
+    _, wanted = Timed.of(steps, reaching, bare=False).times_and_slopes(posterior.values, OFFSET_PRIOR)
+    told = gains(posterior, loads, tables, noise_of(problem, x), wanted[:, : len(NAMES)])
     names = unsure(knowledge) if with_profiles else ()
     intervals = profiles(problem, x, names, lambda i, n: say("profile intervals", i, n))
     return Identification(calibration, knowledge, directions(posterior), intervals, told)

@@ -83,7 +83,18 @@ def chosen(covariance: Floats, beliefs: Sequence[Belief], count: int) -> list[in
             state.add(picked[place])
         if not moved:
             break
-    return picked
+    return _ordered(covariance, beliefs, picked)
+
+
+def _ordered(covariance: Floats, beliefs: Sequence[Belief], picked: Sequence[int]) -> list[int]:
+    """The same candidates, each the best of those that are left."""
+    places = np.array(picked, np.int64)
+    state = _State(covariance, [Belief(belief.rows[places], belief.wanted) for belief in beliefs])
+    order: list[int] = []
+    while len(order) < len(picked):
+        order.append(int(np.argmax(state.gains(order))))
+        state.add(order[-1])
+    return [picked[place] for place in order]
 
 
 class _State:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, print_json, progress, show, working
 from roofml.cli.fit import Target
-from roofml.traces.server import ServerOverrides
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 app = typer.Typer(help="Calibrations of many deployments: make, keep up to date, check.", no_args_is_help=True)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, show, warn, warn_of, working
-from roofml.traces.server import ServerOverrides
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 
 @o.server_options

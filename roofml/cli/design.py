@@ -10,6 +10,7 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, print_json, show, warn, working
+from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.calibration.calibration import Calibration
@@ -58,6 +59,8 @@ def design(
     from roofml.util.writing import check_writable, write_file
 
     said = ServerOverrides(kv_dtype=kv_dtype)  # checks it
+    if coeffs is not None and kv_dtype is not None:
+        raise InputError("--coeffs: the file says the type of the KV cache: --kv-dtype has no place beside it")
     if output is not None:
         check_writable(output)
     with working(quiet or as_json, "choosing"):

@@ -10,11 +10,11 @@ from rich.markup import escape
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_findings, print_json, say_why, show, working
-from roofml.traces.server import ServerOverrides, flags_for
 
 if TYPE_CHECKING:
     from roofml.traces.forwards import Forwards
     from roofml.traces.read import AnyRun
+    from roofml.traces.server import ServerOverrides
 
 UNUSABLE = 2
 """Exit status where nothing that was given can be used."""
@@ -77,6 +77,8 @@ def doctor(
 
 def _show_forwards(timed: Forwards, quiet: bool) -> None:
     """A file of exact batches: what it holds, what nobody says, and what was found."""
+    from roofml.traces.server import flags_for
+
     OUT.print(f"[bold]{escape(timed.name)}[/bold]")
     OUT.print(f"  {escape(timed.headline)}")
     if timed.server.missing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,8 +12,10 @@ from roofml.cli import options as o
 from roofml.cli.console import note, print_json, progress, show, warn, warn_of, working
 from roofml.cli.fit import Target
 from roofml.cli.steps import step_data
-from roofml.traces.server import FLAGS, ServerOverrides
 from roofml.util.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 JUDGED_BY = "cycle times are judged with --coeffs and by the protocols temporal and zero-shot"
 
@@ -112,6 +114,8 @@ def evaluate(
 
 def _check_alone(given: Mapping[str, object], overrides: ServerOverrides) -> None:
     """Raise InputError for what has no place beside --points, whose rows say it all."""
+    from roofml.traces.server import FLAGS
+
     beside = [name for name, value in given.items() if value]
     beside += [FLAGS[name] for name, value in vars(overrides).items() if value is not None]
     if beside:

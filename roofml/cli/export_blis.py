@@ -49,7 +49,9 @@ def blis(
     ] = None,
     load: Annotated[
         str | None,
-        typer.Option("--load", metavar="LOAD", help="With --derive: match the batches of this run or workload file."),
+        typer.Option(
+            "--load", metavar="LOAD", help="A run or workload file to simulate: TTFT right there; --derive matches it."
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", min=1e-6, help="With --load: as many requests a second.")
@@ -88,16 +90,20 @@ def blis(
     from roofml.export.edit import carry_out, check_edits
     from roofml.export.outcome import ExportOutcome
     from roofml.export.plan import Places
+    from roofml.export.queueing import for_load
     from roofml.export.verify import find_blis, verify_export
 
     if (derive is None) == (not coeffs and catalog is None):
         raise InputError("expected COEFFS files, or --derive MODEL for a model without one")
     derived = None
     if coeffs or catalog is not None:
-        if load is not None or accept_error:
-            raise InputError("--load and --accept-error: expected --derive MODEL")
+        if accept_error:
+            raise InputError("--accept-error: expected --derive MODEL")
         with coefficients_files(catalog, coeffs or []) as files:
             exports = [read_export(path) for path in files]
+            if load is not None:
+                asked = load_named(load, rate)
+                exports = [for_load(export, path, asked) for export, path in zip(exports, files, strict=True)]
     elif derive is None or gpu is None:
         raise InputError("--derive: expected --gpu as well")
     else:

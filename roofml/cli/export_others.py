@@ -1,4 +1,4 @@
-"""roofml export llm-d-sim, latency-predictor, model-tuner, dynamo: what other tools load, in their own forms."""
+"""roofml export llm-d-sim, latency-predictor, model-tuner, dynamo, aiconfigurator: other tools' files and forms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, note, print_json, show, warn, warn_of, working
-from roofml.traces.server import ServerOverrides
 
 if TYPE_CHECKING:
     from roofml.export.exported import Exported
     from roofml.export.subject import Subject
+    from roofml.traces.server import ServerOverrides
 
 Sources = Annotated[
     list[Path], typer.Argument(help="A coefficients file, a run, or one of each.", metavar="COEFFS|RUN...")
@@ -113,6 +113,24 @@ def dynamo(
     )  # fmt: skip
 
 
+@o.server_options
+def aiconfigurator(
+    sources: Sources,
+    overrides: ServerOverrides,
+    output: Folder = Path("systems"),
+    lengths: Lengths = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Write a folder of systems that AIConfigurator and AISimulate load: kernel tables that sum up to our steps.
+
+    For dense models alone; it takes pyarrow (extra `bench`).
+    """
+    from roofml.export.aiconfigurator import export_aiconfigurator
+
+    _export(sources, overrides, lengths, output, as_json, quiet, lambda what: export_aiconfigurator(what, output))
+
+
 def _export(
     sources: list[Path],
     overrides: ServerOverrides,
@@ -157,5 +175,6 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "latency-predictor": (latency_predictor, "roofml export latency-predictor coefficients.yaml runs/codegen"),
     "model-tuner": (model_tuner, "roofml export model-tuner coefficients.yaml -o config-data"),
     "dynamo": (dynamo, "roofml export dynamo coefficients.yaml -o profile"),
+    "aiconfigurator": (aiconfigurator, "roofml export aiconfigurator coefficients.yaml -o systems"),
 }
 """Name -> command, and an example of it for its help."""

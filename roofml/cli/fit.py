@@ -24,13 +24,13 @@ from roofml.cli.console import (
     working,
 )
 from roofml.cli.steps import Contexts, step_data
-from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.calibration.calibration import Calibration
     from roofml.calibration.prior import Prior
     from roofml.traces.read import Reading
+    from roofml.traces.server import ServerOverrides
     from roofml.validation.as_blis import BlisInSample
     from roofml.validation.evaluation import Evaluation
     from roofml.validation.step_report import JudgedCycles

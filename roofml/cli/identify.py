@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ from roofml.cli.console import (
     working,
 )
 from roofml.cli.fit import PriorChoice, PriorOption
-from roofml.traces.server import ServerOverrides
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 
 @o.server_options

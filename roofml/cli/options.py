@@ -12,9 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from roofml.traces.read import Reading
+    from roofml.traces.server import ServerFileFacts
 
-from roofml.traces.server import ServerFileFacts, ServerOverrides
-from roofml.traces.settings import read_settings
 from roofml.util.errors import InputError
 
 Runs = Annotated[list[Path], typer.Argument(help="Run folders, or trace files.", metavar="RUN...")]
@@ -97,6 +96,7 @@ def _server_file(path: Path | None) -> ServerFileFacts | None:
     """What the file of `--server` says."""
     if path is None:
         return None
+    from roofml.traces.server import ServerFileFacts
     from roofml.traces.server_files import read_server
 
     return ServerFileFacts(path.name, read_server(path))
@@ -123,12 +123,17 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_options(**given: Any) -> None:
+        from roofml.traces.server import ServerOverrides
+        from roofml.traces.settings import read_settings
+
         said = {name: given.pop(name) if name in ours else None for name in SERVER}
         said["settings"] = read_settings(said["settings"], "--server-arg") if said["settings"] else None
         said["server_file"] = _server_file(said["server_file"])
         command(**given, overrides=ServerOverrides(**said))
 
-    signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+    # The type is named for readers and checkers alone: what it imports would make --help slow.
+    named = {"ServerOverrides": object}
+    signature, hints = inspect.signature(command), get_type_hints(command, localns=named, include_extras=True)
     parameters: list[inspect.Parameter] = []
     for parameter in signature.parameters.values():
         if parameter.name != "overrides":

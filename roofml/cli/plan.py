@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_json, progress, show, warn, working
-from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 
 @o.server_options

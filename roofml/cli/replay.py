@@ -8,13 +8,15 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import print_json, progress, show, warn, warn_of, working
-from roofml.traces.server import ServerOverrides
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 
 @o.server_options

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from roofml.cli import options as o
 from roofml.cli.console import OUT, print_findings, print_json, show, warn, working
-from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
+
+if TYPE_CHECKING:
+    from roofml.traces.server import ServerOverrides
 
 
 @o.server_options
@@ -65,10 +67,10 @@ def simulate(
         check_writable(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, rate=rate, concurrency=concurrency, requests=requests, overrides=overrides)
-        calibration = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
-        carried = list[str]()
+        calibration, moved = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
         if catalog is not None:
             calibration, carried = in_place_of(calibration, catalog)
+            moved = [*moved, *carried]
         server = server_for(calibration, overrides, read.server)
     with working(quiet or as_json, "serving"):
         simulated = serve(calibration, read.workload, server, slos=slos, seed=seed)
@@ -76,7 +78,7 @@ def simulate(
         told = [finding for finding in read.workload.findings if finding.severity != "info"]
         if told:
             print_findings(told, quiet)
-    for text in (*carried, *simulated.warnings):
+    for text in (*moved, *simulated.warnings):
         warn(text)
     if plot is not None:
         plot_simulation(simulated, plot)

@@ -15,6 +15,11 @@ from roofml.workloads.read import read_load
 from roofml.workloads.spec import is_spec
 
 
+def is_load(text: str) -> bool:
+    """Whether a text names requests that nobody has served: a line, or a workload file."""
+    return is_spec(text) or (is_there(Path(text)) and not _may_be_a_run(Path(text)))
+
+
 def load_named(text: str, requests_per_s: float | None = None) -> Load:
     """The requests of a LOAD, as they came, or at so many a second.
 

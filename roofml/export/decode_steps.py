@@ -14,25 +14,35 @@ from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats
 
 StepUs = Callable[..., Floats]
-"""Called with arrays of one shape: decodes, context of each, new tokens of one prompt, its context -> µs of a step."""
+"""Called with arrays of one shape: decodes, context of each, new tokens of each prompt, its context, how many prompts
+-> µs of a step."""
 
 
-def step_us(subject: Subject, parameters: Parameters | None = None) -> StepUs:
-    """How long steps of equal decodes and at most one prompt take on the subject's server.
+def step_us(subject: Subject, parameters: Parameters | None = None, budget: int = 0) -> StepUs:
+    """How long steps of equal decodes and of equal prompts take on the subject's server.
 
-    `parameters` in place of the calibration's. The counts are whole numbers, at least one request in each step.
+    `parameters` in place of the calibration's; `budget` where steps have more new tokens than the server's. The counts
+    are whole numbers, at least one request in each step.
     """
-    tables = subject.deployment.serving(subject.server).tables
+    tables = subject.deployment.serving(subject.server).reaching(budget).tables
     step = (subject.calibration.parameters if parameters is None else parameters).step
 
-    def times(decodes: Floats, context: Floats, new: Floats | float = 0.0, before: Floats | float = 0.0) -> Floats:
-        n, c, p, b = (np.ravel(part).astype(np.float64) for part in np.broadcast_arrays(decodes, context, new, before))
+    def times(
+        decodes: Floats,
+        context: Floats,
+        new: Floats | float = 0.0,
+        before: Floats | float = 0.0,
+        prompts: Floats | float = 1.0,
+    ) -> Floats:
+        parts = np.broadcast_arrays(decodes, context, new, before, prompts)
+        n, c, p, b, several = (np.ravel(part).astype(np.float64) for part in parts)
+        several = np.where(p > 0, several, 0.0)
         steps = StepSums(
-            prefill_tokens=p,
+            prefill_tokens=several * p,
             decode_tokens=n,
-            requests=n + (p > 0),
-            prefill_pairs=p * (b + (p + 1) / 2),
-            prefill_context=np.where(p > 0, b, 0.0),
+            requests=n + several,
+            prefill_pairs=several * p * (b + (p + 1) / 2),
+            prefill_context=several * b,
             decode_context=n * c,
             decode_beyond=n * np.maximum(0.0, c - LONG_CONTEXT),
         )

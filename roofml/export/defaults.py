@@ -86,6 +86,13 @@ def edit_defaults(
     return Edit(path, before, bom + after)
 
 
+def other_models(path: Path, name: str) -> list[str]:
+    """Return the models besides `name` that a `defaults.yaml` knows; none if it does not exist yet."""
+    document = parse(existing_text(path) or "", path)
+    models = document.root.get("defaults") if document.root else None
+    return [] if models is None else [key.value for key in models.keys if key.value != name]
+
+
 class _Editor:
     """A text and the changes of it, each of a span of the text as it was; sections that are new go to its end."""
 

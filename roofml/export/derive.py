@@ -7,24 +7,22 @@ batches that were not matched, and that is what the file claims. A form that com
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from roofml.blis.deployment import BlisCoefficients, BlisDeployment, hardware_of
-from roofml.blis.fit import PRIORS, RunErrors, errors_of
+from roofml.blis.fit import PRIORS, RunErrors
 from roofml.blis.latency import BETA_NAMES, basis, betas_from_step_times
 from roofml.blis.model_view import blis_model
-from roofml.blis.replay import for_blis
-from roofml.blis.replay import replay as replay_blis
 from roofml.calibration.calibrate import physics
 from roofml.calibration.calibration import Calibration
-from roofml.engine.replay import Replay
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport
 from roofml.export.hub_name import config_name, hub_repository
 from roofml.export.matched_batches import Batches, all_batches, load_batches
+from roofml.export.queueing import on_server, queueing_for
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import StepSums
 from roofml.latency.formula import step_times
@@ -32,7 +30,6 @@ from roofml.latency.kv_capacity import kv_capacity
 from roofml.latency.server_defaults import default_batch
 from roofml.models.spec import config_path
 from roofml.traces.run import Run
-from roofml.traces.server import Server
 from roofml.util.arrays import Bools, Floats
 from roofml.util.errors import InputError
 from roofml.util.reading import read_json_object
@@ -51,8 +48,6 @@ MIDDLING = 64
 
 MOST_GPUS, MOST_SEQUENCES, MOST_TOKENS = 1024, 65_536, 1_048_576
 """Largest tensor parallel size, requests in a step and new tokens in a step: what is allocated grows with them."""
-ROUNDS = 4
-"""Replays in which α0 is found; each moves TTFT by what is left."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,7 @@ def derive(native: Calibration, blis: BlisDeployment, max_num_seqs: int, run: Ru
     if run is None:
         queueing, latencies = _middling_queueing(native, max_num_seqs), None
     else:
-        queueing, latencies = _queueing_of(native, blis, run, betas)
+        queueing, latencies = queueing_for(native, blis, run, (0.0, 0.0, 0.0), betas.tolist())
     return Derived(
         BlisCoefficients.of([round(queueing, 3), 0.0, 0.0], betas.tolist()),
         batches.what,
@@ -194,9 +189,7 @@ def derived_export(
     )
     run = None
     if load is not None:
-        longest = int((load.prompt_tokens + load.output_tokens).max())
-        limits = (max_num_seqs, budget, 16, capacity.blocks, longest)
-        run = load.run(Server(model, tp, *limits, gpu=deployment.gpu.name, fresh=False))
+        run = on_server(load, model, deployment.gpu.name, tp, (max_num_seqs, budget, 16, capacity.blocks))
     derived = derive(native, blis, max_num_seqs, run)
     if not derived.is_near and not accept_error:
         way_out = "--load LOAD matches the batches of yours" if load is None else "its form says no better"
@@ -252,33 +245,3 @@ def _middling_queueing(native: Calibration, max_num_seqs: int) -> float:
     middling = [[(1, 1024, 0)] * max(1, min(2 * MIDDLING, max_num_seqs, native.deployment.budget) // 2)]
     pace = float(step_times(tables, StepSums.from_requests(middling, tables.reaches), step)[0])
     return request.queueing_us + request.queueing_per_running_us * len(middling[0]) + request.pipeline_delay_us + pace
-
-
-def _queueing_of(native: Calibration, blis: BlisDeployment, run: Run, betas: Floats) -> tuple[float, RunErrors]:
-    """α0 with which BLIS's mean TTFT of the load is that of our replay, µs, and the errors that are left."""
-    ours = native.replay(run)
-    as_measured = _as_sent(run, ours)
-    done = as_measured.ok
-    queueing, as_read = 0.0, for_blis(as_measured)
-    for _ in range(ROUNDS):
-        served = replay_blis(as_read, blis, [queueing, 0.0, 0.0], betas)
-        both = done & np.isfinite(served.ttft_us)
-        queueing = max(0.0, round(queueing + float(np.mean(as_measured.ttft_us[both] - served.ttft_us[both])), 3))
-    served = replay_blis(as_read, blis, [queueing, 0.0, 0.0], betas)
-    return queueing, errors_of(as_measured, served.ttft_us, served.e2e_us)
-
-
-def _as_sent(run: Run, replay: Replay) -> Run:
-    """The requests as our replay served them, at the times at which they were sent: of a closed loop too."""
-    order = np.argsort(replay.schedule.arrival_us, kind="stable")
-    columns = ("request_id", "prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens")
-    return replace(
-        run,
-        **{name: getattr(run, name)[order] for name in columns},
-        arrival_us=replay.schedule.arrival_us[order],
-        ttft_us=replay.ttft_us[order],
-        e2e_us=replay.e2e_us[order],
-        ok=replay.completed[order],
-        clients=0,
-        identity="",
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,7 +62,9 @@ class Exported(Shown):
     def write(self) -> None:
         """Write the files, all or none. Raises InputError where one cannot be, or its folder's folder is not there."""
         folders = {path.parent for path in self.files}
-        for folder in sorted(folders, key=lambda path: len(path.parts)):
+        root = Path(os.path.commonpath(folders))
+        below = {each for folder in folders for each in (folder, *folder.parents) if root in (each, *each.parents)}
+        for folder in sorted(below, key=lambda path: len(path.parts)):
             make_folder(folder)
         write_files(self.files)
 

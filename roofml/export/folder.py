@@ -10,6 +10,7 @@ Source of the places: resolveModelConfig and resolveHardwareConfig of cmd/hfconf
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -29,6 +30,8 @@ from roofml.util.outside_text import for_file_name, for_line, for_shell
 from roofml.util.reading import is_file, is_folder, is_there, read_text
 
 DEFAULTS, HARDWARE, MODELS, SCRIPT = "defaults.yaml", "hardware_config.json", "model_configs", "run.sh"
+HORIZON_US = 10**15
+"""Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
 SCRIPT_MARK = "# Written by roofml: "
 """The second line of a run.sh of ours begins with this, and goes on with the deployment's name."""
 
@@ -85,8 +88,13 @@ class Remark:
     """Whether BLIS will not run unless the user does something."""
 
 
-def planned(export: BlisExport, folder: Path | None, hardware_config: Path | None) -> list[Remark]:
-    """What BLIS does not know of itself, and how it will: from `folder`, from the user's `hardware_config`, or not."""
+def planned(
+    export: BlisExport, folder: Path | None, hardware_config: Path | None, others: Sequence[str] = ()
+) -> list[Remark]:
+    """What BLIS does not know of itself, and how it will: from `folder`, from the user's `hardware_config`, or not.
+
+    `others` are the other models of the defaults file, for which BLIS will use the coefficients too.
+    """
     name, model = export.model.gpu, export.model
     told: list[Remark] = []
     if name not in SHIPPED_HARDWARE:
@@ -101,6 +109,11 @@ def planned(export: BlisExport, folder: Path | None, hardware_config: Path | Non
                 + ("give --into FOLDER, or --hardware-config FILE" if where is None else f"{where} tells it ({rows})"),
                 where is None,
             )
+        )
+    if others:
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        told.append(
+            Remark(f"BLIS uses one set of coefficients for every model of a file: from now on also for {shown}", True)
         )
     if not model.hf_repo:
         told.append(
@@ -176,12 +189,15 @@ def _script_text(export: BlisExport, mark: str) -> str:
         f"{mark}"
         "# BLIS on this deployment, with the files of this folder and whatever you add:\n"
         "#   sh run.sh --workload-spec workload.yaml           blis run\n"
-        "#   sh run.sh replay --trace-header ... --horizon N   blis replay\n"
+        "#   sh run.sh replay --trace-header ...               blis replay, to its end\n"
         "# ROOFML_BLIS is the binary, by default the blis on PATH.\n"
         "set -eu\n"
         'folder=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)\n'
         "command=run\n"
-        'case "${1-}" in run|replay) command=$1; shift ;; esac\n'
+        'case "${1-}" in\n'
+        "  run) shift ;;\n"
+        f'  replay) command=replay; shift; set -- --horizon {HORIZON_US} "$@" ;;\n'
+        "esac\n"
         'exec "${ROOFML_BLIS:-blis}" "$command" \\\n'
         f"  {for_shell(export.server_flags())} \\\n"
         f"  {files[0]} \\\n"

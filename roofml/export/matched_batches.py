@@ -14,6 +14,7 @@ from roofml.blis.latency import BlisSteps
 from roofml.calibration.calibration import Calibration
 from roofml.engine.replay import Replay
 from roofml.latency.batch import StepSums
+from roofml.latency.components import ComponentTables
 from roofml.latency.formula import step_times
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats, Ints
@@ -63,6 +64,7 @@ def all_batches(native: Calibration, max_num_seqs: int) -> Batches:
     usual = np.array([decodes > 0 and sum(new for new, _, _ in prompt) <= 64 for decodes, _, prompt in batches])
     return _batches(
         native,
+        native.deployment.tables,
         sums,
         prefills,
         np.where(usual, 1.0, RARE),
@@ -84,6 +86,7 @@ def load_batches(native: Calibration, run: Run) -> Batches:
     waited = replay.schedule.step_time_us[kept] * sums.requests
     return _batches(
         native,
+        native.deployment.serving(run.server).tables,
         sums,
         prefills[kept],
         waited / waited.mean(),
@@ -137,6 +140,7 @@ def _pairs(prompt: Sequence[tuple[int, int, int]]) -> float:
 
 def _batches(
     native: Calibration,
+    tables: ComponentTables,
     sums: StepSums,
     prefills: Floats,
     weights: Floats,
@@ -150,5 +154,5 @@ def _batches(
     steps = BlisSteps(
         requests, requests - decodes, prefills[:, 0], prefills[:, 1], zeros, zeros, decodes, sums.decode_context
     )
-    times = step_times(native.deployment.tables, sums, native.parameters.step)
+    times = step_times(tables, sums, native.parameters.step)
     return Batches(steps, times, weights, fitted, usual, what)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from roofml.blis.deployment import hardware_of
+from roofml.export.defaults import other_models
 from roofml.export.deployment import BlisExport
 from roofml.export.edit import Edit, check_apart, existing_text
 from roofml.export.folder import DEFAULTS, Remark, folder_edits, planned
@@ -84,7 +85,10 @@ class Places:
 
     def planned(self, exports: Sequence[BlisExport]) -> list[Remark]:
         """Return what the user should know before anything is written (`folder.planned`)."""
-        told = [text for export in exports for text in planned(export, self.into, self.hardware_config)]
+        told: list[Remark] = []
+        for export in exports:
+            others = [] if self.edited is None else other_models(self.edited, export.model.key)
+            told += planned(export, self.into, self.hardware_config, others)
         return list(dict.fromkeys(told))
 
     def _defaults(self, exports: Sequence[BlisExport]) -> list[Edit]:

@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 
+from roofml.export.a_load import is_load, load_named
 from roofml.export.belongs import check_belongs
 from roofml.export.defaults import ModelEntry
 from roofml.export.deployment import BlisExport, read_export, server_flags
 from roofml.export.edit import Edit, carry_out, existing_text
-from roofml.export.folder import DEFAULTS, folder_edits, path_flags, planned
+from roofml.export.folder import DEFAULTS, HORIZON_US, folder_edits, path_flags, planned
 from roofml.export.hub_name import config_name, hub_repository
 from roofml.export.provenance import deployment_in
+from roofml.export.queueing import as_open
 from roofml.export.trace import TraceFiles, as_replayed, trace_files, trace_texts, warm_up
 from roofml.hardware.gpu import load_gpu
 from roofml.models.spec import config_path, has_config
+from roofml.traces.read import NO_OVERRIDES, read_runs
 from roofml.traces.run import Run
+from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
 from roofml.util.outside_text import for_line, for_shell
-from roofml.util.reading import is_file
+from roofml.util.reading import is_file, was_read
 
-HORIZON_US = 10**15
-"""Long after any run's end: BLIS's own default of twice the last arrival cuts requests off under load."""
 TOLD_FROM = 0.01
 """Share of the tokens that a server had cached and BLIS's groups do not, from which it is told."""
 
@@ -56,7 +58,7 @@ class ExportedTrace:
             f"written: {', '.join(shown)}",
             f"{self.requests} requests, {self.measured} of them measured",
             for_line(for_shell(self.replay)),
-            for_line(for_shell(self.calibrate)),
+            *([for_line(for_shell(self.calibrate))] if self.measured else []),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -77,6 +79,22 @@ class ExportedTrace:
         }
 
 
+def read_traced(
+    text: str, coeffs: Path | None, overrides: ServerOverrides = NO_OVERRIDES, rate: float | None = None
+) -> Run:
+    """The run at a path, or a LOAD that nobody has served, on the server that `coeffs` are for.
+
+    Raises InputError for what is neither, and for a load without coefficients.
+    """
+    if not is_load(text):
+        if rate is not None:
+            raise InputError("--rate: expected a LOAD, a recorded run has its own")
+        return read_runs([Path(text)], overrides)[0]
+    if coeffs is None:
+        raise InputError(f"{text}: a load has no server: give --coeffs FILE")
+    return as_open(load_named(text, rate), read_export(coeffs), coeffs)
+
+
 def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace: bool = False) -> ExportedTrace:
     """Write `run` as a trace into `folder`, which is made if it is not there.
 
@@ -90,6 +108,9 @@ def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace:
     there = export is None and _holds_deployment(folder, run)
     files = trace_files(folder)
     texts = trace_texts(run, files)
+    for path in texts:
+        if _was_read(path):
+            raise InputError(f"{path}: is an input of this command, expected another folder for the trace")
 
     def plan() -> list[Edit]:
         edits = [Edit(path, existing_text(path), text, makes_folder=True) for path, text in texts.items()]
@@ -115,6 +136,14 @@ def export_trace(run: Run, folder: Path, coeffs: Path | None = None, *, replace:
         (*known, *notes),
         (*(export.warnings if export is not None else ()), *warnings),
     )
+
+
+def _was_read(path: Path) -> bool:
+    """Whether this command has read the file that is there."""
+    try:
+        return was_read(path.stat())
+    except OSError:  # there is none, or writing says why not
+        return False
 
 
 def entry_of(run: Run) -> ModelEntry:

@@ -55,11 +55,17 @@ def trace_texts(run: Run, files: TraceFiles) -> dict[Path, str]:
         "block_size": server.block_size,
         "max_model_len": server.max_model_len,
     }
-    lines = ["trace_version: 2", "time_unit: us", "mode: real", f"warm_up_requests: {warm_up(run)}", "server:"]
+    mode = "real" if _is_measured(run) else "generated"
+    lines = ["trace_version: 2", "time_unit: us", f"mode: {mode}", f"warm_up_requests: {warm_up(run)}", "server:"]
     lines += [f"  {key}: {value}" for key, value in header.items()]
     rows = _rows(run)
     measured = [row for row, ok in zip(rows, run.ok, strict=True) if ok]
     return {files.header: "\n".join(lines) + "\n", files.replay: _csv(rows), files.judge: _csv(measured)}
+
+
+def _is_measured(run: Run) -> bool:
+    """Whether anything was measured: nothing was of a load that nobody has served."""
+    return bool(run.ok.any() or run.late.any())
 
 
 def warm_up(run: Run) -> int:
@@ -92,6 +98,7 @@ def _rows(run: Run) -> list[dict[str, object]]:
     if math.isfinite(run.deadline_us):
         given_up = np.rint(run.arrival_us + run.deadline_us).astype(np.int64)
         last = np.where(late, given_up, last)
+    measured = _is_measured(run)
     rows: list[dict[str, object]] = []
     for i in range(len(run)):
         prefix = int(run.prefix_tokens[i]) if run.prefix_group[i] >= 0 else 0
@@ -118,7 +125,7 @@ def _rows(run: Run) -> list[dict[str, object]]:
                 "first_chunk_time_us": int(first[i]),
                 "last_chunk_time_us": int(last[i]),
                 "num_chunks": int(run.output_tokens[i]),
-                "status": "ok" if ok[i] else "timeout" if late[i] else "error",
+                "status": "ok" if ok[i] or not measured else "timeout" if late[i] else "error",
             }
         )
     return rows

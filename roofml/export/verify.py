@@ -26,10 +26,9 @@ from roofml.export.before import before_export
 from roofml.export.belongs import check_belongs
 from roofml.export.deployment import BlisExport
 from roofml.export.edit import write_edits
-from roofml.export.folder import config_of
+from roofml.export.folder import HORIZON_US, config_of
 from roofml.export.form_cost import FormCost, form_cost
 from roofml.export.hardware import edit_hardware
-from roofml.export.replay_line import HORIZON_US
 from roofml.export.trace import TraceFiles, as_replayed, write_trace
 from roofml.traces.read import read_run
 from roofml.traces.run import Run

@@ -18,6 +18,7 @@ from roofml.hardware.gpu import load_gpu
 from roofml.hardware.load_kernels import Kernels, load_kernels
 from roofml.latency.deployment import deploy
 from roofml.planning.servers import server_for
+from roofml.planning.what_if import carried
 from roofml.traces.server import Server, ServerOverrides
 from roofml.util.errors import InputError
 
@@ -68,6 +69,7 @@ class Stand:
     """What makes a candidate's calibration: physics, or a given calibration carried to it."""
 
     overrides: ServerOverrides
+    given: Calibration | None = None
     engine: str = "vllm"
     engine_version: str | None = None
     kv_dtype: str | None = None
@@ -92,7 +94,12 @@ class Stand:
                 precision=candidate.precision,
                 kernels=self.kernels[candidate.gpu],
             )
-            self.made[key] = uncalibrated(deployment, untraced(self.others.prior(deployment), deployment))
+            if self.given is None:
+                self.made[key] = uncalibrated(deployment, untraced(self.others.prior(deployment), deployment))
+            else:
+                moved = carried(self.given, deployment, self.others)
+                self.made[key] = moved.calibration
+                self.said += moved.said
         return self.made[key]
 
     def serving(self, candidate: Candidate) -> tuple[Calibration, Server]:
@@ -109,3 +116,5 @@ class Stand:
     def __post_init__(self) -> None:
         """Read what is read once."""
         self.others = read_other_models()
+        self.said: list[str] = []
+        """What was carried over, for people."""

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from roofml.calibration.aggregates import KINDS, ratios
-from roofml.calibration.objective import DECODE_DISCREPANCY
+from roofml.calibration.knowledge import pace_sources
 from roofml.calibration.prediction import Prediction
-from roofml.calibration.solver import PACE_SD
 from roofml.latency.parameters import Parameters
 from roofml.planning.isotonic import crossing, rising
 from roofml.planning.spread import CHANCE
 from roofml.planning.trials import Target, Trial, Trials
+from roofml.traces.engine_version import wider_for
 from roofml.util.arrays import Floats
 from roofml.util.errors import InputError
 
@@ -57,6 +57,8 @@ class Capacity:
     """All that were made, by level."""
     at_knee: Trial
     """The trial nearest below the knee."""
+    requests: int
+    """Of each load that was tried."""
     unbounded: bool = False
     """No number of clients that was tried breaks an SLO."""
 
@@ -84,7 +86,7 @@ def capacity(trials: Trials) -> Capacity:
     made = trials.by_level
     level, binding = knee(made, trials.targets, full)
     at_knee = max((trial for trial in made if trial.level <= level), key=lambda t: t.level, default=made[0])
-    return Capacity(_sure(trials, made, level, full), "requests/s", binding, full, made, at_knee)
+    return Capacity(_sure(trials, made, level, full), "requests/s", binding, full, made, at_knee, trials.requests)
 
 
 def knee(made: Sequence[Trial], targets: Sequence[Target], full: float) -> tuple[float, Target | None]:
@@ -120,7 +122,14 @@ def _clients(trials: Trials) -> Capacity:
         if low >= most:
             made = trials.by_level
             return Capacity(
-                Prediction(float(low)), "clients", None, None, made, trials.made[float(low)], unbounded=True
+                Prediction(float(low)),
+                "clients",
+                None,
+                None,
+                made,
+                trials.made[float(low)],
+                trials.requests,
+                unbounded=True,
             )
     while high - low > max(1, int(NEAR_CLIENTS * low)):
         middle = (low + high) // 2
@@ -131,9 +140,8 @@ def _clients(trials: Trials) -> Capacity:
         place = int(np.argmax(trials.made[float(high)].excess))
         binding = trials.targets[place]
     at_knee = trials.made[float(low)]
-    return Capacity(
-        _sure(trials, made, max(1.0, float(np.floor(level))), None), "clients", binding, None, made, at_knee
-    )
+    sure = _sure(trials, made, max(1.0, float(np.floor(level))), None)
+    return Capacity(sure, "clients", binding, None, made, at_knee, trials.requests)
 
 
 def _with(trials: Trials, clients: int) -> Trial:
@@ -170,16 +178,18 @@ def _slower(trials: Trials, level: float) -> Floats:
     parameters = calibration.parameters_for(served.run)
     others = [Parameters.of(values) for values in calibration.draws(DRAWS)]
     tables = calibration.deployment.serving(trials.server).tables
-    of_kinds = ratios(served.replay, tables, parameters, others)
-    pace = np.exp(_pace_sd(trials) * np.random.default_rng(2).standard_normal(DRAWS))
-    of_steps = of_kinds[:, KINDS.index("tpot")] * pace
-    return np.column_stack((of_steps, of_kinds * pace[:, None]))
-
-
-def _pace_sd(trials: Trials) -> float:
-    """Relative: what is unsure of all steps of this server beside the parameters."""
-    doubts = sum(doubt.variance for doubt in trials.calibration.open_doubts)
-    return float(np.sqrt(doubts + PACE_SD**2 + DECODE_DISCREPANCY**2))
+    of_kinds = np.log(ratios(served.replay, tables, parameters, others))
+    steps = served.replay.schedule.steps
+    knowledge = calibration.knowledge(served.run)
+    sources = pace_sources(knowledge, False, steps, calibration.posterior.valid)
+    variance = sum(sources.values()) + sum(doubt.variance for doubt in calibration.open_doubts)
+    pace = np.sqrt(variance) * np.random.default_rng(2).standard_normal(DRAWS)
+    # Bounds of parameters lift the steps of draws: the parameters themselves are in the middle of them.
+    of_kinds = of_kinds - np.median(of_kinds, axis=0) + pace[:, None]
+    wider = wider_for(served.run.server.engine)
+    stretch = np.array([wider * calibration.stretch(knowledge, f"{kind}_mean") for kind in KINDS])
+    of_kinds = of_kinds * stretch
+    return np.exp(np.column_stack((of_kinds[:, KINDS.index("tpot")], of_kinds)))
 
 
 def _stretched(

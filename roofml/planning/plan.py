@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from roofml.latency.doubts import by_size
 from roofml.planning.candidates import Candidate, Stand
 from roofml.planning.capacity import Capacity, capacity
+from roofml.planning.replicas import fewest_replicas
 from roofml.planning.trials import Target, Trials, targets_of
 from roofml.traces.server import Server
 from roofml.util.display import Shown, Table, digits, us
@@ -40,6 +41,8 @@ class Option:
     """Of a GPU for an hour."""
     doubts: tuple[str, ...] = ()
     """Why it is less sure than a measured deployment, the largest first."""
+    behind_one_queue: int | None = None
+    """Servers that are enough where each request goes to the least loaded; looked at for the cheapest alone."""
 
     @property
     def replicas(self) -> int | None:
@@ -97,6 +100,7 @@ class Option:
             "num_gpu_blocks": server.num_gpu_blocks,
             "replicas": self.replicas,
             "replicas_interval_90": list(self.replicas_90) if self.replicas_90 else None,
+            "replicas_behind_one_queue": self.behind_one_queue,
             "headroom_pct": self.headroom_pct,
             "gpus": self.gpus,
             "cost_per_hour": self.cost_per_hour,
@@ -158,7 +162,11 @@ class Plan(Shown):
             rows = [_row(option, wanted, priced) for option in held]
             title = f"{self.workload.name}: {asked}" + (f"; {digits(self.rate, 4)} {unit} in all" if self.rate else "")
             ends = dict.fromkeys(_ended(option) for option in held)
-            shown.append(Table(title, columns, rows, f"{unit}: the most of one replica; ended by {'; '.join(ends)}"))
+            caption = f"{unit}: the most of one replica; ended by {'; '.join(ends)}"
+            fewer = held[0].behind_one_queue
+            if fewer is not None:
+                caption += f". {held[0].candidate}: {fewer} are enough where requests go to the least loaded"
+            shown.append(Table(title, columns, rows, caption))
         if refused:
             rows = [[str(option.candidate), option.refusal or ""] for option in refused]
             shown.append(Table("cannot hold it", ["candidate", "why"], rows))
@@ -254,4 +262,9 @@ def plan(
     if all(option.capacity is None for option in options):
         reasons = list(dict.fromkeys(f"{option.candidate}: {option.refusal}" for option in options))
         raise InputError(reasons[0] if len(reasons) == 1 else f"no candidate holds the load: {'; '.join(reasons)}")
-    return Plan(workload, targets, options, rate)
+    best = options[0]
+    if best.replicas is not None and best.capacity is not None and not best.capacity.unbounded and rate is not None:
+        calibration, server = stand.serving(best.candidate)
+        trials = Trials(calibration, workload, server, targets, best.capacity.requests)
+        options[0] = replace(best, behind_one_queue=fewest_replicas(trials, rate, best.replicas))
+    return Plan(workload, targets, options, rate, list(dict.fromkeys(stand.said)))

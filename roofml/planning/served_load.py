@@ -149,14 +149,19 @@ def served_load(run: Run, replay: Replay, *, all_count: bool, of_class: Ints = O
         ended = np.sort((sent + replay.e2e_us)[done])
         left_out = int(WARM_UP * len(ended))
         return ServedLoad(run, replay, done, grows, float(ended[left_out]), float(ended[-1 - left_out]), of_class)
-    first, last = float(sent[0]), float(sent[-1])
-    span, usual = last - first, float(np.median(replay.e2e_us[done]))
-    begin = first + min(max(WARM_UP * span, WARM_UP_E2E * usual), MOST_LEFT_OUT * span)
-    end = last - min(usual, COOL_DOWN * span)
+    begin, end = steady_window(sent, replay.e2e_us)
     judged = done & (sent >= begin) & (sent <= end)
     if not judged.any():  # all came at once
-        return ServedLoad(run, replay, done, grows, first, float(np.max((sent + replay.e2e_us)[done])), of_class)
+        return ServedLoad(run, replay, done, grows, float(sent[0]), float(np.nanmax(sent + replay.e2e_us)), of_class)
     return ServedLoad(run, replay, judged, grows, begin, end, of_class)
+
+
+def steady_window(sent_us: Floats, e2e_us: Floats) -> tuple[float, float]:
+    """(begin, end) of what counts of requests sent at these times, µs; NaN of what has no answer."""
+    first, last = float(sent_us[0]), float(sent_us[-1])
+    span, usual = last - first, float(np.nanmedian(e2e_us))
+    begin = first + min(max(WARM_UP * span, WARM_UP_E2E * usual), MOST_LEFT_OUT * span)
+    return begin, last - min(usual, COOL_DOWN * span)
 
 
 def _grows(run: Run, replay: Replay) -> bool:

@@ -200,7 +200,7 @@ def simulate(
             again = calibration.replay(other_run)
             samples.append(figures(served_load(other_run, again, all_count=every, of_class=other.of_class)))
         chance = chance_of(samples)
-    found = predictions(calibration, run, replay, values, figures_of, chance)
+    found = predictions(calibration, served, values, figures_of, chance)
     by_class: dict[str, dict[str, float]] = {}
     if len(workload.classes) > 1:
         by_class = {each.name: served.figures(of_class == i) for i, each in enumerate(workload.classes)}

@@ -3,39 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
-from roofml.calibration.prediction import Prediction
+from roofml.calibration.prediction import REQUESTS, Prediction
+from roofml.calibration.scatter import scatter
 from roofml.engine.replay import Replay
+from roofml.latency.doubts import total_sd
+from roofml.planning.served_load import ServedLoad
 from roofml.traces.run import Run
+from roofml.util.arrays import Floats
 
 CHANCE = "load"
 """The variance that another load of the same kind would have."""
+DOUBTS = "doubts"
+"""The variance of a rate from what is unsure of all steps."""
 
 
 def predictions(
     calibration: Calibration,
-    run: Run,
-    served: Replay,
+    served: ServedLoad,
     values: Mapping[str, float],
     figures: Callable[[Run, Replay], Mapping[str, float]],
     chance: Mapping[str, float],
 ) -> dict[str, Prediction]:
-    """Metric -> prediction: its value, and how it varies with all that is uncertain of the server, and with `chance`.
-
-    `figures` are those of a replay of the run, and `chance` is a variance of their logarithms.
-    """
-    spread = calibration.replays(run, served=served)
-    drawn = [figures(run, each) for each in spread]
+    """Metric -> prediction: its value, and how it varies with what is uncertain of the server and with `chance`, a
+    variance of its logarithm. `figures` are those of a replay of the run."""
+    run = replace(served.run, saturated=served.grows)
+    spread = calibration.replays(run, served=served.replay)
+    drawn = spread.each(lambda replayed: figures(run, replayed))
     found: dict[str, Prediction] = {}
     for metric, value in values.items():
-        prediction = spread.predicted(metric, value, [each.get(metric) for each in drawn])
+        of_draws = [each.get(metric) for each in drawn]
+        if metric.endswith("_per_s"):
+            prediction = _rate(value, of_draws, [each.get("e2e_mean") for each in drawn], calibration)
+        else:
+            own = scatter(metric, served.latency_us(metric.split("_")[0]))
+            prediction = spread.predicted(metric, value, of_draws, {REQUESTS: own})
         if chance.get(metric, 0.0) > 0:
             prediction = prediction.wider(CHANCE, chance[metric])
         found[metric] = prediction
     return found
+
+
+def _rate(
+    value: float, drawn: Sequence[float | None], e2e: Sequence[float | None], calibration: Calibration
+) -> Prediction:
+    """A rate varies with its server as much as it does in the draws: not at all where requests come at a rate of their
+    own, as much as E2E where clients wait for it. Doubts count in that proportion."""
+    rates, times = (np.array([np.nan if each is None else each for each in of], np.float64) for of in (drawn, e2e))
+    known = (rates > 0) & (times > 0)
+    prediction = Prediction.of_draws(value, rates)
+    sd = total_sd(calibration.open_doubts)
+    if sd == 0 or known.sum() < 3:
+        return prediction
+    of_times: Floats = np.log(times[known])
+    off = of_times - of_times.mean()
+    square = float(off @ off)
+    slope = float(off @ np.log(rates[known])) / square if square > 0 else 0.0
+    return prediction.wider(DOUBTS, (slope * sd) ** 2)
 
 
 def chance_of(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:

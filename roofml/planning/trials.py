@@ -74,6 +74,8 @@ class Trial:
     output_tokens_per_s: float
     tpot_us: float
     """Mean; what a user waits for a token."""
+    e2e_us: float
+    """Mean."""
     running: float
     """Requests in a step, on average."""
 
@@ -132,11 +134,13 @@ class Trials:
             known = [value for value in values if value is not None and value > 0]
             excess.append(float(np.mean(np.log(known)) - np.log(target.slo.limit_us)) if known else -math.inf)
         tpot = [value for each in served if (value := each.figure("tpot_mean")) is not None]
+        e2e = [value for each in served if (value := each.figure("e2e_mean")) is not None]
         return Trial(
             level,
             tuple(excess),
             float(np.mean([each.rates()["output_tokens_per_s"] for each in served])),
             float(np.mean(tpot)) if tpot else float("nan"),
+            float(np.mean(e2e)) if e2e else float("nan"),
             float(np.mean([each.replay.schedule.steps.requests.mean() for each in served])),
         )
 

@@ -237,6 +237,33 @@ def _decades(low: float, high: float) -> list[float]:
     return [float(f"{digit * 10.0**power:g}") for power in powers for digit in (1, 2, 5)]
 
 
+def speeds(points: Sequence[tuple[float, float, str, bool]]) -> Figure:
+    """Throughput of a GPU against the speed of a user, both in tokens/s, with a name and whether the SLOs hold."""
+    traces: list[dict[str, Any]] = []
+    for place, (holds, name) in enumerate(((True, "within the SLOs"), (False, "beyond them"))):
+        own = sorted(point[:3] for point in points if point[3] is holds)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "x": [float(f"{speed:.6g}") for speed, _, _ in own],
+                "y": [float(f"{made:.6g}") for _, made, _ in own],
+                "text": [_plain(level) for _, _, level in own],
+                "line": {"color": COLOURS[place]},
+                "hovertemplate": "%{text}: %{y:.4~g} tokens/s of a GPU, %{x:.3~g} of a user<extra></extra>",
+            }
+        )
+    return Figure(
+        "What a GPU makes against how fast each user gets it (1 / mean TPOT), at the levels above.",
+        traces,
+        {
+            "xaxis": {"title": {"text": "tokens/s of a user"}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": "tokens/s of a GPU"}, "rangemode": "tozero"},
+        },
+    )
+
+
 def _stretches(times: Floats, truth: Floats, said: Floats, chosen: Bools) -> tuple[Floats, Floats, Ints]:
     """Middle, error in % and number of requests of each stretch of time that has enough."""
     times, truth, said = times[chosen], truth[chosen], said[chosen]

@@ -87,10 +87,14 @@ class ForwardServer:
 
     @classmethod
     def told(cls, overrides: ServerOverrides, beside: Server | None = None) -> Self:
-        """From the user's word, and where he says nothing from a run that is fitted with it."""
+        """From the user's word, and where he says nothing from a run that is fitted with it.
+
+        But for the version: the server of the run may have been older than the benchmark.
+        """
         said = {each.name: overrides.said(each.name)[0] for each in fields(cls)}
         if beside is not None:
-            said = {name: getattr(beside, name) if value is None else value for name, value in said.items()}
+            alike = {name for name, value in said.items() if value is None and name != "engine_version"}
+            said |= {name: getattr(beside, name) for name in alike}
         return cls(**said)  # pyright: ignore[reportArgumentType]  # ServerOverrides has checked each
 
     @property

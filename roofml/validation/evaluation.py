@@ -23,6 +23,19 @@ from roofml.validation.inter_token import inter_token
 from roofml.validation.report import RunReport, report, summary
 from roofml.validation.step_report import JudgedCycles, cycle_table, judge_cycles
 
+SETTINGS = (
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "block_size",
+    "num_gpu_blocks",
+    "max_model_len",
+    "prefix_caching",
+    "async_scheduling",
+    "fresh",
+    "engine_version",
+    "kv_dtype",
+)
+"""Facts of a server by which another one than the measured is asked about."""
 HEADINGS = {
     "e2e_mean": "E2E",
     "ttft_mean": "TTFT",
@@ -139,9 +152,21 @@ class ReplayedRun(Shown):
     """Inter-token latency, µs, where the server sends several tokens at a time."""
 
     @property
+    def what_if(self) -> list[str]:
+        """Settings that the user has otherwise than the run's own files: another server than the measured one, if the
+        files are right. What differs then is no error."""
+        told = [finding.evidence for finding in self.run.findings if finding.code == "flag-overrules-file"]
+        return [f"{each['field']} {each['flag']}" for each in told if each["field"] in SETTINGS]
+
+    @property
     def warnings(self) -> list[str]:
         """Both, for a reader who knows which run it is."""
-        return [*self.trusted, *self.outside]
+        asked = (
+            [f"{self.run.name}: served with {', '.join(self.what_if)}, and measured without: what differs is no error"]
+            if self.what_if
+            else []
+        )
+        return [*asked, *self.trusted, *self.outside]
 
     @property
     def facts(self) -> Mapping[str, float]:
@@ -164,7 +189,7 @@ class ReplayedRun(Shown):
                 name,
                 us(metric.measured_us),
                 us(metric.predicted_us),
-                pct(metric.error_pct),
+                f"x {digits(metric.predicted_us / metric.measured_us)}" if self.what_if else pct(metric.error_pct),
                 *([us_range(*metric.interval_us)] if metric.interval_us else []),
             ]
             for name, metric in self.report.metrics.items()
@@ -178,7 +203,8 @@ class ReplayedRun(Shown):
             f"{key.replace('_', ' ')} {f'{value:,.0f}' if value == int(value) else digits(value, 4)}"
             for key, value in self.facts.items()
         )
-        columns = ["latency", "measured", "predicted", "error %", *(["90 % interval"] if uncertain else [])]
+        compared = ["as measured", "what if", "change"] if self.what_if else ["measured", "predicted", "error %"]
+        columns = ["latency", *compared, *(["90 % interval"] if uncertain else [])]
         return [Table(self.run.name, columns, rows, caption)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -192,7 +218,11 @@ class ReplayedRun(Shown):
         }
         every = self.run.server.settings.stream_interval
         streamed = {"streaming": {"stream_interval": every, **client}} if client else {}
-        return {**self.report.to_dict(), **streamed, "schedule": dict(self.facts)}
+        told: dict[str, Any] = {**self.report.to_dict(), **streamed, "schedule": dict(self.facts)}
+        if not self.what_if:
+            return told
+        metrics = {name: {**of.to_dict(), "error_pct": None} for name, of in self.report.metrics.items()}
+        return {**told, "metrics": metrics, "request_e2e_mape_pct": None, "what_if": self.what_if}
 
     def columns(self) -> dict[str, Any]:
         """Predicted requests, column by column; times in µs."""

@@ -20,11 +20,12 @@ def inter_token(judged: Selection, predicted: Replay, spread: DrawnReplays) -> M
     """
     if judged.run.server.settings.stream_interval == 1:
         return {}
-    of_all = [_mean_and_p99(judged, each) for each in (predicted, *spread)]
-    if of_all[0] is None:
+    found = _mean_and_p99(judged, predicted)
+    if found is None:
         return {}
+    of_draws = spread.each(lambda served: _mean_and_p99(judged, served))
     return {
-        name: spread.predicted(name, of_all[0][place], [drawn and drawn[place] for drawn in of_all[1:]])
+        name: spread.predicted(name, found[place], [drawn and drawn[place] for drawn in of_draws])
         for place, name in enumerate(("itl_mean", "itl_p99"))
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -117,20 +117,17 @@ def report(judged: Selection, predicted: Latencies, spread: DrawnReplays | None 
     """
     run = judged.run
     metrics: dict[str, Metric] = {}
+    drawn = [] if spread is None else spread.each(lambda served: _figures(judged, served))
+    measured_us, predicted_us = _figures(judged, run), _figures(judged, predicted)
     for name in METRICS:
-        kind, statistic = cast("tuple[Kind, str]", name.split("_"))
-        of: Callable[[Floats], Any] = np.mean if statistic == "mean" else _p99
-        truth = judged_us(judged, run, kind)
-        if len(truth) == 0 or of(truth) <= 0:
+        if measured_us.get(name, 0.0) <= 0 or name not in predicted_us:
             continue  # TPOT is 0 where answers came in one piece: nothing to compare with
-        found = judged_us(judged, predicted, kind)
-        if len(found) == 0:
-            continue
-        prediction = Prediction(float(of(found)))
+        prediction = Prediction(predicted_us[name])
         if spread is not None:
-            drawn = [float(of(times)) if len(times := judged_us(judged, draw, kind)) else None for draw in spread]
-            prediction = spread.predicted(name, prediction.value, drawn, {REQUESTS: scatter(name, found)})
-        metrics[name] = Metric(float(of(truth)), prediction)
+            requests = scatter(name, judged_us(judged, predicted, _kind(name)))
+            of_draws = [figures.get(name) for figures in drawn]
+            prediction = spread.predicted(name, prediction.value, of_draws, {REQUESTS: requests})
+        metrics[name] = Metric(measured_us[name], prediction)
     measured, simulated = paired_us(judged, predicted, "e2e")
     gives_up = judged.late is not None or len(simulated) < len(judged)
     return RunReport(
@@ -144,6 +141,20 @@ def report(judged: Selection, predicted: Latencies, spread: DrawnReplays | None 
         request_e2e_mape_pct=100 * float(np.mean(np.abs(simulated / measured - 1))) if len(measured) else float("nan"),
         completed=(len(judged), len(judged_us(judged, predicted, "e2e"))) if gives_up else None,
     )
+
+
+def _kind(metric: str) -> Kind:
+    return cast("Kind", metric.split("_")[0])
+
+
+def _figures(judged: Selection, latencies: Latencies) -> dict[str, float]:
+    """Metric -> µs, of those that any of the selected requests has."""
+    found: dict[str, float] = {}
+    for name in METRICS:
+        times = judged_us(judged, latencies, _kind(name))
+        if len(times):
+            found[name] = float(np.mean(times)) if name.endswith("mean") else _p99(times)
+    return found
 
 
 def _p99(values: Floats) -> float:

@@ -62,9 +62,10 @@ def test_a_run_is_replayed_with_draws_around_its_replay(untraced: Calibration, f
     run = a_run()
     for calibration in (untraced, fitted):
         spread = calibration.replays(run, 6)
-        assert len(spread) == len(spread.replays) == 6
+        assert len(spread) == len(spread.draws) == 6
         means = [float(np.mean(one.e2e_us)) for one in spread]
         assert len(set(means)) == 6
+        assert means == spread.each(lambda served: float(np.mean(served.e2e_us)))
         assert means == [float(np.mean(one.e2e_us)) for one in calibration.replays(run, 6)]
         value = float(np.mean(calibration.replay(run).e2e_us))
         assert min(means) < value < max(means)

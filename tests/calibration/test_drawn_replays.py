@@ -51,7 +51,7 @@ def plain(spread: DrawnReplays) -> DrawnReplays:
 
 def test_draws_are_mirrored_and_as_wide_as_their_sources() -> None:
     spread = a_fit().replays(another(a_run()), 12)
-    assert len(spread.replays) == len(spread.paces) == 12
+    assert len(spread) == len(spread.paces) == 12
     assert np.sort(spread.paces) == pytest.approx(np.sort(-spread.paces))
     assert np.mean(spread.paces**2) == pytest.approx(sum(spread.sources.values()))
 

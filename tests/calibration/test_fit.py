@@ -241,10 +241,10 @@ def both(namesakes: list[Run]) -> Calibration:
 
 
 def test_two_runs_of_one_name_get_a_pace_each(both: Calibration, namesakes: list[Run]) -> None:
-    """2 % apart, of which the prior of a pace leaves what it does of means that are trusted to 0.3 %; to a tenth."""
+    """2 % apart. The prior of a pace leaves a part of it, and the last requests most of the rest."""
     fast, slow = (both.pace_of(run) for run in namesakes)
     left = PACE_SD**2 / (PACE_SD**2 + DECODE_DISCREPANCY**2)
-    assert slow / fast == pytest.approx(1 + 0.02 * left, abs=0.002)
+    assert 1 + 0.02 * left - 0.001 < slow / fast < 1.021
     assert [run.name for run in both.runs] == ["run", "run#2"]
     assert [run.identity for run in both.runs] == [run.identity for run in namesakes]
     assert [run.pace for run in both.runs] == [fast, slow]

@@ -300,8 +300,10 @@ def test_identify_says_what_is_known(folder: Path) -> None:
     assert document["effective_parameters"] == pytest.approx(sum(decided) / 100)
     unknown = next(one for one in document["parameters"] if one["name"] == "communication")
     assert unknown["profile_of_data"] == {"low": None, "high": None}
-    nats = [load["nats"] for load in document["loads"]]
-    assert nats == sorted(nats, reverse=True)
+    narrows = [load["narrows_pct"] for load in document["loads"]]
+    assert narrows == sorted(narrows, reverse=True)
+    assert 0 < narrows[0] < 100
+    assert all(load["nats"] > 0 for load in document["loads"])
     assert set(document["loads"][0]["posterior_sd"]) == set(NAMES)
 
 

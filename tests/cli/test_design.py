@@ -103,5 +103,9 @@ def test_bad_input_is_refused_in_one_line(words: tuple[str, ...], why: str) -> N
     assert why in fails("design", *words).err
 
 
+def test_a_file_says_the_type_of_its_cache_itself(folder: Path) -> None:
+    assert "--kv-dtype" in fails("design", *MODEL, "--coeffs", folder / "found.yaml", "--kv-dtype", "fp8").err
+
+
 def test_the_benchmark_of_blis_needs_requests(folder: Path) -> None:
     assert "--target blis" in fails("fit", folder / "out.json", *FLAGS, "--target", "blis").err

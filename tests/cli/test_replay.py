@@ -29,6 +29,18 @@ def test_replay_compares_and_counts(folder: Path, coeffs: Path) -> None:
     assert found["requests"] == 150
 
 
+def test_what_a_flag_asks_beyond_the_measured_server_is_no_error(folder: Path, coeffs: Path) -> None:
+    asked = ("replay", folder, "--coeffs", coeffs, "--max-num-seqs", 2)
+    found = ok(*asked, "--json").document
+    assert found["what_if"] == ["max_num_seqs 2"]
+    assert {metric["error_pct"] for metric in found["metrics"].values()} == {None}
+    assert found["metrics"]["e2e_mean"]["predicted_us"] > found["metrics"]["e2e_mean"]["measured_us"] > 0
+    shown = ok(*asked)
+    assert "what if" in shown.out
+    assert "error %" not in shown.out
+    assert "served with max_num_seqs 2, and measured without" in shown.err
+
+
 def test_chunks_of_several_tokens_have_their_latency(folder: Path, coeffs: Path) -> None:
     """A server that sends four tokens at a time makes a client wait four times as long for a chunk."""
     command = ["replay", folder, "--coeffs", coeffs]

@@ -253,3 +253,12 @@ def test_a_config_of_the_users_in_its_place_is_kept(tmp_path: Path) -> None:
     carry_out(lambda: [], folder_edits(PLAIN, tmp_path, replace=True))
     assert place.read_bytes() == config_path("llama-2-7b-hf").read_bytes()
     assert place.with_name("config.json.bak").read_text() == "{}"
+
+
+def test_other_models_of_a_file_are_said_to_use_the_coefficients_too(coefficients: Write, tmp_path: Path) -> None:
+    many = "".join(f"  model-{number}:\n    GPU: H100\n" for number in range(7))
+    (tmp_path / "defaults.yaml").write_text(f"defaults:\n{many}")
+    said = roofml("export", "blis", coefficients(), "--defaults", "defaults.yaml").err
+    assert "one set of coefficients for every model of a file: from now on also for model-0, model-1, " in said
+    assert "and 2 more" in said
+    assert "from now on" not in roofml("export", "blis", coefficients(), "--into", "alone").err

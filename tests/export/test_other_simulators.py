@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 from collections.abc import Callable
@@ -27,6 +28,24 @@ FILES = {
         "dynamo-profile/selected_prefill_interpolation/raw_data.npz",
     ],
 }
+if importlib.util.find_spec("pyarrow") is not None:
+    SYSTEM = "systems/data/roofml_llama_2_7b_hf_h100_tp1"
+    FILES["aiconfigurator"] = [
+        "systems/roofml_llama_2_7b_hf_h100_tp1.yaml",
+        "systems/query_versions.yaml",
+        *(
+            f"{SYSTEM}/{family}/vllm/0.15.1/{name}"
+            for family, name in (
+                ("gemm", "gemm_perf.parquet"),
+                ("gemm", "collection_meta.yaml"),
+                ("attention", "context_attention_perf.parquet"),
+                ("attention", "generation_attention_perf.parquet"),
+                ("attention", "collection_meta.yaml"),
+                ("comm", "custom_allreduce_perf.parquet"),
+                ("comm", "collection_meta.yaml"),
+            )
+        ),
+    ]
 MORE = {"latency-predictor": ("--rate", "5", "--requests", 100)}
 
 

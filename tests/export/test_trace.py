@@ -204,3 +204,63 @@ def test_the_header_is_yaml_whatever_the_model_is_called(tmp_path: Path) -> None
     odd = with_changes(run, server=with_changes(run.server, model="x: [\n# y"))
     text = trace_texts(odd, trace_files(tmp_path))[tmp_path / "trace.yaml"]
     assert 'model: "x: [\\n# y"\n' in text
+
+
+@pytest.mark.parametrize("more", [[], ["--replace"]])
+def test_out_is_input_the_run_itself_is_never_written_over(tmp_path: Path, more: list[str]) -> None:
+    write_trace(a_run(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    server = ["--gpu", "H100", "--max-num-batched-tokens", 2048, "--num-gpu-blocks", 5000]
+    said = fails("export", "trace", tmp_path, "-o", tmp_path, *server, *more).err
+    assert "is an input of this command, expected another folder for the trace" in said
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_out_readonly_and_links(tmp_path: Path) -> None:
+    """A read-only file is not replaced, what else is to be written is not; a link stays one."""
+    out, real = tmp_path / "out", tmp_path / "real.csv"
+    out.mkdir()
+    (out / "measured.csv").write_text("")
+    (out / "measured.csv").chmod(0o444)
+    assert "read-only" in fails("export", "trace", ROOT / "sample_run", "-o", out, "--replace").err
+    assert [path.name for path in out.iterdir()] == ["measured.csv"]
+    (out / "measured.csv").unlink()
+    (out / "trace.csv").symlink_to(real)
+    ok("export", "trace", ROOT / "sample_run", "-o", out)
+    assert (out / "trace.csv").is_symlink()
+    assert len(real.read_text().splitlines()) == 801
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = fails("export", "trace", ROOT / "sample_run", "-o", tmp_path / "file" / "below").err
+    assert said.startswith(f"roofml: {tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jx", "$(touch PWNED)", "a\nb", "' ; touch PWNED ; '"])
+def test_inject_trace_names_stay_words_and_reach_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = ok("export", "trace", ROOT / "sample_run", "-o", name).out
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 4
+    if name.isprintable():
+        words = shlex.split(told.splitlines()[2])
+        assert words[words.index("--trace-data") + 1] == f"{name}/trace.csv"
+
+
+def test_a_load_that_nobody_has_served_is_a_trace_too(coefficients: Callable[..., Path], tmp_path: Path) -> None:
+    """Of a closed loop the requests are sent when our own replay's clients send them: a trace has no clients."""
+    path = coefficients()
+    line = "poisson:rate=5,input=200,output=30,requests=40"
+    assert "a load has no server: give --coeffs FILE" in fails("export", "trace", line, "-o", "none").err
+    told = ok("export", "trace", line, "-o", "open", "--coeffs", path).out.splitlines()
+    assert len(told) == 3  # nothing was measured, so there is nothing to calibrate with
+    rows = rows_of(tmp_path / "open/trace.csv")
+    assert {(row["server_input_tokens"], row["output_tokens"], row["status"]) for row in rows} == {("200", "30", "ok")}
+    assert "mode: generated\n" in (tmp_path / "open/trace.yaml").read_text()
+    ok("export", "trace", "closed:concurrency=4,input=200,output=30,requests=20", "-o", "closed", "--coeffs", path)
+    sent = [int(row["send_time_us"]) for row in rows_of(tmp_path / "closed/trace.csv")]
+    assert sent == sorted(sent)
+    assert sum(time == 0 for time in sent) == 4

@@ -106,3 +106,10 @@ def test_a_duration_that_is_none_is_refused(tmp_path: Path) -> None:
     folder = staged([{"rate": 4, "duration": "long"}]).write(tmp_path / "run")
     with pytest.raises(InputError, match=r"inference-perf.yaml: load.stages\[0\].duration: 'long', expected seconds"):
         read_run(folder, gpu="H100")
+
+
+def test_a_run_that_ends_before_its_plan_goes_on(tmp_path: Path) -> None:
+    whole = staged([{"rate": 4, "duration": 40}, {"rate": 16, "duration": 10}]).write(tmp_path / "whole")
+    cut = staged([{"rate": 4, "duration": 40}, {"rate": 16, "duration": 60}]).write(tmp_path / "cut")
+    assert not read_run(whole, gpu="H100").goes_on
+    assert read_run(cut, gpu="H100").goes_on

@@ -12,10 +12,11 @@ from typing import Any
 
 from roofml.latency.deployment import Deployment
 from roofml.latency.feasibility import blocks_of
-from roofml.latency.kv_capacity import KvGroup, kv_capacity
+from roofml.latency.kv_capacity import KvGroup, kv_capacity, kv_groups
 from roofml.latency.server_defaults import default_batch, default_memory_utilization
 from roofml.traces.engine_version import parse_version
 from roofml.traces.forwards import FIRST_RELEASE, TimedRequest
+from roofml.traces.server import Server
 from roofml.util.errors import InputError, NotSupportedError
 
 RELEASE = parse_version(FIRST_RELEASE, "engine version")
@@ -146,6 +147,23 @@ def limits_of(
         while longest > 1 and blocks_of(groups, [(longest, 1)], budget) >= blocks:
             longest //= 2
     return Limits(budget, seqs, longest, blocks, groups, longest < reach, block_size)
+
+
+def limits_of_server(deployment: Deployment, server: Server) -> Limits:
+    """The same of a server that ran."""
+    try:
+        groups: Sequence[KvGroup] = kv_groups(deployment.on_rank, deployment.tp, server.block_size)[0]
+    except NotSupportedError:
+        groups = ()
+    return Limits(
+        budget=server.max_num_batched_tokens,
+        requests=server.max_num_seqs,
+        longest=server.max_model_len,
+        blocks=server.num_gpu_blocks if groups else None,
+        groups=groups,
+        shortened=True,
+        block_size=server.block_size,
+    )
 
 
 def candidates(limits: Limits) -> list[Case]:

@@ -29,7 +29,10 @@ def bench_command(deployment: Deployment, limits: Limits, shapes: str, output: s
 def fit_command(deployment: Deployment, output: str) -> list[str]:
     """The words that fit what the benchmark wrote."""
     words = ["roofml", "fit", output, "--model", deployment.hf_repo, "--gpu", deployment.gpu.name]
-    return [*words, "--tp", str(deployment.tp), "-o", "coefficients.yaml"]
+    words += ["--tp", str(deployment.tp)]
+    if deployment.engine.kv_dtype != deployment.engine.dtype:
+        words += ["--kv-dtype", deployment.engine.kv_dtype]
+    return [*words, "-o", "coefficients.yaml"]
 
 
 def server_within(deployment: Deployment, limits: Limits) -> Server:

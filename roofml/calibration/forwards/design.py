@@ -39,6 +39,8 @@ GROUPED = (
     "where it says `Using real routing` (experts in groups, as DeepSeek has), dummy weights chose the experts: such "
     "a case says little of them; give it real weights with --load-format auto"
 )
+NEARLY = 1.1
+"""The first cases are enough if the interval is at most so many times as wide as after all of them."""
 STOP = 0.1
 """Share of the interval that the next cases must remove at least for them to be worth a run."""
 CASE_S, REPLAYS, LOADING_S = 2.0, 130, 60.0
@@ -66,6 +68,8 @@ class Design(Shown):
     """After these cases."""
     floor_pct: float
     """If no case were left to time."""
+    enough: int
+    """The first so many cases do nearly as well as all of them."""
     identified: tuple[str, ...]
     """Parameters that the cases would decide: less than half of their variance would be left."""
     open: tuple[str, ...]
@@ -88,7 +92,8 @@ class Design(Shown):
         said = f"90 % interval of step times, median over {self.wanted}: {shrink}; the least is ±{self.floor_pct:.1f} %"
         if self.stop:
             return f"{said}. Stop here: more cases narrow it by less than {100 * STOP:.0f} %."
-        return f"{said}."
+        few = f" The first {self.enough} do nearly as well." if self.enough < len(self.cases) else ""
+        return f"{said}.{few}"
 
     @property
     def reservations(self) -> list[str]:
@@ -123,6 +128,7 @@ class Design(Shown):
             "expected_us": dict(zip((case.name for case in self.cases), self.expected_us.tolist(), strict=True)),
             "seconds": self.seconds,
             "wanted": self.wanted,
+            "enough": self.enough,
             "interval_90_pct": {"before": self.before_pct, "after": self.after_pct, "floor": self.floor_pct},
             "stop": self.stop,
             "identified": list(self.identified),
@@ -192,6 +198,10 @@ def design(
     beliefs = [_belief(timed, sizes, target, values) for values in (calibration.values, *calibration.draws(DRAWS))]
     picked = chosen(covariance, beliefs, count)
     middle = beliefs[0]
+    halves = [
+        _half_pct(after(covariance, middle.rows[np.array(picked[:first])]), middle.wanted)
+        for first in range(1, len(picked) + 1)
+    ]
     left = after(covariance, middle.rows[np.array(picked)])
     least = after(covariance, middle.rows)
     size = len(NAMES)
@@ -204,8 +214,9 @@ def design(
         expected_us=times[picked],
         wanted=wanted,
         before_pct=_half_pct(covariance, middle.wanted),
-        after_pct=_half_pct(left, middle.wanted),
+        after_pct=halves[-1],
         floor_pct=_half_pct(least, middle.wanted),
+        enough=1 + next(place for place, half in enumerate(halves) if half <= NEARLY * halves[-1]),
         identified=tuple(name for name, of in zip(NAMES, share, strict=True) if of < UNDECIDED),
         open=_open(calibration, middle.wanted),
     )

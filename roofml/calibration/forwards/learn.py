@@ -21,6 +21,7 @@ from roofml.hardware.gpu import load_gpu
 from roofml.latency.deployment import BUDGET, Deployment, deploy
 from roofml.latency.parameters import to_coordinates
 from roofml.models.load import load_model
+from roofml.traces.engine_version import parse_version
 from roofml.traces.forwards import FIRST_RELEASE, Forwards
 from roofml.util.display import Table, digits
 from roofml.util.errors import InputError
@@ -73,15 +74,26 @@ def check_same(deployment: Deployment, forwards: Sequence[Forwards]) -> None:
 
 
 def learn(deployment: Deployment, prior: Prior, forwards: Sequence[Forwards]) -> Learned:
-    """What the files say of the deployment, one after the other."""
+    """What the files say of the deployment, one after the other, each over the kernels of its own release."""
     fits: list[ForwardFit] = []
     believed = prior
     for each in forwards:
-        found = fit_forwards(deployment, believed, each)
+        timed_on = deployment.fitted_on(deployment.engine.name, _release_of(each, deployment))
+        found = fit_forwards(timed_on, believed, each)
         fits.append(found)
         source = f"{believed.source}, and {len(each.cases)} exact batches"
         believed = Prior(to_coordinates(found.posterior.values), found.posterior.covariance, source)
     return Learned(believed, tuple(fits))
+
+
+def _release_of(forwards: Forwards, deployment: Deployment) -> str:
+    """The version that a file was timed with: as it is said, or the first that has the benchmark."""
+    said = forwards.server.engine_version
+    if said is not None and parse_version(said, forwards.name) >= parse_version(FIRST_RELEASE, "vLLM"):
+        return said
+    first = (deployment.engine.version or "").split(",")[0].strip()
+    newer = first and parse_version(first, forwards.name) >= parse_version(FIRST_RELEASE, "vLLM")
+    return first if newer else FIRST_RELEASE
 
 
 def fitted_runs(forwards: Sequence[Forwards]) -> tuple[FittedRun, ...]:
