@@ -1,10 +1,10 @@
 """How long a catalogue of made-up deployments takes, with one worker and with two, and whether they agree to the byte.
 
-`python benchmarks/catalog.py FOLDER [DEPLOYMENTS [WORKERS,WORKERS..]]`, by default 100 deployments with 1 and then 2 workers.
-Every deployment has one run of 150 requests; one run in ten is spoiled, in five ways. The models are those of the
-package's configs that fit, by their own physics, on one to eight GPUs: no two deployments are alike, and each is served
-as quickly as physics says, give or take what the seed says. Times are of the whole command, processor seconds those of
-all its processes. Needs the extra `cluster`.
+`python benchmarks/catalog.py FOLDER [DEPLOYMENTS [WORKERS,WORKERS..]]`, by default 100 with 1 and then 2 workers. Every
+deployment has one run of 150 requests; one run in ten is spoiled, in five ways. The models are those of the package's
+configs that fit, by their own physics, on one to eight GPUs: no two deployments are alike, and each is served as
+quickly as physics says, give or take what the seed says. Times are of the whole command, processor seconds those of all
+its processes. Needs the extra `cluster`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
         assert isinstance(failures, list)
         first = first or (wall * workers, bytes_of)
         print(
-            f"{workers} workers: {wall:.0f} s, {cpu:.0f} processor s; {len(rows)} deployments, {len(failures)} failures, "
+            f"{workers} workers: {wall:.0f} s, {cpu:.0f} processor s; {len(rows)} deployments, {len(failures)} failed, "
             f"{said['computed']} tasks; efficiency {first[0] / (wall * workers):.2f}; "
             f"{'the same bytes' if bytes_of == first[1] else 'OTHER BYTES'}",
             flush=True,
