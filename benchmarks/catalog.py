@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from made_up_folders import write_run
@@ -84,7 +85,7 @@ def spoil(run: Path, how: int) -> None:
         trace.write_text("\n".join([lines[0], *(line.replace(",ok,", ",error,") for line in lines[1:])]))
 
 
-def made(folder: Path, workers: int) -> tuple[float, float, dict[str, object], str]:
+def made(folder: Path, workers: int) -> tuple[float, float, dict[str, Any], str]:
     """Wall and processor seconds of the command, what it said, and a digest of the catalogue's files."""
     catalog = folder / f"catalog-{workers}"
     command = [sys.executable, "-m", "roofml.cli.start", "catalog", "fit", folder / "runs", "-o", catalog]
@@ -110,8 +111,6 @@ def main() -> None:
     for workers in numbers:
         wall, cpu, said, bytes_of = made(folder, workers)
         rows, failures = said["deployments"], said["failures"]
-        assert isinstance(rows, list)
-        assert isinstance(failures, list)
         first = first or (wall * workers, bytes_of)
         print(
             f"{workers} workers: {wall:.0f} s, {cpu:.0f} processor s; {len(rows)} deployments, {len(failures)} failed, "

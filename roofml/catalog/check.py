@@ -58,10 +58,13 @@ class CheckedCatalog(Shown):
     def tables(self) -> list[Table]:
         """The runs, those that need something done first, and what was not checked."""
         ordered = sorted(self.runs, key=lambda run: (run.drift.verdict == "holds", run.folder, run.drift.run))
-        rows = [[_what(run), run.deployment, run.drift.verdict, _change(run.drift)] for run in ordered]
+        rows = [
+            [_named(run.folder, run.drift.run), run.deployment, run.drift.verdict, _change(run.drift)]
+            for run in ordered
+        ]
         shown = [Table("", ["run", "deployment", "verdict", "steps longer by"], rows, self.sentence)] if rows else []
         if self.unchecked:
-            listed = [[f"{each.folder} {each.run}".strip(), each.reason] for each in self.unchecked]
+            listed = [[_named(each.folder, each.run), each.reason] for each in self.unchecked]
             shown.append(Table("not checked", ["what", "reason"], listed))
         return shown
 
@@ -73,12 +76,12 @@ class CheckedCatalog(Shown):
             ordered = sorted(self.runs, key=lambda run: (run.drift.verdict == "holds", run.folder, run.drift.run))
             for run in ordered:
                 said = " ".join((*run.drift.reasons, run.drift.advice)).strip()
-                cells = (_what(run), run.deployment, run.drift.verdict, _change(run.drift), said)
+                cells = (_named(run.folder, run.drift.run), run.deployment, run.drift.verdict, _change(run.drift), said)
                 lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
             lines.append("")
         if self.unchecked:
             lines += ["## Not checked", "", "| what | reason |", "|---|---|"]
-            lines += [f"| {_cell(f'{e.folder} {e.run}'.strip())} | {_cell(e.reason)} |" for e in self.unchecked]
+            lines += [f"| {_cell(_named(e.folder, e.run))} | {_cell(e.reason)} |" for e in self.unchecked]
             lines.append("")
         return "\n".join(lines)
 
@@ -135,9 +138,9 @@ def _deployment(run: dict[str, Any]) -> str:
     return f"{run['model']} on {key['tp']} x {key['gpu']} by {key['engine']} {version}"
 
 
-def _what(run: CheckedRun) -> str:
-    name = run.drift.run
-    return name if run.folder.endswith(name) else f"{run.folder} {name}"
+def _named(folder: str, run: str) -> str:
+    """A run with its folder, unless that is called so."""
+    return folder if not run or folder == run or folder.endswith(f"/{run}") else f"{folder} {run}"
 
 
 def _change(drift: Drift) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from typing import Any, cast
 from roofml.catalog.tasks import ONE_THREAD, Task, code_digest, done
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.interrupts import quiet_tracker, temporary_folder, wait_if_ending, workers_undisturbed
+from roofml.util.names import shown
 
 CONNECT_S = 15.0
 """How long a scheduler may take to answer."""
 DEATHS = 3
 """Workers that one task may end on an embedded cluster before it is tried alone."""
+_ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://[^\s/@]+:[0-9]{1,5}/?")
 NEEDED = "needs Dask: `pip install 'roofml[cluster]'`"
 
 
@@ -125,6 +128,8 @@ def opened(wanted: Wanted) -> Generator[Cluster]:
     }
     with config.set(settings), ExitStack() as stack:
         if wanted.scheduler is not None:
+            if not _ADDRESS.fullmatch(wanted.scheduler):
+                raise InputError(f"--scheduler {shown(wanted.scheduler)}: expected an address such as tcp://HOST:8786")
             try:
                 client = Client(wanted.scheduler, timeout=CONNECT_S, set_as_default=False)
             except (OSError, ValueError, TimeoutError) as error:

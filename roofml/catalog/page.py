@@ -20,6 +20,7 @@ th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align:
 th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; }
 th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
+td.wide { min-width: 16rem; } td.day { white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .good { color: var(--good); } .fair { color: var(--fair); } .far { color: var(--far); }
 input { font: inherit; padding: .3rem .5rem; width: min(24rem, 100%); box-sizing: border-box; }
@@ -28,6 +29,7 @@ small, .soft { opacity: .75; } details { margin: .2rem 0; } tr[hidden] { display
   thead { display: none; } tr { display: block; border: 1px solid var(--line); margin: .6rem 0; border-radius: .4rem; }
   td, td.number { display: flex; justify-content: space-between; gap: 1rem; border: 0; text-align: right;
     white-space: normal; overflow-wrap: anywhere; }
+  td[data-value=""] { display: none; }
   td::before { content: attr(data-label); font-weight: 600; text-align: left; white-space: nowrap; }
 }
 """
@@ -113,10 +115,10 @@ def _cells(row: Row) -> dict[str, _Cell]:
         "runs": _number(row.runs, f"{row.runs}"),
         "requests": _number(row.requests, f"{row.requests:,}"),
         "batches": _number(row.batch[1], f"{row.batch[0]}-{row.batch[1]}"),
-        "recorded": _text(row.recorded or ""),
+        "recorded": _text(row.recorded or "", kind="day"),
         "releases since": _number(row.releases_since, "" if row.releases_since is None else f"{row.releases_since}"),
         "drift %": _number(drift, "" if drift is None else f"{drift:+.2f}"),
-        "gaps": _text(unsure),
+        "gaps": _text(unsure, kind="wide"),
         "by prior": _text(", ".join(row.not_identified), _folded(row.not_identified)),
     }
 
@@ -150,9 +152,9 @@ def _table(name: str, rows: Sequence[dict[str, _Cell]]) -> str:
     )
 
 
-def _text(text: str, shown: str | None = None) -> _Cell:
+def _text(text: str, shown: str | None = None, kind: str = "") -> _Cell:
     plain = for_line(text)
-    return (escape(plain) if shown is None else shown), plain, ""
+    return (escape(plain) if shown is None else shown), plain, kind
 
 
 def _number(value: float | None, shown: str) -> _Cell:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import ok, roofml
 from fleet import (
     SMALL,
     bytes_of,
@@ -195,6 +196,25 @@ def alive(process: int) -> bool:
         return (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def test_new_runs_are_checked_by_the_calibrations_of_their_deployments(made: Made, tmp_path: Path) -> None:
+    catalog, summary = made[0], tmp_path / "summary.md"
+    write_run(tmp_path / "new" / "same", SMALL, 11, requests=400)
+    command = ("catalog", "check", catalog, tmp_path / "new", "-o", summary, "--json")
+    holds = ok(*command).document
+    assert holds["verdicts"] == {"holds": 1}
+    write_run(tmp_path / "new" / "slow", SMALL, 12, slower=1.1, requests=400)
+    write_run(tmp_path / "new" / "other", ("meta-llama/Llama-2-7b-hf", 2, 20_000, 8_000), 13)
+    drifted = roofml(*command)
+    assert drifted.status == 1
+    assert drifted.document["verdicts"] == {"holds": 1, "slower": 1}
+    assert [run["deployment"] for run in drifted.document["runs"]] == [CHAT, CHAT]
+    assert ["no calibration of its deployment" in each["reason"] for each in drifted.document["not_checked"]] == [True]
+    assert f"| slow | {CHAT} | slower |" in summary.read_text()
+    assert roofml(*command, "--fail-above", 50).status == 0
+    nothing = roofml("catalog", "check", catalog, tmp_path / "new" / "other", "--json")
+    assert nothing.status == 1
 
 
 def test_changed_runs_are_computed_anew_and_drift_is_told(runs: Path, made: Made, tmp_path: Path) -> None:
