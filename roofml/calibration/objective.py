@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
@@ -68,6 +68,8 @@ class Frozen:
     """(2, padded steps) of `Schedule`."""
     stair: Ints
     """(padded steps,) of `latency.stairs.stair_of`; -1 also of padding."""
+    latest: dict[bytes, Latencies] = field(default_factory=dict[bytes, "Latencies"])
+    """Parameter values that were asked for last, and the answer."""
 
 
 def step_columns(steps: StepSums, tables: ComponentTables) -> tuple[Floats, ...]:
@@ -116,7 +118,8 @@ def _compiled(norm: float | None) -> Callable[..., Any]:
         def along(tangent: Any) -> Any:
             return jax.jvp(lambda v: times(v, columns, layers), (values,), (tuple(tangent),))  # pyright: ignore
 
-        return [along(tangent) for tangent in np.eye(STEP_COUNT)]
+        # All derivatives in one pass: a pass for each would take ten times as long to compile.
+        return jax.vmap(along, out_axes=(None, 0))(np.eye(STEP_COUNT))
 
     return jax.jit(both)
 
@@ -147,17 +150,31 @@ def times_and_gradients(values: Floats, columns: Sequence[Floats], tables: Compo
     import jax
 
     with jax.enable_x64(True), jax.default_device(_cpu()):
-        pairs = _compiled(tables.norm)(tuple(map(float, values)), tuple(columns), tables.layers)
-        times, gradients = np.asarray(pairs[0][0]), np.stack([np.asarray(gradient) for _, gradient in pairs])
+        pair = _compiled(tables.norm)(tuple(map(float, values)), tuple(columns), tables.layers)
+        times, gradients = map(np.asarray, pair)
     at_least = no_shorter_than_launches(times, columns[-3], tables)
     return at_least, np.where(at_least > times, 0.0, gradients)
 
 
-def latencies_and_gradients(values: Floats, frozen: Frozen) -> tuple[Floats, Floats, Floats, Floats]:
-    """Decode times and TTFTs (requests,), and their derivatives (requests, parameters), for a frozen schedule."""
+Latencies = tuple[Floats, Floats, Floats, Floats]
+"""Decode times and TTFTs (requests,), and their derivatives (requests, parameters)."""
+
+
+def latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
+    """`Latencies` for a frozen schedule. What was asked for last is remembered."""
+    asked = values.tobytes()
+    if asked not in frozen.latest:
+        frozen.latest.clear()
+        frozen.latest[asked] = _latencies_and_gradients(values, frozen)
+    return frozen.latest[asked]
+
+
+def _latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
+    used = int(frozen.last.max()) + 1  # what is padded, or came after the last request that is fitted, is in no sum
     times, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
+    times, gradients, stalls = times[:used], gradients[:, :used], frozen.cold[:, :used]
     queueing, per_running, delay = values[STEP_COUNT:-COLD]
-    rows = np.column_stack((times + values[-COLD:] @ frozen.cold, *gradients, *frozen.cold))
+    rows = np.column_stack((times + values[-COLD:] @ stalls, *gradients, *stalls))
     total = _running(rows)
     decode = total[frozen.last + 1] - total[frozen.first + 1]
     wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
