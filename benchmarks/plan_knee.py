@@ -2,8 +2,9 @@
 
     python benchmarks/plan_knee.py [DEPLOYMENTS]
 
-Each deployment (by default 50) is a model, GPU, tensor parallel size and limits drawn at random, under a load and SLOs drawn
-at random. The scan tries every rate from 25 % below to 25 % above the answer, half a per cent apart, by the same seeds.
+Each deployment (by default 50) is a model, GPU, tensor parallel size and limits drawn at random, under a load and
+SLOs drawn at random. The scan tries every rate from 25 % below to 25 % above the answer, half a per cent apart, by
+the same seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from roofml.workloads.spec import parse_spec
 
 MODELS = (
     "llama-2-7b-hf",
-    "llama-3.1-8b",
+    "llama-3.1-8b-instruct",
     "codellama-34b-instruct-hf",
     "mixtral-8x7b-v0.1",
     "qwen3-8b",

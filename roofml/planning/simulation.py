@@ -18,6 +18,7 @@ from roofml.engine.replay import Replay
 from roofml.latency.doubts import by_size
 from roofml.latency.launches import said_of_launches
 from roofml.planning.served_load import ServedLoad, served_load
+from roofml.planning.sessions import serve
 from roofml.planning.spread import chance_of, predictions
 from roofml.planning.timeline import Timeline, timeline_of
 from roofml.traces.run import Run
@@ -196,9 +197,8 @@ def simulate(
         others = [workload.load(len(run), seed + 1 + each) for each in range(SEEDS)]
         samples: list[Mapping[str, float]] = [values]
         for other in others:
-            other_run = other.run(server)
-            again = calibration.replay(other_run)
-            samples.append(figures(served_load(other_run, again, all_count=every, of_class=other.of_class)))
+            sent, other_run, again = serve(calibration, other, server)
+            samples.append(figures(served_load(other_run, again, all_count=every, of_class=sent.of_class)))
         chance = chance_of(samples)
     found = predictions(calibration, served, values, figures_of, chance)
     by_class: dict[str, dict[str, float]] = {}
@@ -234,16 +234,14 @@ def long_enough(
 ) -> ServedLoad:
     """The load, of as many requests as it has, or as its slowest figure takes to be known to `WANTED`."""
     if workload.requests is not None:
-        load = workload.load(seed=seed)
-        run = load.run(server)
-        return served_load(run, calibration.replay(run, progress), all_count=True, of_class=load.of_class)
+        load, run, replayed = serve(calibration, workload.load(seed=seed), server, progress)
+        return served_load(run, replayed, all_count=True, of_class=load.of_class)
     metrics = [*SLOWEST, *(slo.metric for slo in slos if slo.metric not in SLOWEST)]
     clients = int(workload.level) if workload.closed else 0
     count = max(FIRST, 10 * clients)
     while True:
-        load = workload.load(count, seed)
-        run = load.run(server)
-        served = served_load(run, calibration.replay(run, progress), all_count=False, of_class=load.of_class)
+        load, run, replayed = serve(calibration, workload.load(count, seed), server, progress)
+        served = served_load(run, replayed, all_count=False, of_class=load.of_class)
         unsure = served.unsure(metrics)
         if served.grows or not unsure or max(unsure.values()) <= WANTED or count >= MOST:
             return served

@@ -16,6 +16,7 @@ import numpy as np
 
 from roofml.calibration.calibration import Calibration
 from roofml.planning.served_load import ServedLoad, served_load
+from roofml.planning.sessions import serve
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
@@ -34,6 +35,8 @@ FLOOD = 600
 MOST_FLOOD = 12_000
 FLOODED, FULL = 1.5, 0.4
 """The rate that is too much, over a first guess, and the share of the time after which the server is full."""
+SESSIONS_FLOODED = 4.0
+"""The same of sessions: they wait for answers, and find their past in the cache, which the first guess does not."""
 QUIET = 60
 """Requests of a load that is all but alone."""
 ALONE = 0.02
@@ -107,9 +110,8 @@ class Trials:
 
     def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
         """One replay of so many requests, judged once it is steady."""
-        load = workload.load(requests, seed)
-        run = load.run(self.server)
-        return served_load(run, self.calibration.replay(run), all_count=False, of_class=load.of_class)
+        load, run, replayed = serve(self.calibration, workload.load(requests, seed), self.server)
+        return served_load(run, replayed, all_count=False, of_class=load.of_class)
 
     def at(self, level: float) -> Trial:
         """The trial at a level, made now or before."""
@@ -177,8 +179,9 @@ class Trials:
             self.requests = int(np.clip(IN_FLIGHT * most, FEWEST, MOST))
         rates: list[float] = []
         for seed in self.seeds:
-            run = self.workload.at(FLOODED * crude).load(self.requests, seed).run(self.server)
-            replayed = self.calibration.replay(run)
+            many = (SESSIONS_FLOODED if self.workload.sessions else FLOODED) * crude
+            load = self.workload.at(many).load(self.requests, seed)
+            _, run, replayed = serve(self.calibration, load, self.server)
             done = np.sort((run.arrival_us + replayed.e2e_us)[replayed.completed])
             begin, end = FULL * float(run.arrival_us[-1]), float(run.arrival_us[-1])
             inside = np.searchsorted(done, [begin, end])

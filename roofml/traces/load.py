@@ -79,7 +79,7 @@ def batch_slots(run: Run) -> int:
     _, first = np.unique(run.prefix_group, return_index=True)
     free = run.server.num_gpu_blocks - int(shared[first].sum())
     # Idle shared prompts are evicted before anything is preempted, so the pool is judged both ways.
-    fits = max(free / float((blocks - shared).mean()), run.server.num_gpu_blocks / float(blocks.mean()))
+    fits = max(free / max(float((blocks - shared).mean()), 1.0), run.server.num_gpu_blocks / float(blocks.mean()))
     return max(1, min(run.server.max_num_seqs, int(fits)))
 
 

@@ -30,6 +30,9 @@ class Load:
     """How many of its tokens a request has in common with its group at most."""
     pause_us: Floats = field(default_factory=lambda: np.zeros(0))
     """Of a closed load, how long a client waits after an answer before it sends this request; empty: not at all."""
+    after: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Of sessions, the request whose answer each waits for, and then `pause_us`; -1: none. `arrival_us` is then when it
+    would be sent if answers took no time. Empty: nobody waits."""
     of_class: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """The class of each request, where there are several; empty: one."""
     deadline_us: float = math.inf
@@ -70,6 +73,16 @@ class Load:
         room = most - self.prompt_tokens
         long = (self.output_tokens > room) & (room >= 1)
         return replace(self, output_tokens=np.where(long, room, self.output_tokens)) if long.any() else self
+
+    def sent(self, arrival_us: Floats) -> tuple[Load, Ints]:
+        """The load with these arrivals, in their order, and that order: places in this load, (requests,)."""
+        order = np.argsort(arrival_us, kind="stable")
+        columns = ("prompt_tokens", "output_tokens", "prefix_group", "prefix_tokens", "of_class", "priority")
+        taken = {name: getattr(self, name)[order] for name in columns if len(getattr(self, name))}
+        nothing = np.zeros(0)
+        return replace(
+            self, arrival_us=arrival_us[order], after=nothing.astype(np.int64), pause_us=nothing, **taken
+        ), order
 
     def at_rate(self, requests_per_s: float) -> Load:
         """An open load with its arrivals stretched so that so many come a second on average.

@@ -29,8 +29,8 @@ from roofml.traces.limits import MOST_REQUESTS
 from roofml.util.errors import InputError
 from roofml.util.schema import Count, Finite, Name, Strict, validated
 from roofml.util.yaml_io import read_mapping
-from roofml.workloads.arrivals import Open
-from roofml.workloads.requests import Drawn, RequestClass
+from roofml.workloads.arrivals import Closed, Open
+from roofml.workloads.requests import ONCE, Drawn, RequestClass
 from roofml.workloads.slo import parse_slos
 from roofml.workloads.spec import OF_KIND, OPTIONAL_OF_KIND, class_of, pattern_of, whole
 from roofml.workloads.workload import Workload
@@ -56,6 +56,8 @@ class _Class(Strict):
     share: Annotated[Finite, Gt(0), Le(1e9)] = 1.0
     shared_prefix: Count = 0
     groups: Annotated[Count, Gt(0)] = 1
+    turns: Said | None = None
+    think: Said | None = None
     slo: Annotated[list[Name], Len(0, 20)] = Field(default_factory=list[Name])
 
 
@@ -70,7 +72,7 @@ def read_mixture(path: Path) -> Workload:
     read = validated(_File, read_mapping(path), path)
     kind = read.arrivals.kind
     said = read.arrivals.model_dump(exclude_none=True, exclude={"kind"})
-    known = (*OF_KIND[kind], *OPTIONAL_OF_KIND.get(kind, ()))
+    known = (*OF_KIND[kind], *(OPTIONAL_OF_KIND[kind] if kind == "closed" else ()))
     for name in said:
         if name not in known:
             raise InputError(f"{path}: arrivals.{name}: not known of {kind}, expected {', '.join(known)}")
@@ -82,6 +84,11 @@ def read_mixture(path: Path) -> Workload:
     if len(set(names)) < len(names):
         raise InputError(f"{path}: classes: a name stands twice, expected one for each")
     classes = tuple(_class(each, f"{path}: classes.{each.name}") for each in read.classes)
+    if any(each.turns != ONCE for each in classes):
+        if isinstance(pattern, Closed):
+            raise InputError(f"{path}: classes: turns in a closed loop, expected sessions that begin at a rate")
+        if any(each.shared_prefix for each in classes):
+            raise InputError(f"{path}: classes: turns beside a shared_prefix, expected one of them in a load")
     requests = None if read.requests is None else whole(str(read.requests), f"{path}: requests", MOST_REQUESTS)
     if requests is None and isinstance(pattern, Open):
         requests = pattern.requests
@@ -90,6 +97,7 @@ def read_mixture(path: Path) -> Workload:
 
 def _class(each: _Class, source: str) -> RequestClass:
     given = {"input": _text(each.input), "output": _text(each.output), "groups": str(each.groups)}
+    given |= {name: _text(value) for name, value in (("turns", each.turns), ("think", each.think)) if value is not None}
     if each.shared_prefix:
         given["shared_prefix"] = str(each.shared_prefix)
     return replace(class_of(given, source, each.name, each.share), slos=parse_slos(each.slo, f"{source}.slo"))

@@ -58,6 +58,8 @@ def read_workload(
     found = _read(text, rate, concurrency, overrides or ServerOverrides())
     workload = found.workload
     if concurrency is not None:
+        if workload.sessions:
+            raise InputError(f"--concurrency {concurrency}: {workload.name} is of sessions, which begin at a rate")
         pause = workload.pattern.pause_s if isinstance(workload.pattern, Closed) else None
         closed = Closed(concurrency) if pause is None else Closed(concurrency, pause)
         workload = replace(workload, pattern=closed)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from roofml.util.arrays import Ints
+from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
 from roofml.workloads.distribution import Distribution
 from roofml.workloads.slo import Slo
 
-CLASS, INPUT, OUTPUT, GROUP = 1, 2, 3, 4
+ONCE, NO_PAUSE = Distribution("constant", 1.0), Distribution("constant", 0.0)
+CLASS, INPUT, OUTPUT, GROUP, TURNS, THINK = 1, 2, 3, 4, 7, 8
 """Streams of random numbers of one seed; arrivals and pauses have others (`Workload`)."""
 
 
@@ -36,11 +37,15 @@ class RequestClass:
     """Different prefixes; a request has any of them, each as likely."""
     slos: tuple[Slo, ...] = ()
     """What the users of this class expect."""
+    turns: Distribution = ONCE
+    """Requests of a session: each has all that was said before it in its prompt, and `input` more tokens."""
+    think_s: Distribution = NO_PAUSE
+    """Between an answer and the session's next request."""
 
     @property
     def longest(self) -> float:
         """Most tokens of a request, prompt and answer."""
-        return self.input.most + self.output.most
+        return (self.input.most + self.output.most) * np.floor(self.turns.most)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,12 @@ class Requests:
     prefix_tokens: Ints
     of_class: Ints
     """Place of its class among the workload's."""
+    session: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The session of each, counted from 0; empty: every request is one of its own."""
+    turn: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Its place in the session, from 0."""
+    think_us: Floats = field(default_factory=lambda: np.zeros(0))
+    """How long after the answer before it is sent."""
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
@@ -69,6 +80,35 @@ class Drawn:
     def longest(self) -> int:
         """Most tokens of a request, prompt and answer."""
         return int(np.ceil(max(each.longest for each in self.classes)))
+
+    @property
+    def turns(self) -> float:
+        """Requests of a session, on average over sessions."""
+        return sum(each.share * each.turns.mean for each in self.classes) / sum(each.share for each in self.classes)
+
+    def sessions(self, count: int, seed: int) -> Requests:
+        """The requests of the first `count` sessions, one session after the other."""
+        first = self.draw(count, seed)
+        size = np.ones(count, np.int64)
+        for place, each in enumerate(self.classes):
+            mine = first.of_class == place
+            size[mine] = np.maximum(1, each.turns.tokens(np.random.default_rng([seed, TURNS, place]), count)[mine])
+        session = np.repeat(np.arange(count), size)
+        turn = np.arange(len(session)) - np.repeat(np.cumsum(size) - size, size)
+        of_class = first.of_class[session]
+        said, output, think = (np.zeros(len(session)) for _ in range(3))
+        for place, each in enumerate(self.classes):
+            mine, total = of_class == place, len(session)
+            said[mine] = each.input.tokens(np.random.default_rng([seed, INPUT, place, 1]), total)[mine]
+            output[mine] = each.output.tokens(np.random.default_rng([seed, OUTPUT, place, 1]), total)[mine]
+            think[mine] = each.think_s.draw(np.random.default_rng([seed, THINK, place]), total)[mine]
+        before = np.cumsum(said + output)
+        begin = np.repeat(np.concatenate(([0.0], before))[np.cumsum(size) - size], size)
+        prompt = (before - output - begin).astype(np.int64)
+        tokens = output.astype(np.int64)
+        return Requests(
+            prompt, tokens, session, prompt + tokens, of_class, session, turn, np.where(turn > 0, 1e6 * think, 0.0)
+        )
 
     def draw(self, count: int, seed: int) -> Requests:
         """The first `count` requests; the first of them are the same whatever `count` is."""
@@ -126,6 +166,11 @@ def check_class(each: RequestClass, source: str) -> None:
         raise InputError(
             f"{source}: shared_prefix {each.shared_prefix}: no prompt is that long, expected at most "
             f"{each.input.most:g}"
+        )
+    if each.turns != ONCE and each.shared_prefix:
+        raise InputError(
+            f"{source}: shared_prefix {each.shared_prefix} beside turns: a session shares its own past alone, expected "
+            "one of them"
         )
     if each.groups > 1 and not each.shared_prefix:
         raise InputError(f"{source}: groups {each.groups}: expected a shared_prefix for them to differ in")

@@ -4,6 +4,8 @@ KIND:NAME=VALUE,... with these names:
 
 - `poisson`, `gamma`, `constant`: `rate`, requests a second, or `stages(2x60,8x120)`, 2 a second for 60 s and then 8 for
   120 s; of `gamma` also `burstiness`
+- the same: `turns`, requests of a session, each of which has all that was said before it in its prompt, and `think`,
+  seconds between an answer and the session's next request; `input` is then what each adds, `rate` still of requests
 - `closed`: `concurrency`, clients, and `think`, seconds between an answer and the client's next request
 - all: `input` and `output`, tokens; `shared_prefix`, leading tokens that all prompts share, or those of each of as many
   `groups`; `requests`, how many there are
@@ -22,14 +24,14 @@ from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.workloads.arrivals import NO_PAUSE, Closed, Open, Pattern, Stage
 from roofml.workloads.distribution import Distribution, parse_distribution
-from roofml.workloads.requests import Drawn, RequestClass, check_class
+from roofml.workloads.requests import ONCE, Drawn, RequestClass, check_class
 from roofml.workloads.workload import Workload
 
 OPEN = ("poisson", "gamma", "constant")
 KINDS = (*OPEN, "closed")
 OF_KIND = {"poisson": ("rate",), "constant": ("rate",), "gamma": ("rate", "burstiness"), "closed": ("concurrency",)}
 """Kind -> names that it needs."""
-OPTIONAL_OF_KIND = {"closed": ("think",)}
+OPTIONAL_OF_KIND = {"closed": ("think",), **dict.fromkeys(OPEN, ("turns", "think"))}
 OF_REQUESTS = ("input", "output")
 OPTIONAL = ("shared_prefix", "groups", "requests")
 MOST_RATE = 1e6
@@ -37,6 +39,7 @@ MOST_CLIENTS = 100_000
 MOST_LENGTH = 10_000_000
 MOST_PAUSE_S = 86_400.0
 MOST_BURSTINESS = 1e4
+MOST_TURNS = 1000
 _PART = re.compile(r"[^,()]*(?:\([^()]*\)[^,()]*)?(?:,|$)")
 _STAGES = re.compile(r"stages\(([^()]*)\)")
 
@@ -125,7 +128,9 @@ def _stage(text: str, source: str) -> Stage:
 
 def class_of(given: Mapping[str, str], source: str, name: str = "", share: float = 1.0) -> RequestClass:
     """What the requests are. Raises InputError, naming `source` and the field."""
-    prefix, groups = given.get("shared_prefix"), given.get("groups")
+    prefix, groups, turns = given.get("shared_prefix"), given.get("groups"), given.get("turns")
+    if turns is None and "think" in given and "concurrency" not in given:
+        raise InputError(f"{source}: think {shown(given['think'])}: expected turns beside it, of a session")
     found = RequestClass(
         name,
         lengths(given["input"], f"{source}: input"),
@@ -133,6 +138,10 @@ def class_of(given: Mapping[str, str], source: str, name: str = "", share: float
         share,
         whole(prefix, f"{source}: shared_prefix", MOST_LENGTH, 0) if prefix is not None else 0,
         whole(groups, f"{source}: groups", MOST_REQUESTS) if groups is not None else 1,
+        turns=ONCE if turns is None else parse_distribution(turns, f"{source}: turns", "requests", MOST_TURNS, 1),
+        think_s=parse_distribution(given["think"], f"{source}: think", "seconds", MOST_PAUSE_S)
+        if turns is not None and "think" in given
+        else NO_PAUSE,
     )
     check_class(found, source)
     return found

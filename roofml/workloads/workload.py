@@ -93,9 +93,44 @@ class Workload:
             return self.requests
         return max(USUAL, ROUNDS * self.pattern.clients) if isinstance(self.pattern, Closed) else USUAL
 
+    @property
+    def sessions(self) -> bool:
+        """Whether requests follow each other's answers."""
+        return isinstance(self.source, Drawn) and self.source.turns != 1.0
+
+    def _of_sessions(self, count: int, seed: int) -> Load:
+        """The first `count` requests of sessions that begin by the pattern, if answers took no time."""
+        assert isinstance(self.source, Drawn)
+        assert not isinstance(self.pattern, Closed)
+        turns = self.source.turns
+        sessions = int(1.5 * count / turns) + 20
+        drawn = self.source.sessions(sessions, seed)
+        begins = self.pattern.at(self.pattern.level / turns).times_us(stream(seed, ARRIVALS), sessions)
+        waits = np.cumsum(drawn.think_us)
+        waits -= waits[np.flatnonzero(drawn.turn == 0)][drawn.session]
+        arrival = begins[drawn.session] + waits
+        order = np.argsort(arrival, kind="stable")[:count]
+        place = np.full(len(drawn), -1, np.int64)
+        place[order] = np.arange(len(order))
+        before = np.where(drawn.turn[order] > 0, place[order - 1], -1)
+        return Load(
+            name=self.name,
+            arrival_us=arrival[order],
+            prompt_tokens=drawn.prompt_tokens[order],
+            output_tokens=drawn.output_tokens[order],
+            prefix_group=drawn.prefix_group[order],
+            prefix_tokens=drawn.prefix_tokens[order],
+            pause_us=drawn.think_us[order],
+            after=before,
+            of_class=drawn.of_class[order],
+            deadline_us=self.deadline_us,
+        )
+
     def load(self, requests: int | None = None, seed: int = 0) -> Load:
         """The first `requests` of it as they are drawn with a seed; by default all there are, or `usual` many."""
         count = self.usual if requests is None else requests
+        if self.sessions:
+            return self._of_sessions(count, seed).within(self.most_tokens)
         drawn = self.source.draw(count, seed)
         if isinstance(self.pattern, Closed):
             pauses = self.pattern.pauses_us(stream(seed, PAUSES), count)

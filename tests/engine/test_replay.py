@@ -409,7 +409,7 @@ def test_compiled_code_is_known_by_every_file_it_came_from(monkeypatch: pytest.M
         monkeypatch.setattr(Path, "read_bytes", lambda path, name=name: read(path) + b"#" * (path.stem == name))
         if compiled_in().dtype != before:
             digested.add(name)
-    below = {"batch", "components", "formula", "launches", "reach"}
+    below = {"batch", "components", "formula", "launches", "pauses", "reach"}
     assert digested == compiled == {"cold_start", *below, *NEXT_TO_THE_LOOP}
 
 

@@ -47,7 +47,18 @@ def everything(x: Any, n: Any, pair: Any, norm: Any = None) -> Any:
     half = n // 2 if n > SCALE else 1
     for i in range(n):
         total = total + (x - i) * (x > 1)
-    return Pair(double(total), max(half % 2, n) / 3)
+    made = halved(pair)
+    return Pair(double(total) + total_of(made) + total_of(pair), max(half % 2, n) / 3)
+
+
+def halved(pair: Any) -> Any:
+    """Half of each."""
+    return Pair(pair.first / 2, pair.second / 2)
+
+
+def total_of(pair: Any) -> Any:
+    """Of both."""
+    return pair.first + pair.second
 
 
 def go_of(function: Any, *types: Any) -> str:
@@ -68,8 +79,9 @@ func everything(x float64, n int64, pair *Pair) Pair {
 	for i := int64(0); i < n; i++ {
 		total = total + (x-float64(i))*truth(x > 1)
 	}
+	made := halved(pair)
 	return Pair{
-		First:  double(total),
+		First:  double(total) + totalOf(&made) + totalOf(pair),
 		Second: float64(max(half%2, n)) / 3,
 	}
 }

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import ROOT, ok
+from commandline import ROOT, Result, fails, ok
 from fitted import a_calibration, a_run
 from go_tools import go_passes, needs_go, run_go
 
 from roofml.calibration.calibration import Calibration
+from roofml.export.go.artifact import read_artifact
 from roofml.export.go.golden import golden_text
-from roofml.export.go.package import GoPackage, read_artifact
+from roofml.export.go.package import GoPackage
 from roofml.export.go.places import in_folder
 
 SERVED = (
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.slow
 def fitted(model: str, gpu: str, tp: int) -> Calibration:
     run = a_run()
     server = replace(run.server, model=model, gpu=gpu, tensor_parallel=tp)
-    return a_calibration([replace(run, server=server, identity="")])
+    stairs = {8: 0.03, 16: -0.02, 40: 0.05, 48: -0.05} if "Mixtral" in model else {}
+    return a_calibration([replace(run, server=server, identity="")], stairs=stairs)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +161,7 @@ def test_in_a_blis_checkout_it_is_a_backend_that_passes_its_own_tests(checkout: 
 
 
 @needs_go
+@pytest.mark.exhaustive  # half a minute: the detector compiles the standard library anew
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="the race detector needs a C compiler")
 def test_instances_at_once_do_not_race(checkout: Path) -> None:
     tests = "TestRoofmlOneAndSeveralInstancesAtOnce|TestRoofmlRemembers"
@@ -227,6 +230,25 @@ def test_inside_another_module_it_is_a_package_of_that(coeffs: list[Path], tmp_p
     assert not (tmp_path / "steps" / "go.mod").exists()
     assert go_passes(tmp_path, "list", "./...").split() == ["example.com/ours/steps"]
     go_passes(tmp_path, "vet", "./...")
+
+
+@needs_go
+def test_the_pace_of_one_server_that_the_fit_has_seen(coeffs: list[Path], tmp_path: Path) -> None:
+    """`made up` is the run's name, 1.003 its pace (`fitted`)."""
+    any_server, this = read_artifact(coeffs[0]), read_artifact(coeffs[0], "made up")
+    expected = any_server.calibration.parameters.step.scaled(1.003)
+    assert this.calibration.parameters.step == pytest.approx(expected, rel=1e-12)
+    assert this.calibration.parameters.request == any_server.calibration.parameters.request
+    ok("export", "go", coeffs[0], "-o", tmp_path / "package", "--pace-of", "made up")
+    go_passes(tmp_path / "package", "test", "-run", "AreThoseOfRoofml", ".")
+    assert "knows no pace of 'x', expected one of made up" in said(
+        fails("export", "go", coeffs[0], "--pace-of", "x", "-o", tmp_path)
+    )
+    assert "expected one COEFFS" in said(fails("export", "go", *coeffs[:2], "--pace-of", "x", "-o", tmp_path))
+
+
+def said(result: Result) -> str:
+    return " ".join(result.err.split())
 
 
 @needs_go

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from commandline import ROOT, fails, ok
 
-from roofml.export.go.package import GoPackage, read_artifact
+from roofml.export.go.artifact import read_artifact
+from roofml.export.go.package import GoPackage
 from roofml.export.go.places import in_folder
 
 Write = Callable[..., Path]

@@ -19,6 +19,7 @@ from roofml.validation.statistics import (
     bootstrap_interval,
     figures,
     holm,
+    interval_figures,
     inversions,
     step_figures,
     wilcoxon,
@@ -278,3 +279,16 @@ def test_steps_that_do_not_vary_have_no_correlation() -> None:
     assert step_figures(np.arange(1.0, 8.0), np.full(7, 0.1))["pearson_r"] == 0
     with pytest.raises(ValueError, match="shapes"):
         step_figures(np.ones(0), np.ones(0))
+
+
+def test_interval_figures_by_hand() -> None:
+    """Three of four intervals hold; widths by their median."""
+    found = interval_figures(np.array([0.0, 1.0, -1.0, 3.0]), np.array([1.0, 2.0, 4.0, 50.0]), np.array([1.0, 1, 1, 0]))
+    assert found == {
+        "inside_interval_90_pct": 75.0,
+        "half_width_90_pct": 3.0,
+        "rms_z": pytest.approx(np.sqrt(11 / 4)),
+    }
+    for z, width in ((np.zeros(0), np.zeros(0)), (np.zeros(2), np.zeros(3))):
+        with pytest.raises(ValueError, match="widths"):
+            interval_figures(z, width, z)

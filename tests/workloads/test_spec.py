@@ -111,6 +111,11 @@ def test_what_the_caller_says_is_checked(given: dict[str, float], message: str) 
         read_workload(f"poisson:rate=8,{LENGTHS}", **given)  # pyright: ignore[reportArgumentType]
 
 
+def test_sessions_begin_at_a_rate() -> None:
+    with pytest.raises(InputError, match="is of sessions, which begin at a rate"):
+        read_workload(f"poisson:rate=8,{LENGTHS},turns=3", concurrency=2)
+
+
 def test_a_closed_loop_has_no_rate() -> None:
     with pytest.raises(InputError, match="closed loop"):
         read_workload(f"closed:concurrency=8,{LENGTHS}", rate=2.0)
@@ -179,6 +184,9 @@ def test_classes_have_their_share_and_their_own_slos(tmp_path: Path) -> None:
         ("rate: 8", "rate: -8", "arrivals: rate '-8': expected requests a second"),
         (", rate: 8", "", "arrivals.rate is missing, which poisson needs"),
         ("rate: 8", "rate: 8, think: 3", "arrivals.think: not known of poisson"),
+        ("share: 3", "share: 3\n    turns: 3", "shared_prefix 512 beside turns"),
+        ("output: 400", "output: 400, turns: 3", "turns beside a shared_prefix"),
+        ("output: 400", "output: 400, think: 3", "classes.summary: think '3': expected turns beside it"),
         ("share: 3", "share: 0", "classes.0.share"),
         ("output: 200", "output: [2]", "classes.0.output"),
         ("output: 200", "output: few", "classes.chat: output 'few': expected tokens"),

@@ -38,8 +38,9 @@ SAMPLES_RANGE = 2.326
 """Expected range of five normal numbers, in standard deviations: the spread that the benchmark says is one."""
 ROUTED_SD = 0.5
 """Relative error of what a mixture's experts take where the weights, and nobody knows which, chose them."""
-OUTLIER = 4.0
-"""A case beyond this many standard deviations loses weight."""
+OUTLIER = 8.0
+"""A case beyond this many standard deviations loses weight, as a request does: not before, for one case may be all that
+tells of a parameter that the prior is wrong about."""
 FEWEST_TO_SCALE = 8
 """Cases from which on their own residuals say that they are worse than believed."""
 ROUNDS, SETTLED = 40, 0.005

@@ -185,7 +185,13 @@ _BUILTINS = {
 
 def _arguments(arguments: Sequence[Expression], depth: int) -> str:
     inner = depth + 1 if len(arguments) > 1 else depth
-    return ", ".join(_show(argument, inner) for argument in arguments)
+    return ", ".join(_address(argument) + _show(argument, inner) for argument in arguments)
+
+
+def _address(argument: Expression) -> str:
+    """Structs are handed on by their address, which a parameter is already."""
+    struct = not isinstance(argument.type, str)
+    return "&" if struct and not (isinstance(argument, Variable) and not argument.own) else ""
 
 
 def _literal(number: float, kind: Type) -> str:

@@ -145,8 +145,6 @@ class _Body:
         self.returns: Type = "none"
         self.hoisted: list[list[Statement]] = []
         self.choices = 0
-        names = [node.id for node in ast.walk(parsed) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-        self.changing = {name for name in names if names.count(name) > 1}
 
     def unknown(self, node: ast.AST) -> NotSupportedError:
         """The error for what this does not know."""
@@ -185,7 +183,6 @@ class _Body:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.IfExp(test=test, body=then, orelse=otherwise)):
                 first, second = self.alike(self.number(then), self.number(otherwise))
                 condition = self.expression(test)
-                self.changing.add(name)
                 out.append(self.assign(name, second))
                 out.append(If(condition, (self.assign(name, first),)))
             case ast.Assign(targets=[ast.Name(id=name)], value=assigned):
@@ -247,7 +244,7 @@ class _Body:
             self.scopes[-1][name] = value.type
         else:
             value = self.as_type(value, known)
-        return Assign(name, value, known is None, name in self.changing)
+        return Assign(name, value, known is None)
 
     def returned(self, kind: Type) -> None:
         """All returns of a function are alike."""
@@ -295,9 +292,9 @@ class _Body:
 
     def variable(self, name: str, node: ast.expr) -> Expression:
         """A variable of the function, or a constant of its module."""
-        for scope in reversed(self.scopes):
+        for depth, scope in reversed(list(enumerate(self.scopes))):
             if name in scope:
-                return Variable(name, scope[name])
+                return Variable(name, scope[name], own=depth > 0)
         value = self.globals.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.unknown(node)
@@ -354,8 +351,8 @@ class _Body:
         name = f"chosen_{self.choices}"
         first, second = self.alike(self.number(then), self.number(otherwise))
         self.scopes[-1][name] = first.type
-        self.hoisted[-1].append(Assign(name, second, declared=True, changes=True))
-        chosen = Assign(name, first, declared=False, changes=True)
+        self.hoisted[-1].append(Assign(name, second, declared=True))
+        chosen = Assign(name, first, declared=False)
         self.hoisted[-1].append(If(self.expression(test), (chosen,)))
         return Variable(name, first.type)
 

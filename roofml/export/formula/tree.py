@@ -42,6 +42,8 @@ class Variable:
     name: str
     type: Type
     constant: bool = False
+    own: bool = False
+    """The function made it, and is not handed it."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,6 @@ class Assign:
     name: str
     value: Expression
     declared: bool
-    changes: bool
-    """Some other assignment of the function has the same name."""
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,33 @@ tensor parallel size, and for which formula: one for another is an error where i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from roofml.calibration.calibrate import load
 from roofml.calibration.calibration import Calibration
 from roofml.export.formula.tree import Program
 from roofml.export.go.knots import knots
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import RequestParameters, StepParameters
 from roofml.util.digest import digest
-from roofml.util.errors import NotSupportedError
+from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.names import shown
 from roofml.util.outside_text import for_file_name
+from roofml.util.reading import read_bytes
 from roofml.util.version import __version__
 
 SCHEMA = "roofml-go/1"
 REACH = 65_536
 """New tokens of a step that tables reach to; past that the Go package goes on with their last slope."""
+
+RANGES = ("batch", "context", "new_tokens")
+"""What the artifact says of the steps that a fit has seen."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Artifact:
     calibration: Calibration
     """With tables that reach to `REACH`."""
     coefficients_sha256: str
+    server: str | None = None
+    """The run of the fit whose server it is of; None: of any."""
 
     @property
     def name(self) -> str:
@@ -61,11 +72,12 @@ class Artifact:
             "gpu": deployment.gpu.name,
             "tensor_parallel": deployment.tp,
             "engine": f"{deployment.engine.name} {deployment.engine.version or '(version not said)'}",
+            "server": self.server,
             "coefficients_sha256": self.coefficients_sha256,
             "config_sha256": deployment.model.config_sha256,
             "roofml": __version__,
             "doubts": list(calibration.doubts),
-            "valid": {name: list(ends) for name, ends in calibration.posterior.valid.items()},
+            "valid": {name: list(calibration.posterior.valid[name]) for name in RANGES},
             "step": _numbers(parameters.step, program.structs[StepParameters]),
             "request": _numbers(parameters.request, program.structs[RequestParameters]),
             "tables": _tables(deployment.tables, program.structs[ComponentTables]),
@@ -78,6 +90,32 @@ class Artifact:
         rows = ",\n".join(f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in tables.items())
         head = json.dumps(document, indent=2, allow_nan=False).removesuffix("\n}")
         return f'{head},\n  "tables": {{\n{rows}\n  }}\n}}\n'
+
+
+def check_apart_deployments(artifacts: Sequence[Artifact]) -> None:
+    """Raise InputError where two calibrations are of one deployment."""
+    names = [artifact.name for artifact in artifacts]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name}: given twice, expected one file of coefficients for each deployment")
+
+
+def read_artifact(path: Path, server: str | None = None) -> Artifact:
+    """The calibration in a coefficients file, with tables that reach far enough.
+
+    `server` is the name of a run of the fit whose server it is to be of: its steps take as long as that one's. Raises
+    InputError as `load` does, and for a run whose server the file does not know.
+    """
+    calibration = load(path)
+    calibration = replace(calibration, deployment=calibration.deployment.reaching(REACH))
+    if server is not None:
+        paces = {run.name: run.pace for run in calibration.runs if run.pace is not None}
+        if server not in paces:
+            raise InputError(f"{path}: knows no pace of {shown(server)}, expected one of {', '.join(paces) or 'none'}")
+        parameters = calibration.parameters.paced(paces[server])
+        values = np.array([*parameters.step, *parameters.request])
+        calibration = replace(calibration, posterior=replace(calibration.posterior, values=values))
+    return Artifact(calibration, sha256(read_bytes(path)).hexdigest(), server)
 
 
 def formula_digest(source: str) -> str:

@@ -152,6 +152,14 @@ def test_a_board_has_every_row_with_intervals_and_tests(
             assert test["best_other"] in ("naive-mean", "blackbox")
             assert test["runs"]["p"] <= test["runs"]["p_holm"] <= 1
     page = markdown(document, "roofml leaderboard ...")
+    assert "## Intervals" in page
+    for row in document["protocols"]["temporal"]["methods"]:
+        if row["kind"] == "ours":
+            sums = [of["figures"] for name, of in row["intervals"].items() if name != "all"]
+            assert row["intervals"]["all"]["figures"] == sum(sums)
+        else:
+            assert "intervals" not in row
+    assert "| temporal | mean E2E |" in page
     assert page == markdown(json.loads(json.dumps(document)), "roofml leaderboard ...")
     for heading in ("temporal:", "lowo:", "lomo:", "The contract with a simulator", "The baselines"):
         assert heading in page

@@ -29,22 +29,30 @@ var embedded embed.FS
 type Model struct{ file document }
 
 type document struct {
-	Schema             string                `json:"schema"`
-	FormulaSha256      string                `json:"formula_sha256"`
-	Name               string                `json:"name"`
-	Model              string                `json:"model"`
-	HfRepo             string                `json:"hf_repo"`
-	Gpu                string                `json:"gpu"`
-	TensorParallel     int                   `json:"tensor_parallel"`
-	Engine             string                `json:"engine"`
-	CoefficientsSha256 string                `json:"coefficients_sha256"`
-	ConfigSha256       string                `json:"config_sha256"`
-	Roofml             string                `json:"roofml"`
-	Doubts             []string              `json:"doubts"`
-	Valid              map[string][2]float64 `json:"valid"`
-	Step               StepParameters        `json:"step"`
-	Request            RequestParameters     `json:"request"`
-	Tables             ComponentTables       `json:"tables"`
+	Schema             string            `json:"schema"`
+	FormulaSha256      string            `json:"formula_sha256"`
+	Name               string            `json:"name"`
+	Model              string            `json:"model"`
+	HfRepo             string            `json:"hf_repo"`
+	Gpu                string            `json:"gpu"`
+	TensorParallel     int               `json:"tensor_parallel"`
+	Engine             string            `json:"engine"`
+	Server             *string           `json:"server"`
+	CoefficientsSha256 string            `json:"coefficients_sha256"`
+	ConfigSha256       string            `json:"config_sha256"`
+	Roofml             string            `json:"roofml"`
+	Doubts             []string          `json:"doubts"`
+	Valid              validRange        `json:"valid"`
+	Step               StepParameters    `json:"step"`
+	Request            RequestParameters `json:"request"`
+	Tables             ComponentTables   `json:"tables"`
+}
+
+// validRange has the smallest and the largest of what the fit has seen in a step.
+type validRange struct {
+	Batch     [2]float64 `json:"batch"`
+	Context   [2]float64 `json:"context"`
+	NewTokens [2]float64 `json:"new_tokens"`
 }
 
 // Name is the calibration's name: model, GPU and tensor parallel size.
@@ -61,7 +69,11 @@ func (m *Model) TensorParallel() int { return m.file.TensorParallel }
 
 // Provenance says in a line where the numbers come from.
 func (m *Model) Provenance() string {
-	return fmt.Sprintf("%s: %s on %s with TP %d, %s, coefficients %.12s, roofml %s", m.file.Name, m.file.Model, m.file.Gpu, m.file.TensorParallel, m.file.Engine, m.file.CoefficientsSha256, m.file.Roofml)
+	said := fmt.Sprintf("%s: %s on %s with TP %d, %s, coefficients %.12s, roofml %s", m.file.Name, m.file.Model, m.file.Gpu, m.file.TensorParallel, m.file.Engine, m.file.CoefficientsSha256, m.file.Roofml)
+	if m.file.Server != nil {
+		said += fmt.Sprintf(", at the pace of the server of %q", *m.file.Server)
+	}
+	return said
 }
 
 // Doubts are what whoever uses the numbers has to know: a fit that does not describe its runs.
@@ -228,7 +240,7 @@ func strict(raw []byte, into reflect.Value, place string) error {
 			}
 			continue
 		}
-		optional := field.Kind() == reflect.Slice
+		optional := field.Kind() == reflect.Slice || field.Kind() == reflect.Pointer
 		if string(value) == "null" && !optional {
 			return fmt.Errorf("%s%s: null", place, name)
 		}

@@ -7,10 +7,7 @@
 //	us, err := model.StepTime([]roofml.Request{{NewTokens: 16, Context: 560, PromptTokens: 576}, {NewTokens: 1, Context: 700, PromptTokens: 512}})
 package roofml
 
-import (
-	"fmt"
-	"math"
-)
+import "fmt"
 
 // Request is what a step computes of one request.
 type Request struct {
@@ -23,100 +20,119 @@ type Request struct {
 }
 
 const (
-	mostTokens  = 1 << 40
+	mostTokens  = 1<<40 - 1
 	mostReaches = 16
 )
 
 // Step is a batch that is being put together: what its time depends on, as sums.
 type Step struct {
-	model *Model
-	sums  StepSums
-	near  [4 * mostReaches]float64
+	model    *Model
+	verified int64 // tokens of a request that decodes
+	reaching bool  // whether any layer does not read its whole context
+
+	requests, prefillTokens, prefillContext   int64
+	decodeTokens, decodeContext, decodeBeyond int64
+	prefillPairs                              float64
+	near                                      [4 * mostReaches]float64
 }
 
 // NewStep returns an empty step.
-func (m *Model) NewStep() Step { return Step{model: m} }
+func (m *Model) NewStep() Step {
+	return Step{model: m, verified: int64(m.file.Tables.Verified), reaching: len(m.file.Tables.Reaches) > 0}
+}
 
 // Add puts a request into the step. It returns an error, and changes nothing, for one that computes no token, for a
 // negative count, and for a count that no engine has.
 func (s *Step) Add(r Request) error {
-	if r.NewTokens < 1 || r.Context < 0 || r.PromptTokens < 0 {
-		return fmt.Errorf("roofml: %d new tokens, context %d, prompt %d: expected at least one new token and no negative count", r.NewTokens, r.Context, r.PromptTokens)
+	if r.NewTokens < 1 || uint64(r.NewTokens|r.Context|r.PromptTokens) > mostTokens {
+		return refused(r)
 	}
-	if r.NewTokens > mostTokens || r.Context > mostTokens || r.PromptTokens > mostTokens {
-		return fmt.Errorf("roofml: %d new tokens, context %d, prompt %d: expected at most %d", r.NewTokens, r.Context, r.PromptTokens, int64(mostTokens))
+	s.requests++
+	if r.Context >= r.PromptTokens && r.NewTokens <= s.verified {
+		s.decodeTokens += r.NewTokens
+		s.decodeContext += r.Context
+		s.decodeBeyond += max(0, r.Context-longContext)
+	} else {
+		s.addPrompt(r.NewTokens, r.Context)
 	}
-	s.add(r.NewTokens, r.Context, r.PromptTokens)
+	if s.reaching {
+		s.addNear(r)
+	}
 	return nil
 }
 
-func (s *Step) add(newTokens, context, prompt int64) {
-	decodes := int64(s.model.file.Tables.Verified)
-	if newTokens > decodes && context >= prompt {
-		prompt = context + 1 // preempted while it decoded: its tokens are computed again, as a prompt's are
+func refused(r Request) error {
+	return fmt.Errorf("roofml: %d new tokens, context %d, prompt %d: expected at least one new token, no negative count, and less than %d", r.NewTokens, r.Context, r.PromptTokens, int64(mostTokens))
+}
+
+// addPrompt adds a chunk of a prompt or, of a request that was preempted while it decoded, of what is computed again.
+func (s *Step) addPrompt(newTokens, context int64) {
+	tokens := float64(newTokens)
+	s.prefillTokens += newTokens
+	s.prefillPairs += tokens * (float64(context) + (tokens+1)/2)
+	s.prefillContext += context
+}
+
+func (s *Step) addNear(r Request) {
+	prompt := r.PromptTokens
+	if r.NewTokens > s.verified {
+		prompt = max(prompt, r.Context+1)
 	}
-	sums := &s.sums
-	sums.Requests++
-	tokens, before := float64(newTokens), float64(context)
-	if context < prompt {
-		sums.PrefillTokens += tokens
-		sums.PrefillPairs += tokens * (before + (tokens+1)/2)
-		sums.PrefillContext += before
-	} else {
-		sums.DecodeTokens += tokens
-		sums.DecodeContext += before
-		sums.DecodeBeyond += float64(max(0, context-longContext))
-	}
-	if reaches := s.model.file.Tables.Reaches; len(reaches) > 0 {
-		addNear(s.near[:4*len(reaches)], reaches, newTokens, context, prompt)
-	}
+	reaches := s.model.file.Tables.Reaches
+	addNear(s.near[:4*len(reaches)], reaches, r.NewTokens, r.Context, prompt)
 }
 
 // Requests returns how many requests are in the step.
-func (s *Step) Requests() int64 { return int64(s.sums.Requests) }
+func (s *Step) Requests() int64 { return s.requests }
 
-// Sums returns what the step's time depends on.
+// Sums returns what the step's time depends on. They share memory with the step.
 func (s *Step) Sums() StepSums {
-	sums := s.sums
-	sums.Near = append([]float64(nil), s.near[:4*len(s.model.file.Tables.Reaches)]...)
-	return sums
+	return StepSums{
+		PrefillTokens:  float64(s.prefillTokens),
+		DecodeTokens:   float64(s.decodeTokens),
+		Requests:       float64(s.requests),
+		PrefillPairs:   s.prefillPairs,
+		PrefillContext: float64(s.prefillContext),
+		DecodeContext:  float64(s.decodeContext),
+		DecodeBeyond:   float64(s.decodeBeyond),
+		Near:           s.near[:4*len(s.model.file.Tables.Reaches)],
+	}
 }
 
 // Components returns the ideal time of each resource that the step uses, before corrections.
 func (s *Step) Components() StepComponents {
-	sums, tables := s.sums, &s.model.file.Tables
-	sums.Near = s.near[:4*len(tables.Reaches)]
-	newTokens := int64(sums.PrefillTokens + sums.DecodeTokens)
-	return stepComponents(tables, &sums, newTokens, int64(sums.DecodeTokens), int64(sums.Requests))
+	sums := s.Sums()
+	return stepComponents(&s.model.file.Tables, &sums, s.prefillTokens+s.decodeTokens, s.decodeTokens, s.requests)
 }
 
 // Time returns how long the step takes, 0 if it is empty.
 func (s *Step) Time() float64 {
-	if s.sums.Requests == 0 {
+	if s.requests == 0 {
 		return 0
 	}
 	tables, parts := &s.model.file.Tables, s.Components()
-	newTokens := s.sums.PrefillTokens + s.sums.DecodeTokens
-	mixed := truth(s.sums.PrefillTokens > 0)
-	time := stepTime(&parts, newTokens, s.sums.Requests, mixed, tables.Layers, &s.model.file.Step)
+	newTokens := float64(s.prefillTokens + s.decodeTokens)
+	mixed := truth(s.prefillTokens > 0)
+	time := stepTime(&parts, newTokens, float64(s.requests), mixed, tables.Layers, &s.model.file.Step)
 	return noShorterThanLaunches(time, newTokens, tables)
 }
 
 // Outside says in which ways the step leaves what the calibration has seen; nothing if it does not.
 func (s *Step) Outside() []string {
+	if s.requests == 0 {
+		return nil
+	}
 	var said []string
-	newTokens := s.sums.PrefillTokens + s.sums.DecodeTokens
-	for _, asked := range []struct {
-		name  string
-		value float64
-	}{{"batch", s.sums.Requests}, {"new_tokens", newTokens}, {"context", s.sums.DecodeContext / math.Max(s.sums.DecodeTokens, 1)}} {
-		seen, known := s.model.file.Valid[asked.name]
-		if asked.name == "context" && s.sums.DecodeTokens == 0 || s.sums.Requests == 0 || !known {
-			continue
+	outside := func(name string, asked float64, seen [2]float64) {
+		if asked < seen[0] || asked > seen[1] {
+			said = append(said, fmt.Sprintf("%s %.0f: the fit has seen %.0f to %.0f", name, asked, seen[0], seen[1]))
 		}
-		if asked.value < seen[0] || asked.value > seen[1] {
-			said = append(said, fmt.Sprintf("%s %.0f: the fit has seen %.0f to %.0f", asked.name, asked.value, seen[0], seen[1]))
-		}
+	}
+	valid := &s.model.file.Valid
+	outside("batch", float64(s.requests), valid.Batch)
+	outside("new_tokens", float64(s.prefillTokens+s.decodeTokens), valid.NewTokens)
+	if s.decodeTokens > 0 {
+		outside("context", float64(s.decodeContext)/float64(s.decodeTokens), valid.Context)
 	}
 	return said
 }
