@@ -199,24 +199,28 @@ def alive(process: int) -> bool:
 
 
 def test_new_runs_are_checked_by_the_calibrations_of_their_deployments(made: Made, tmp_path: Path) -> None:
-    catalog, summary = made[0], tmp_path / "summary.md"
-    write_run(tmp_path / "new" / "same", SMALL, 11, requests=400)
-    command = ("catalog", "check", catalog, tmp_path / "new", "-o", summary, "--json")
-    holds = ok(*command).document
-    assert holds["verdicts"] == {"holds": 1}
-    write_run(tmp_path / "new" / "slow", SMALL, 12, slower=1.1, requests=400)
-    write_run(tmp_path / "new" / "other", ("meta-llama/Llama-2-7b-hf", 2, 20_000, 8_000), 13)
-    drifted = roofml(*command)
-    assert drifted.status == 1
-    assert drifted.document["verdicts"] == {"holds": 1, "slower": 1}
-    assert [run["deployment"] for run in drifted.document["runs"]] == [CHAT, CHAT]
-    assert ["no calibration of its deployment" in each["reason"] for each in drifted.document["not_checked"]] == [True]
-    assert f"| slow | {CHAT} | slower |" in summary.read_text()
-    assert roofml(*command, "--fail-above", 50).status == 0
-    nothing = roofml("catalog", "check", catalog, tmp_path / "new" / "other", "--json")
-    assert nothing.status == 1
+    catalog, summary, new = made[0], tmp_path / "summary.md", tmp_path / "new"
+    slow = write_run(new / "slow", SMALL, 12, slower=1.3, requests=400)
+    write_run(new / "other", ("meta-llama/Llama-2-7b-hf", 2, 20_000, 8_000), 13)
+    checked = roofml("catalog", "check", catalog, new, "-o", summary, "--json")
+    by_itself = roofml("check", slow, "--coeffs", catalog / "coeffs" / f"{CHAT}.yaml", "--json")
+    assert (checked.status, by_itself.status) == (1, 1)
+    (run,) = checked.document["runs"]
+    assert (run.pop("folder"), run.pop("deployment")) == ("slow", CHAT)
+    assert run == {name: value for name, value in by_itself.document.items() if name != "plot"}
+    assert run["change_pct"]["value"] > 20
+    (unchecked,) = checked.document["not_checked"]
+    assert unchecked["folder"] == "other"
+    assert "no calibration of its deployment" in unchecked["reason"]
+    assert f"| slow | {CHAT} | {run['verdict']} |" in summary.read_text()
+    assert ok("catalog", "check", catalog, new, "--fail-above", 50, "--json").document == {
+        **checked.document,
+        "output": None,
+    }
+    assert roofml("catalog", "check", catalog, new / "other").status == 1  # nothing was checked
 
 
+@pytest.mark.exhaustive
 def test_changed_runs_are_computed_anew_and_drift_is_told(runs: Path, made: Made, tmp_path: Path) -> None:
     """A slower server's runs in place of the old ones; and a copy of a run counts once."""
     catalog = shutil.copytree(made[0], tmp_path / "catalog")
@@ -229,7 +233,7 @@ def test_changed_runs_are_computed_anew_and_drift_is_told(runs: Path, made: Made
     assert set(rows) == {CHAT, CODE}
     assert 2 < rows[CHAT]["drift_pct"] < 8
     assert sorted(path.stem for path in (catalog / "coeffs").iterdir()) == sorted(rows)
-    assert [(f["folder"], "counted once" in f["reason"]) for f in said["failures"]] == [("code", True)]
+    assert [(f["folder"], "counted once" in f["reason"]) for f in said["failures"]] == [("code/run", True)]
     before = bytes_of(catalog)
     assert done(fleet, "-o", catalog)["computed"] == 0
     assert bytes_of(catalog) == before  # drift too
