@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator
@@ -16,6 +17,14 @@ from typing import Any
 
 CHROMIUM = os.environ.get("ROOFML_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT_S = 60.0
+NUMBERED = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(pipe), fcntl.F_DUPFD, 10) for pipe in sys.argv[1:3]]
+for number, pipe in zip((3, 4), pipes):
+    os.dup2(pipe, number)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""A program that becomes another, with two pipes where Chromium looks for them."""
 
 
 class Browser:
@@ -115,13 +124,12 @@ def browser() -> Generator[Browser]:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
         flags += ["--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
 
-        def place() -> None:
-            os.dup2(in_read, 3)
-            os.dup2(out_write, 4)
-
-        fds = {in_read, out_write, 3, 4}
+        # A process between gives the pipes their numbers: of code between fork and exec in this one JAX would warn.
         process = subprocess.Popen(
-            [CHROMIUM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=place, pass_fds=fds
+            [sys.executable, "-S", "-c", NUMBERED, str(in_read), str(out_write), CHROMIUM, *flags],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds={in_read, out_write},
         )
         os.close(in_read)
         os.close(out_write)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from roofml.latency.doubts import Doubt
-from roofml.util.arrays import Bools, Floats
+from roofml.util.arrays import Floats
 
 NORMAL_REACH = 1.6448536269514722
 """Standard deviations from the middle of a normal distribution to the ends of its 90 % interval."""
@@ -74,8 +74,8 @@ class Prediction:
         logs: Floats = np.log(values[kept])
         off = logs - np.median(logs)
         total = float(np.mean(off**2))
-        sides: tuple[Bools, Bools] = (off <= 0, off >= 0)
-        below, above = (NORMAL_REACH * float(np.sqrt(np.mean(off[side] ** 2))) for side in sides)
+        sides = (np.minimum(off, 0.0), np.maximum(off, 0.0))  # half of all draws lie on each side of the median
+        below, above = (NORMAL_REACH * float(np.sqrt(2 * np.mean(side**2))) for side in sides)
         ends = (value * float(np.exp(-below)), value * float(np.exp(above)))
         known = {name: variance for name, variance in (sources or {}).items() if variance > 0}
         explained = 0.0

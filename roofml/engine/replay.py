@@ -78,8 +78,8 @@ class Replay:
 def _requests(run: Run) -> Requests:
     """The run's requests, and keys for every full block of prompt and output: a preempted request finds its own."""
     block_size = run.server.block_size
-    # A session's next prompt has the answer in it, too: its `prefix_tokens` reach beyond the prompt.
-    common = np.minimum(run.prefix_tokens, run.prompt_tokens + run.output_tokens)
+    known = run.prompt_tokens + (run.output_tokens if run.shares_answers else 0)
+    common = np.minimum(run.prefix_tokens, known)
     shared = np.where(run.prefix_group >= 0, common // block_size, 0)
     keys = block_keys(run.prefix_group, shared, _full_blocks(run))
     priority = run.priority if len(run.priority) else np.zeros(len(run), np.int64)

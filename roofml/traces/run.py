@@ -67,6 +67,8 @@ class Run(Shown):
     first so many alone. 0: requests arrived when `arrival_us` says."""
     goes_on: bool = False
     """The load went on when the recording ends: more requests were planned, at a rate that was kept until there."""
+    shares_answers: bool = False
+    """Of sessions, whose next prompt holds the answer too: `prefix_tokens` may go beyond the prompt into it."""
     pause_us: Floats = field(default_factory=lambda: NOT_COUNTED.astype(np.float64))
     """Of a closed loop, how long its client waits after an answer before it sends this request; empty: not at all."""
     overview: Overview | None = None

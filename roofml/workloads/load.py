@@ -33,6 +33,8 @@ class Load:
     after: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """Of sessions, the request whose answer each waits for, and then `pause_us`; -1: none. `arrival_us` is then when it
     would be sent if answers took no time. Empty: nobody waits."""
+    shares_answers: bool = False
+    """Of sessions, whose next prompt holds the answer too: `prefix_tokens` go beyond the prompt into it."""
     of_class: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     """The class of each request, where there are several; empty: one."""
     deadline_us: float = math.inf
@@ -61,6 +63,7 @@ class Load:
             ok=np.zeros(size, np.bool_),
             clients=self.clients,
             pause_us=self.pause_us,
+            shares_answers=self.shares_answers,
             deadline_us=self.deadline_us,
             priority=self.priority,
         )

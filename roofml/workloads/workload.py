@@ -122,6 +122,7 @@ class Workload:
             prefix_tokens=drawn.prefix_tokens[order],
             pause_us=drawn.think_us[order],
             after=before,
+            shares_answers=True,
             of_class=drawn.of_class[order],
             deadline_us=self.deadline_us,
         )

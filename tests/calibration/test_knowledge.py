@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roofml.calibration import knowledge
-from roofml.calibration.knowledge import MODELS_JUDGED, beside, family_of, pace_sources, stretch
+from roofml.calibration.knowledge import JUDGED, MODELS, beside, family_of, pace_sources, stretch
 from roofml.calibration.scatter import OWN_SD, scatter
 from roofml.calibration.seen_range import excesses
 from roofml.latency.batch import Batch
@@ -18,8 +18,8 @@ METRICS = ("e2e_mean", "tpot_mean", "ttft_mean", "e2e_p99", "tpot_p99", "ttft_p9
 
 
 def test_a_models_own_runs_do_not_say_how_wide_its_intervals_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {(name, metric): stretch("model", metric, name) for name, _ in MODELS_JUDGED for metric in METRICS}
-    for place, (name, _) in enumerate(MODELS_JUDGED):
+    before = {(name, metric): stretch("model", metric, name) for name in MODELS for metric in METRICS}
+    for place, name in enumerate(MODELS):
         changed = {
             key: tuple(1000.0 if i == place else square for i, square in enumerate(squares))
             for key, squares in knowledge.SQUARES.items()
@@ -35,7 +35,7 @@ def test_a_models_own_runs_do_not_say_how_wide_its_intervals_are(monkeypatch: py
 def test_a_stretch_without_evidence_is_one_and_with_it_the_errors_root_mean_square(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runs = np.array([runs for _, runs in MODELS_JUDGED], np.float64)
+    runs = np.array(JUDGED["server"], np.float64)
     for square in (0.25, 1.0, 9.0):
         monkeypatch.setattr(knowledge, "SQUARES", dict.fromkeys(knowledge.SQUARES, tuple(square * runs)))
         found = stretch("server", "ttft_p99", "another")

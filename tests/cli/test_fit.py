@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_fit_shows_every_parameter_and_says_where_it_wrote(folder: Path, tmp_pat
 def test_fit_json_holds_the_yaml_and_the_intervals(folder: Path, coeffs: Path) -> None:
     output = coeffs.with_name("for-json.yaml")
     found = ok("fit", folder, "--gpu", "H100", "-o", output, "--json").document
-    assert found["coefficients"] == read_yaml(coeffs.read_text())
+    assert found["coefficients"] == json.loads(json.dumps(read_yaml(coeffs.read_text())))  # JSON has names alone
     assert found["output"] == str(output)
     assert found["converged"] is read_coefficients(coeffs).fit.converged
     assert [row["name"] for row in found["parameters"]] == list(NAMES)

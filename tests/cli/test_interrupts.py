@@ -136,6 +136,7 @@ def test_blis_and_what_it_started_end_with_us(tmp_path: Path, runs: list[Path]) 
     blis.write_text(f"#!/bin/sh\nsleep 1000 &\necho > {tmp_path}/started\nwait\n")
     blis.chmod(0o755)
     derived = ["export", "blis", "--derive", "llama-2-7b-hf", "--gpu", "H100", "-o", "."]
+    derived += ["--hf-repo", "meta-llama/Llama-2-7b-hf"]
     end = interrupted([*derived, "--verify", runs[0], "--blis", blis], tmp_path / "started", signal.SIGINT, tmp_path)
     check(end, signal.SIGINT, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blis", "started"], "the folder of files for blis"

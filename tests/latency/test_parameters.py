@@ -27,6 +27,7 @@ from roofml.latency.parameters import (
     from_coordinates,
     to_coordinates,
 )
+from roofml.latency.pauses import NO_PAUSES
 
 
 @pytest.mark.parametrize("parameter", PARAMETERS, ids=NAMES)
@@ -79,7 +80,7 @@ def test_coordinates_go_there_and_back_within_the_bounds(step: StepParameters, r
 def test_values_come_apart_into_those_of_a_step_and_of_a_request(
     step: StepParameters, request: RequestParameters
 ) -> None:
-    assert Parameters.of(np.array([*step, *request])) == (step, request)
+    assert Parameters.of(np.array([*step, *request])) == (step, request, NO_PAUSES)
 
 
 @given(step_parameters, request_parameters)
