@@ -134,7 +134,9 @@ def fault_of(ended: Ended, held: set[str]) -> str:
     """What is wrong with how an export ended; empty if nothing is."""
     if ended.status == 0:
         return "" if ended.wanted in held else f"{ended.wanted}: ended with 0 and is not in the file"
-    if ended.status == 2 and ended.said.count("\n") == 1 and "holds roofml's coefficients of" in ended.said:
+    # A warning of what the file held at first may stand before the refusal.
+    said = [line for line in ended.said.splitlines() if not line.startswith("warning: ")]
+    if ended.status == 2 and len(said) == 1 and "holds roofml's coefficients of" in said[0]:
         return f"{ended.wanted}: was refused and is in the file" if ended.wanted in held else ""
     return f"{ended.wanted}: ended with {ended.status}: {ended.said}"
 

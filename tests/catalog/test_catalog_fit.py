@@ -161,6 +161,7 @@ def s3(store: dict[str, str], *arguments: str) -> str:
     ).stdout
 
 
+@pytest.mark.exhaustive
 def test_an_object_store_is_read_and_written_and_a_killed_command_goes_on(
     runs: Path, made: Made, store: dict[str, str], tmp_path: Path
 ) -> None:
