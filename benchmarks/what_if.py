@@ -17,14 +17,17 @@ import json
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from roofml.calibration.calibrate import load, uncalibrated
+from roofml.calibration.calibration import Calibration
 from roofml.calibration.other_models import read_other_models
 from roofml.engine.latency_model import judged_us
 from roofml.planning.what_if import carried
 from roofml.traces.read import read_runs
+from roofml.traces.run import Run
 from roofml.traces.selection import Selection, groups
 from roofml.traces.server import ServerOverrides
 from roofml.util.package_data import data_folder
@@ -64,7 +67,7 @@ def main(folder: Path, points: Path) -> None:
     _points(json.loads(points.read_text()))
 
 
-def _error(calibration, run) -> float:
+def _error(calibration: Calibration, run: Run) -> float:
     judged = Selection.between(run)
     served = calibration.replay(run)
     return 100 * (
@@ -72,8 +75,8 @@ def _error(calibration, run) -> float:
     )
 
 
-def _points(document) -> None:
-    cells = [
+def _points(document: dict[str, Any]) -> None:
+    cells: list[dict[str, Any]] = [
         cell
         for cell in document["summary"]["cells"]
         if cell["answered"] >= FEWEST and cell["gpu"].startswith(NVIDIA) and "median_error_pct" in cell
