@@ -7,7 +7,6 @@ processes connections are encrypted with a certificate of this run alone: nobody
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 from roofml.catalog.tasks import ONE_THREAD, Task, code_digest, done
+from roofml.util.environment import environment
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.interrupts import quiet_tracker, temporary_folder, wait_if_ending, workers_undisturbed
 from roofml.util.names import shown
@@ -149,7 +149,7 @@ def _embedded(workers: int) -> Generator[Any]:
     from distributed import LocalCluster
     from distributed.security import Security
 
-    with temporary_folder("roofml-dask-") as scratch, _environment({**quiet_tracker()}):
+    with temporary_folder("roofml-dask-") as scratch, environment({**quiet_tracker()}):
         with workers_undisturbed():  # the threads that start workers are made here, and hand down what they ignore
             cluster = LocalCluster(
                 n_workers=workers,
@@ -180,18 +180,3 @@ def _dashboard(client: Any) -> str:
         if find_spec("bokeh") is not None:
             return str(client.dashboard_link)
     return ""
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Generator[None]:
-    """While inside, the environment has these variables too."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -29,6 +29,7 @@ from roofml.export.formula.tree import (
     Type,
     Unpack,
     Variable,
+    first_sentence,
     several,
 )
 
@@ -77,7 +78,7 @@ def c_source(program: Program) -> str:
 
 
 def _struct(kind: Any, fields: Mapping[str, Type]) -> str:
-    says = _comment(f"{kind.__module__}.{kind.__name__}: {_first(kind.__doc__ or '')}")
+    says = _comment(f"{kind.__module__}.{kind.__name__}: {first_sentence(kind.__doc__)}")
     lines = [f"    {_declared(of, name)};" for name, of in fields.items()]
     return "\n".join([*says, "typedef struct {", *lines, f"}} {type_name(kind)};\n"])
 
@@ -98,10 +99,6 @@ def _function(function: Function) -> str:
 def _comment(text: str) -> list[str]:
     lines = textwrap.wrap(text.replace("*/", "* /"), 112)
     return [f"{'/*' if i == 0 else '  '} {line}{' */' if i == len(lines) - 1 else ''}" for i, line in enumerate(lines)]
-
-
-def _first(docstring: str) -> str:
-    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def _block(statements: Sequence[Statement], depth: int) -> list[str]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from roofml.export.formula.infix import PRECEDENCE
 from roofml.export.formula.tree import (
     Absent,
     Add,
@@ -28,6 +29,7 @@ from roofml.export.formula.tree import (
     Type,
     Unpack,
     Variable,
+    first_sentence,
     several,
 )
 
@@ -44,7 +46,6 @@ KEYWORDS = frozenset({
     "goto", "if", "import", "interface", "map", "package", "range", "return", "select", "struct", "switch", "type",
     "var",
 })  # fmt: skip
-PRECEDENCE = {"*": 5, "/": 5, "//": 5, "%": 5, "+": 4, "-": 4, ">": 3, "<": 3, ">=": 3, "<=": 3, "==": 3, "!=": 3}
 
 
 def go_name(python: str, exported: bool = False) -> str:
@@ -77,16 +78,12 @@ def _struct(kind: Any, fields: Any) -> str:
     rows = [(go_name(name, exported=True), TYPES[of], name) for name, of in fields.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     lines = [f'\t{name:{widths[0]}} {of:{widths[1]}} `json:"{tag}"`' for name, of, tag in rows]
-    says = _comment(f"{type_name(kind)} is {kind.__module__}.{kind.__name__}: {_first_sentence(kind.__doc__ or '')}")
+    says = _comment(f"{type_name(kind)} is {kind.__module__}.{kind.__name__}: {first_sentence(kind.__doc__)}")
     return "\n".join([*says, f"type {type_name(kind)} struct {{", *lines, "}\n"])
 
 
 def _comment(text: str) -> list[str]:
     return [f"// {line}" for line in textwrap.wrap(text, 116, break_long_words=False)]
-
-
-def _first_sentence(docstring: str) -> str:
-    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def _function(function: Function) -> str:

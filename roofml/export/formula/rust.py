@@ -28,6 +28,7 @@ from roofml.export.formula.tree import (
     Type,
     Unpack,
     Variable,
+    first_sentence,
     several,
 )
 
@@ -55,7 +56,7 @@ def _constant(value: float) -> str:
 
 
 def _struct(kind: Any, fields: Mapping[str, Type]) -> str:
-    says = f"/// {kind.__module__}.{kind.__name__}: {_first(kind.__doc__ or '')}"
+    says = f"/// {kind.__module__}.{kind.__name__}: {first_sentence(kind.__doc__)}"
     lines = [f"    pub {name}: {FIELDS[of]}," for name, of in fields.items()]
     return "\n".join([says, "#[derive(Clone, Copy, Debug)]", f"pub struct {kind.__name__} {{", *lines, "}\n"])
 
@@ -94,10 +95,6 @@ def _parameter(kind: Type, changed: bool) -> str:
 
 def _value(kind: Type) -> str:
     return FIELDS[kind] if isinstance(kind, str) else kind.__name__
-
-
-def _first(docstring: str) -> str:
-    return " ".join(docstring.split("\n\n")[0].split())
 
 
 def _block(statements: Sequence[Statement], depth: int) -> list[str]:

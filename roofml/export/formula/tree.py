@@ -27,6 +27,11 @@ def several(kind: Type) -> tuple[Type, ...]:
     return cast("tuple[Type, ...]", kind) if isinstance(kind, tuple) else ()
 
 
+def first_sentence(docstring: str | None) -> str:
+    """The first paragraph of a docstring, on one line: what a printed struct says of itself."""
+    return " ".join((docstring or "").split("\n\n")[0].split())
+
+
 @dataclass(frozen=True)
 class Number:
     """A literal."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -34,6 +34,7 @@ from roofml.traces.selection import Selection, groups, trainable
 from roofml.traces.server import ServerOverrides
 from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import cycles
+from roofml.util.environment import environment
 from roofml.util.errors import InputError, because
 from roofml.util.interrupts import end_with_parent, quiet_tracker, workers_undisturbed
 from roofml.util.package_data import data_folder
@@ -303,7 +304,7 @@ def _computed(
     # Each process gets one thread, because the processes run side by side.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
     with (
-        _environment({**threads, **quiet_tracker()}),
+        environment({**threads, **quiet_tracker()}),
         ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool,
     ):
         try:
@@ -318,18 +319,3 @@ def _computed(
                 worker.kill()  # or the end would wait until their cells are computed
             pool.shutdown(cancel_futures=True)
             raise
-
-
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Generator[None]:
-    """While inside, the environment has these variables, for processes that are started."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
