@@ -9,7 +9,6 @@ from pathlib import Path
 from roofml.calibration.calibration import Calibration
 from roofml.catalog.catalog import open_catalog
 from roofml.catalog.nearest import nearest
-from roofml.latency.deployment import deploy
 from roofml.planning.ask import Asked
 from roofml.util.errors import InputError
 
@@ -39,15 +38,7 @@ def on_catalog(catalog: str, asked: Asked) -> list[str]:
         if key in stand.made:
             continue
         try:
-            deployment = deploy(
-                candidate.model,
-                candidate.gpu,
-                candidate.tp,
-                engine=stand.engine,
-                engine_version=stand.engine_version,
-                kv_dtype=stand.kv_dtype,
-                precision=candidate.precision,
-            )
+            deployment = stand.deployment(candidate)
         except InputError:  # the plan says of this candidate why it cannot be
             continue
         found = nearest(opened, deployment)

@@ -16,7 +16,7 @@ from roofml.calibration.other_models import read_other_models
 from roofml.calibration.untraced import untraced
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.load_kernels import Kernels, load_kernels
-from roofml.latency.deployment import deploy
+from roofml.latency.deployment import Deployment, deploy
 from roofml.planning.servers import server_for
 from roofml.planning.what_if import carried
 from roofml.traces.server import Server, ServerOverrides
@@ -78,22 +78,26 @@ class Stand:
         default_factory=dict[tuple[str, int, str | None], Calibration]
     )
 
+    def deployment(self, candidate: Candidate) -> Deployment:
+        """Its model on its GPUs. Raises InputError for what cannot be spread over them so."""
+        if candidate.gpu not in self.kernels:
+            self.kernels[candidate.gpu] = load_kernels(load_gpu(candidate.gpu))
+        return deploy(
+            candidate.model,
+            candidate.gpu,
+            candidate.tp,
+            engine=self.engine,
+            engine_version=self.engine_version,
+            kv_dtype=self.kv_dtype,
+            precision=candidate.precision,
+            kernels=self.kernels[candidate.gpu],
+        )
+
     def calibration(self, candidate: Candidate) -> Calibration:
         """Its calibration. Raises InputError for what cannot be spread over its GPUs so."""
         key = (candidate.gpu, candidate.tp, candidate.precision)
         if key not in self.made:
-            if candidate.gpu not in self.kernels:
-                self.kernels[candidate.gpu] = load_kernels(load_gpu(candidate.gpu))
-            deployment = deploy(
-                candidate.model,
-                candidate.gpu,
-                candidate.tp,
-                engine=self.engine,
-                engine_version=self.engine_version,
-                kv_dtype=self.kv_dtype,
-                precision=candidate.precision,
-                kernels=self.kernels[candidate.gpu],
-            )
+            deployment = self.deployment(candidate)
             if self.given is None:
                 self.made[key] = uncalibrated(deployment, untraced(self.others.prior(deployment), deployment))
             else:
