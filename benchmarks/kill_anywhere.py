@@ -71,7 +71,20 @@ def jobs(folder: Path) -> list[Job]:
         Job("fit", [*fit, "-o", "coefficients.yaml"], ["coefficients.yaml"]),
         Job(
             "leaderboard",
-            ["leaderboard", *runs, large, "--gpu", GPU, *methods, "--cells", "cells", "--jobs", "2", "-o", "board.md"],
+            [
+                "leaderboard",
+                *runs,
+                large,
+                "--gpu",
+                GPU,
+                *methods,
+                "--cells",
+                "cells",
+                "--workers",
+                "2",
+                "-o",
+                "board.md",
+            ],
             ["board.md", "board.json", "board.png"],
         ),
         Job(

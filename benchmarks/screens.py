@@ -155,7 +155,7 @@ def command_lines(folder: Path) -> dict[str, list[str]]:
         "demo": ["demo"],
         "export": ["export", "blis", "blis.yaml", "-o", "."],
         "export-derive": ["export", "blis", "--derive", "llama-2-7b-hf", *gpu, "--flags"],
-        "leaderboard": ["leaderboard", quiet, evil, large, *gpu, *methods, "--protocol", "temporal", "--jobs", "2"],
+        "leaderboard": ["leaderboard", quiet, evil, large, *gpu, *methods, "--protocol", "temporal", "--workers", "2"],
     }
 
 

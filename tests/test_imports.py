@@ -16,7 +16,7 @@ PACKAGE = Path(roofml.__file__).parent
 
 LAYERS = (
     ("util",),
-    ("models", "hardware", "traces"),
+    ("models", "hardware", "traces", "jobs"),
     ("latency", "workloads", "microbench"),
     ("engine",),
     ("calibration", "blis"),

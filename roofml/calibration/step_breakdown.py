@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roofml.calibration.prediction import Prediction
-from roofml.latency.batch import Batch
+from roofml.latency.batch import Batch, StepSums
 from roofml.latency.components import components
 from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt, by_size
@@ -95,6 +95,19 @@ def why_unsure(total: Prediction, doubts: Sequence[Doubt]) -> str:
     return f"{made_of} {'; '.join(doubt.sentence for doubt in by_size(doubts))}." if doubts else made_of
 
 
+def time_us(deployment: Deployment, batch: Batch, parameters: Parameters) -> float:
+    """The time of a step that computes `batch`, µs, as `break_down` has it, without the draws of an interval."""
+    deployment, sums = _summed(deployment, batch)
+    return float(step_times(deployment.tables, sums, parameters.step)[0])
+
+
+def _summed(deployment: Deployment, batch: Batch) -> tuple[Deployment, StepSums]:
+    """The deployment with tables that reach as far as a step does, and the step's sums."""
+    verified = int(deployment.tables.verified)
+    deployment = deployment.reaching(batch.new_tokens + (verified - 1) * sum(count for _, count in batch.decode))
+    return deployment, batch.sums(deployment.tables.reaches, verified)
+
+
 def break_down(
     deployment: Deployment,
     batch: Batch,
@@ -112,10 +125,8 @@ def break_down(
     The `sources`, variances of its logarithm by what they come from, and doubts widen it, and it is stretched by what
     `stretch` says.
     """
-    verified = int(deployment.tables.verified)
-    deployment = deployment.reaching(batch.new_tokens + (verified - 1) * sum(count for _, count in batch.decode))
+    deployment, sums = _summed(deployment, batch)
     tables, step = deployment.tables, parameters.step
-    sums = batch.sums(tables.reaches, verified)
     drawn = [
         float(step_times(of_draw, sums, Parameters.of(values).step)[0])
         for values, of_draw in zip(draws, drawn_launches(tables, len(draws)), strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from roofml.catalog.discovery import Candidate
 from roofml.catalog.key import key_of
-from roofml.catalog.places import LocalPlace, Place, place_of
+from roofml.jobs.places import LocalPlace, Place, place_of
 from roofml.models.load import load_model
 from roofml.traces.aggregate_run import AggregateRun, RefusedRun
 from roofml.traces.read import read_all

@@ -12,7 +12,7 @@ from roofml.calibration.other_models import OtherModels, read_other_models
 from roofml.calibration.prior import Prior
 from roofml.catalog.index import Row, read_index
 from roofml.catalog.names import COEFFS, INDEX, global_name
-from roofml.catalog.places import LocalPlace, Place, place_of
+from roofml.jobs.places import LocalPlace, Place, place_of
 from roofml.latency.deployment import Deployment
 from roofml.util.digest import digest
 from roofml.util.errors import InputError

@@ -13,7 +13,7 @@ from roofml.catalog.catalog import Catalog
 from roofml.catalog.discovery import candidates
 from roofml.catalog.index import Failure, Row
 from roofml.catalog.key import Key
-from roofml.catalog.places import Place
+from roofml.jobs.places import Place
 from roofml.latency.deployment import deployment_of
 from roofml.planning.drift import Drift, check
 from roofml.traces.server import ServerOverrides

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from roofml.catalog.places import Entry, Place
+from roofml.jobs.places import Entry, Place
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from roofml.catalog.key import Key
-from roofml.catalog.places import Place
+from roofml.jobs.places import Place
 from roofml.traces.engine_version import parse_version
 from roofml.traces.release_dates import RELEASED
 from roofml.util.errors import InputError

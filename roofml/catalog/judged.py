@@ -12,17 +12,19 @@ from roofml.calibration.calibration import Calibration
 from roofml.calibration.coefficients import rounded
 from roofml.calibration.pooling import fit_models
 from roofml.calibration.prior import Prior
+from roofml.calibration.step_breakdown import time_us
 from roofml.calibration.untraced import untraced
 from roofml.latency.batch import Batch
 from roofml.latency.deployment import Deployment, deployment_of
+from roofml.latency.feasibility import check_step
 from roofml.latency.parameters import NAMES
 from roofml.traces.run import Run
-from roofml.traces.selection import trainable
+from roofml.traces.selection import Selection, trainable
 from roofml.util.digest import digest
 from roofml.util.errors import InputError, JobFailedError
 from roofml.validation.as_blis import with_blis
-from roofml.validation.cross_validation import temporal
-from roofml.validation.report import RunReport, report
+from roofml.validation.cross_validation import fit_selections, of_selections
+from roofml.validation.report import report
 from roofml.validation.splits import temporal as temporal_split
 
 TRAINED = 0.6
@@ -89,17 +91,17 @@ def _held_out(runs: Sequence[Run], deployment: Deployment, prior: Prior | None) 
     used = trainable(runs)
     believed = _default_prior(deployment) if prior is None else prior
     try:
-        reports, _fits = temporal(used, TRAINED, None, lambda _deployment: believed)
-        without_trace = uncalibrated(deployment, untraced(believed, deployment))
         (fold,) = temporal_split(used, TRAINED)
-        zero_shot = [report(part, without_trace.replay(part.run)) for part in fold.test]
+        learned = of_selections(deployment, fit_selections(fold.train, deployment, believed), fold.train)
+        without_trace = uncalibrated(deployment, untraced(believed, deployment))
+        held_out, zero_shot = ([_errors(part, of) for part in fold.test] for of in (learned, without_trace))
     except (InputError, JobFailedError) as error:
         return {**nothing, "not_judged": str(error)}
     return {
-        "held_out_pct": _mean_errors(map(_errors, reports)),
-        "held_out_worst_pct": _mean_errors(map(_errors, reports), np.max),
-        "untraced_pct": _mean_errors(map(_errors, zero_shot)),
-        "judged_runs": len(reports),
+        "held_out_pct": _mean_errors(held_out),
+        "held_out_worst_pct": _mean_errors(held_out, np.max),
+        "untraced_pct": _mean_errors(zero_shot),
+        "judged_runs": len(held_out),
         "not_judged": "",
     }
 
@@ -110,8 +112,10 @@ def _default_prior(deployment: Deployment) -> Prior:
     return read_other_models().prior(deployment)
 
 
-def _errors(judged: RunReport) -> dict[str, float]:
-    return {name: metric.error_pct for name, metric in judged.metrics.items()}
+def _errors(part: Selection, calibration: Calibration) -> dict[str, float]:
+    """Errors of what a calibration says of a run's part, %; nobody asks for intervals here."""
+    metrics = report(part, calibration.replay(part.run)).metrics
+    return {name: metric.error_pct for name, metric in metrics.items()}
 
 
 def _mean_errors(errors: Any, of: Any = np.mean) -> dict[str, float]:
@@ -127,10 +131,11 @@ def _mean_errors(errors: Any, of: Any = np.mean) -> dict[str, float]:
 
 def _reference(calibration: Calibration) -> dict[str, float | None]:
     """Times of the reference steps, µs; none of a step that the deployment cannot hold."""
-    times: dict[str, float | None] = {}
+    ours, times = calibration.deployment, dict[str, float | None]()
     for name, batch in REFERENCE.items():
         try:
-            times[name] = rounded(calibration.step_time(batch).total_us)
+            check_step(ours.on_rank, ours.gpu, ours.tp, batch, allow_oversize=calibration.allow_oversize)
+            times[name] = rounded(time_us(ours, batch, calibration.parameters))
         except InputError:
             times[name] = None
     return times

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from roofml.calibration.other_models import OtherModels, SavedPosterior, pooled_text
 from roofml.catalog.candidate_runs import Source
-from roofml.catalog.cluster import Cluster, Wanted, check_installed, opened
 from roofml.catalog.discovery import Candidate, candidates
 from roofml.catalog.index import Failure, Row, failures_text, index_bytes, read_index, row_of
 from roofml.catalog.judged import prior_document
-from roofml.catalog.kept import FOLDER, Kept
 from roofml.catalog.key import Key, file_names
 from roofml.catalog.made import Made
 from roofml.catalog.names import COEFFS, FAILURES, GLOBAL, INDEX, PAGE, global_name
 from roofml.catalog.page import page
-from roofml.catalog.places import Place, below
-from roofml.catalog.tasks import Stage, Task
+from roofml.catalog.tasks import Stage, Task, code_digest, done
 from roofml.hardware.gpu import load_gpu
+from roofml.jobs.cluster import Wanted, check_installed
+from roofml.jobs.kept import FOLDER, Kept
+from roofml.jobs.places import Place, below, listing
+from roofml.jobs.work import Work
 from roofml.latency.parameters import NAMES
 from roofml.traces.run import told_apart
 from roofml.traces.server import ServerOverrides
@@ -79,34 +80,25 @@ class Group:
         return Task("evidence", tuple(s for s, _ in self.members), request.overrides, wanted, self.server)
 
 
-@dataclass
-class _Work:
-    """Results as they come: known ones first, a cluster only when one is needed."""
+@dataclass(frozen=True)
+class _Stages:
+    """The work by stages, for people."""
 
+    work: Work[Task]
     request: Request
-    kept: Kept
     on_progress: OnProgress
-    on_cluster: Callable[[str], None]
-    stack: ExitStack
-    used: list[str] = field(default_factory=list[str])
-    computed: int = 0
-    cluster: Cluster | None = None
 
     def results(self, stage: Stage, tasks: Mapping[str, Task], lasting: bool = True) -> dict[str, dict[str, Any]]:
-        """Key -> result of every task. What is not `lasting` is computed every time."""
-        self.used += tasks
-        found = self.kept.load(tasks) if lasting else {}
-        self.on_progress(STAGES[stage], len(found), len(tasks))
-        left = {key: task for key, task in tasks.items() if key not in found}
-        if left:
-            if self.cluster is None:
-                self.cluster = self.stack.enter_context(opened(self.request.cluster))
-                self.on_cluster(self.cluster.dashboard)
-            for key, result in self.cluster.results(left):
-                found[key] = self.kept.keep(key, result)
-                self.computed += 1
-                self.on_progress(STAGES[stage], len(found), len(tasks))
-        return found
+        """Key -> result of every task."""
+        ended = 0
+
+        def count(_key: str, _known: bool) -> None:
+            nonlocal ended
+            ended += 1
+            self.on_progress(STAGES[stage], ended, len(tasks))
+
+        self.on_progress(STAGES[stage], 0, len(tasks))
+        return self.work.results(tasks, count, lasting=lasting)
 
 
 def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], None]) -> Made:
@@ -115,27 +107,29 @@ def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], 
     Raises InputError where no run below the place can be used, and JobFailedError where the cluster goes away: what was
     computed until then is kept, and the same call goes on.
     """
-    check_installed()
+    check_installed("roofml catalog fit")
     inside = below(request.output, request.runs)
     if inside == ".":
         raise InputError(f"{request.output.shown}: is the folder of the runs, expected another")
     found = candidates(request.runs, inside)
-    there = {entry.name for entry in _listing(request.output)}
+    there = {entry.name for entry in listing(request.output)}
     if there and INDEX not in there and not any(name.startswith(f"{FOLDER}/") for name in there):
         raise InputError(f"{request.output.shown}: holds other files and no catalogue, expected a new or empty folder")
     before = read_index(request.output, INDEX) if INDEX in there else []
     with ExitStack() as stack:
-        work = _Work(request, Kept.at(request.output, there), on_progress, on_cluster, stack)
-        told, failures = _read(work, found)
+        kept = Kept.at(request.output, there)
+        work = Work(kept, done, code_digest(), request.cluster, stack, on_cluster)
+        stages = _Stages(work, request, on_progress)
+        told, failures = _read(stages, found)
         groups, more = grouped(told)
         failures += more
         if not groups:
             first = failures[0] if failures else None
             why = "no run" if first is None else f"{first.folder}: {first.reason}"
             raise InputError(f"{request.runs.shown}: nothing can be used of {len(found)} folders: {why}")
-        members, unpooled = _evidence(work, groups)
+        members, unpooled = _evidence(stages, groups)
         pooled = {gpu: _pooled(gpu, of_gpu) for gpu, of_gpu in _by_gpu(groups, members).items()}
-        rows, coefficients = _fits(work, groups, pooled, failures, before)
+        rows, coefficients = _fits(stages, groups, pooled, failures, before)
     written = {row.key for row in rows}
     failures += [failure for key, failure in unpooled.items() if key.sha256 in written]
     ordered = sorted(failures)
@@ -148,19 +142,11 @@ def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], 
     _write(request.output, files, there)
     request.output.write(INDEX, index_bytes(rows))  # last: until it is there, the catalogue is the one before
     _clear(request.output, {*files, INDEX}, there)
-    work.kept.clear(work.used)
+    kept.clear(work.used)
     return Made(request.output.shown, rows, ordered, work.computed)
 
 
-def _listing(output: Place) -> Sequence[Any]:
-    """The files of the place to write, if it is there."""
-    try:
-        return output.entries()
-    except InputError:
-        return []
-
-
-def _read(work: _Work, found: Sequence[Candidate]) -> tuple[list[tuple[Source, dict[str, Any]]], list[Failure]]:
+def _read(stages: _Stages, found: Sequence[Candidate]) -> tuple[list[tuple[Source, dict[str, Any]]], list[Failure]]:
     """Every run of all candidates with its source, and what cannot be used."""
     failures = [Failure(each.folder, "", "read", each.problem) for each in found if each.problem]
     usable = [each for each in found if not each.problem]
@@ -168,12 +154,12 @@ def _read(work: _Work, found: Sequence[Candidate]) -> tuple[list[tuple[Source, d
     changing: dict[str, Task] = {}
     by_key: dict[str, Candidate] = {}
     for candidate in usable:
-        task = Task("read", (Source.of(work.request.runs, candidate),), work.request.overrides)
+        task = Task("read", (Source.of(stages.request.runs, candidate),), stages.request.overrides)
         signature = candidate.signature
         key = task.key([signature or ""])
         by_key[key] = candidate
         (tasks if signature is not None else changing)[key] = task
-    results = {**work.results("read", tasks), **(work.results("read", changing, lasting=False) if changing else {})}
+    results = {**stages.results("read", tasks), **(stages.results("read", changing, lasting=False) if changing else {})}
     told: list[tuple[Source, dict[str, Any]]] = []
     for key, candidate in by_key.items():
         result = results[key]
@@ -181,7 +167,7 @@ def _read(work: _Work, found: Sequence[Candidate]) -> tuple[list[tuple[Source, d
             failures.append(Failure(candidate.folder, "", "read", result["failed"]))
             continue
         failures += [Failure(candidate.folder, r["run"] or "", "read", r["reason"]) for r in result["refused"]]
-        told += [(Source.of(work.request.runs, candidate), run) for run in result["runs"]]
+        told += [(Source.of(stages.request.runs, candidate), run) for run in result["runs"]]
     return told, failures
 
 
@@ -223,11 +209,11 @@ def _group(key: Key, pairs: Sequence[tuple[Source, dict[str, Any]]]) -> Group:
     return Group(key, model, server, tuple((source, tuple(runs)) for source, runs in by_source.items()))
 
 
-def _evidence(work: _Work, groups: Sequence[Group]) -> tuple[dict[Key, SavedPosterior], dict[Key, Failure]]:
+def _evidence(stages: _Stages, groups: Sequence[Group]) -> tuple[dict[Key, SavedPosterior], dict[Key, Failure]]:
     """What each deployment's own fit says, and why nothing is said by those whose fit does not describe their runs."""
-    tasks = {group.key: group.evidence(work.request) for group in groups}
+    tasks = {group.key: group.evidence(stages.request) for group in groups}
     keys = {key: task.key() for key, task in tasks.items()}
-    results = work.results("evidence", {keys[key]: task for key, task in tasks.items()})
+    results = stages.results("evidence", {keys[key]: task for key, task in tasks.items()})
     members: dict[Key, SavedPosterior] = {}
     failures: dict[Key, Failure] = {}
     for group in groups:
@@ -274,16 +260,16 @@ def _global_text(others: OtherModels) -> str:
 
 
 def _fits(
-    work: _Work,
+    stages: _Stages,
     groups: Sequence[Group],
     pooled: Mapping[str, OtherModels],
     failures: list[Failure],
     before: Sequence[Row],
 ) -> tuple[list[Row], dict[str, str]]:
     """The index's rows and the coefficients by file name, of every deployment whose fit describes its runs."""
-    tasks = {group.key: group.fit(work.request, _prior(group, pooled)) for group in groups}
+    tasks = {group.key: group.fit(stages.request, _prior(group, pooled)) for group in groups}
     keys = {key: task.key() for key, task in tasks.items()}
-    results = work.results("fit", {keys[key]: task for key, task in tasks.items()})
+    results = stages.results("fit", {keys[key]: task for key, task in tasks.items()})
     names = file_names((group.key, group.model) for group in groups)
     earlier = {row.key: row for row in before}
     rows: list[Row] = []

@@ -5,7 +5,6 @@ A task costs nobody else anything: its reason comes back in place of its result.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,8 +18,6 @@ from roofml.util.errors import InputError, JobFailedError
 Stage = Literal["read", "evidence", "fit"]
 VERSION = 1
 """Of what results mean: another one makes none of those that are kept count."""
-ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}
-"""Environment of a worker before JAX is loaded in it: workers run side by side, one to a core."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,6 @@ def done(task: Task, code: str) -> dict[str, Any]:
     """
     if code_digest() != code:
         return {"other_code": code_digest()}
-    for name, value in ONE_THREAD.items():
-        os.environ.setdefault(name, value)
     try:
         return {"result": _done(task)}
     except (InputError, JobFailedError) as error:
@@ -89,6 +84,9 @@ NO_RESULT = (
     "cli",
     "data",
     "export",
+    "jobs/cluster.py",
+    "jobs/kept.py",
+    "jobs/work.py",
     "microbench",
     "planning",
     "models/hub.py",
@@ -100,7 +98,6 @@ NO_RESULT = (
     "calibration/experiment_design.py",
     "catalog/catalog.py",
     "catalog/check.py",
-    "catalog/cluster.py",
     "catalog/index.py",
     "catalog/made.py",
     "catalog/making.py",

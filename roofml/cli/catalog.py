@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Calibrations of many deployments: make, keep up to date, check.", no_args_is_help=True)
 
-Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A Dask cluster that is there: tcp://HOST:PORT.")
-]
-
 
 @app.command(epilog="Example: roofml catalog fit runs -o catalog --gpu H100")
 @o.server_options
@@ -28,7 +24,7 @@ def fit(
     folder: Annotated[str, typer.Argument(help="Folder with runs below it, or a URL: s3://bucket/runs.")],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder or URL of the catalogue: made, or updated.")],
     overrides: ServerOverrides,
-    scheduler: Scheduler = None,
+    scheduler: o.Scheduler = None,
     workers: Annotated[
         int, typer.Option("--workers", min=1, help="Processes on this machine, without --scheduler.")
     ] = os.cpu_count() or 1,
@@ -44,9 +40,9 @@ def fit(
     What was computed is kept: the same command goes on where it was stopped, and computes only what is new. Flags of
     the server are said of every run.
     """
-    from roofml.catalog.cluster import Wanted
     from roofml.catalog.making import Request, make
-    from roofml.catalog.places import place_of
+    from roofml.jobs.cluster import Wanted
+    from roofml.jobs.places import place_of
 
     cluster = Wanted(scheduler, workers)
     request = Request(place_of(folder), place_of(output), overrides, cluster, accept_misfit, blis=target is Target.blis)
@@ -88,7 +84,7 @@ def check(
     """
     from roofml.catalog.catalog import open_catalog
     from roofml.catalog.check import check_catalog
-    from roofml.catalog.places import place_of
+    from roofml.jobs.places import place_of
     from roofml.util.writing import check_writable, write_file
 
     if output is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import OUT, print_json, progress, show
+from roofml.cli.console import OUT, note, print_json, progress, show
 
 
 class Protocol(str, Enum):  # noqa: UP042 (typer shows the values of a str Enum)
@@ -35,12 +35,16 @@ def leaderboard(
     cells: Annotated[
         Path, typer.Option(help="Folder that keeps what was computed: a board that was stopped goes on.")
     ] = Path(".roofml-leaderboard"),
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    scheduler: o.Scheduler = None,
+    workers: Annotated[
+        int, typer.Option("--workers", "--jobs", min=1, help="Processes on this machine; one without Dask.")
+    ] = os.cpu_count() or 1,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Judge our model, its variants and the baselines on held-out requests, and test who is better."""
+    from roofml.jobs.cluster import Wanted
     from roofml.validation.leaderboard.making import Request, make, written_files
     from roofml.validation.leaderboard.page import summary_tables
 
@@ -60,7 +64,11 @@ def leaderboard(
         def on_cell(done: int, total: int, what: str) -> None:
             shown.update(task, description=what, completed=done, total=total)
 
-        board = make(request, output, cells, jobs, on_cell)
+        def on_cluster(dashboard: str) -> None:
+            if dashboard and not quiet and not as_json:
+                note(f"Dask's dashboard: {dashboard}")
+
+        board = make(request, output, cells, Wanted(scheduler, workers), on_cell, on_cluster)
     if as_json:
         print_json(board)
         return

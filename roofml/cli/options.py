@@ -50,6 +50,9 @@ FailAbove = Annotated[
         help="Fail only if steps surely changed by more: the whole interval lies beyond, either way.",
     ),
 ]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A Dask cluster that is there: tcp://HOST:PORT.")
+]
 CatalogOption = Annotated[
     str | None,
     typer.Option("--catalog", metavar="PLACE", help="Catalogue of `roofml catalog fit`: a folder or a URL."),

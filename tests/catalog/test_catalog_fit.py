@@ -32,7 +32,7 @@ from fleet import (
 pytest.importorskip("distributed", reason="Dask is not installed: pip install 'roofml[cluster]'")
 
 from roofml.catalog.index import read_index
-from roofml.catalog.places import LocalPlace
+from roofml.jobs.places import LocalPlace
 
 pytestmark = pytest.mark.slow
 

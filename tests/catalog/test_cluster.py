@@ -9,7 +9,7 @@ import pytest
 from commandline import roofml
 from fleet import SMALL, write_run
 
-from roofml.catalog import cluster
+from roofml.jobs import cluster
 
 
 def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from roofml.catalog.candidate_runs import Source
 from roofml.catalog.discovery import MOST_FILES_OF_ONE, grouped
 from roofml.catalog.key import Key, file_names, key_of
 from roofml.catalog.making import grouped as by_deployment
-from roofml.catalog.places import Entry
+from roofml.jobs.places import Entry
 from roofml.traces.server import Server
 from roofml.traces.settings import SchedulerSettings
 from roofml.util.errors import InputError

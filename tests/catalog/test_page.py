@@ -10,7 +10,7 @@ from catalogued import row
 
 from roofml.catalog.index import Failure, index_bytes, read_index
 from roofml.catalog.page import page
-from roofml.catalog.places import LocalPlace
+from roofml.jobs.places import LocalPlace
 
 EVIL = '<img src=x onerror="alert(1)">'
 ROWS = [

@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 LONGEST_S = 2.0
-METHODS = ("--protocol", "temporal", "--method", "roofml", "--method", "naive-mean", "--jobs", "2")
+METHODS = ("--protocol", "temporal", "--method", "roofml", "--method", "naive-mean", "--workers", "2")
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,18 @@
 """Cells: the work of a leaderboard, cut into pieces of one method and one protocol.
 
-A cell is a JSON document of plain sums. It is kept in a folder named by a digest of everything that it depends on, so
-that no cell is computed twice, and with a digest of its own, so that a damaged one is. The board is made of cells
-alone, so it is the same, byte for byte, whether its cells are old or new.
+A cell is a JSON document of plain sums. It is kept under a digest of everything that it depends on, so that no cell is
+computed twice (`jobs.kept`). The board is made of cells alone, so it is the same, byte for byte, whether its cells are
+old or new, and however many processes computed them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,10 @@ from roofml.calibration.step_level.fit import StepData, ahead_of, first_share, m
 from roofml.engine.latency_model import Latencies, LatencyModel
 from roofml.engine.monotonicity import violations_pct
 from roofml.engine.replay import replay
+from roofml.jobs.cluster import Wanted
+from roofml.jobs.kept import Kept
+from roofml.jobs.places import LocalPlace
+from roofml.jobs.work import Work
 from roofml.latency.deployment import deployment_of
 from roofml.latency.parameters import Parameters
 from roofml.traces.read import read_runs
@@ -34,13 +35,9 @@ from roofml.traces.selection import Selection, groups, trainable
 from roofml.traces.server import ServerOverrides
 from roofml.traces.steps import read_steps
 from roofml.traces.steps.cycles import cycles
-from roofml.util.environment import environment
 from roofml.util.errors import InputError, because
-from roofml.util.interrupts import end_with_parent, quiet_tracker, workers_undisturbed
 from roofml.util.package_data import data_folder
-from roofml.util.reading import MOST_BYTES_OF_A_TABLE, is_there, read_json_object
 from roofml.util.source_digest import add_files
-from roofml.util.writing import write_file
 from roofml.validation import splits
 from roofml.validation.cross_validation import judge
 from roofml.validation.leaderboard.predictors import PREDICTORS
@@ -50,13 +47,14 @@ from roofml.validation.statistics import LATENCIES, Judged, block_sums, figures,
 
 TRAIN, VALIDATION = 0.6, 0.2
 """Shares of a run that the protocol temporal learns from and validates on. The rest is the test."""
-CELL_VERSION = 2
+CELL_VERSION = 3
 HASHED_DATA = ("bench_data", "hardware", "model_configs")
 NOT_HASHED = (
     "catalog",
     "cli",
     "data",
     "export",
+    "jobs",
     "microbench",
     "models/hub.py",
     "validation/demo.py",
@@ -234,88 +232,54 @@ def tasks(selected: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda task: (order[task[0]], PREDICTORS[task[1]].kind == "baseline"))
 
 
+@dataclass(frozen=True)
+class CellTask:
+    """A cell to compute, as plain data."""
+
+    inputs: Inputs
+    protocol: str
+    method: str
+
+
 def cells(
     inputs: Inputs,
     selected: Mapping[str, Sequence[str]],
     folder: Path,
-    jobs: int,
+    wanted: Wanted,
     on_cell: Callable[[str, str, bool], None] | None = None,
+    on_cluster: Callable[[str], None] | None = None,
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Return all cells of `selected` (protocol -> methods).
 
-    A cell comes from `folder`, or is computed in one of `jobs` processes and kept there. `on_cell(protocol, method,
-    cached)` is called for each cell when it is ready. Raises what a cell raises, and InputError for a folder that
-    cannot be used.
+    A cell comes from `folder`, or is computed and kept there: by the processes or the cluster of `wanted`, or without
+    Dask in this process. `on_cell(protocol, method, cached)` is called for each cell when it is ready, `on_cluster`
+    with the address of Dask's page. Raises what a cell raises, and InputError for a folder that cannot be used.
     """
-    cache_folder = folder / digest(inputs)
     try:
-        cache_folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot keep cells there: {because(error)}") from None
-    documents: dict[tuple[str, str], dict[str, Any]] = {}
-    left: list[tuple[str, str]] = []
-    for protocol, name in tasks(selected):
-        path = _file_of(cache_folder, protocol, name)
-        known = _kept(path)
-        if known is None:
-            left.append((protocol, name))
-            with suppress(OSError):  # a damaged one, or a link that somebody put there
-                path.unlink()
-            continue
-        documents[protocol, name] = known
+    code = digest(inputs)
+    pairs = tasks(selected)
+    keys = {f"{code}-{protocol}-{name}": (protocol, name) for protocol, name in pairs}
+
+    def told(key: str, known: bool) -> None:
         if on_cell is not None:
-            on_cell(protocol, name, True)
-    for (protocol, name), document in _computed(inputs, left, jobs):
-        text = _text_of(document)
-        write_file(
-            _file_of(cache_folder, protocol, name),
-            f'{{"sha256": "{hashlib.sha256(text.encode()).hexdigest()}", "cell": {text}}}\n',
-        )
-        documents[protocol, name] = json.loads(text)
-        if on_cell is not None:
-            on_cell(protocol, name, False)
-    return documents
+            on_cell(*keys[key], known)
+
+    with ExitStack() as stack:
+        work = Work(Kept.below(LocalPlace(folder)), done, code, wanted, stack, on_cluster or (lambda _: None), True)
+        found = work.results({key: CellTask(inputs, *pair) for key, pair in keys.items()}, told)
+    return {keys[key]: document for key, document in found.items()}
 
 
-def _file_of(folder: Path, protocol: str, name: str) -> Path:
-    return folder / f"{protocol}-{name}.json"
+def done(task: CellTask, code: str) -> dict[str, Any]:
+    """Compute a cell where the same code sees the same inputs."""
+    here = _digest_here(task.inputs)
+    if here != code:
+        return {"other_code": here}
+    return {"result": cell(task.inputs, task.protocol, task.method)}
 
 
-def _text_of(document: object) -> str:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)
-
-
-def _kept(path: Path) -> dict[str, Any] | None:
-    """Return the cell in a file, or None if there is none, or not as it was written."""
-    try:
-        kept = read_json_object(path, MOST_BYTES_OF_A_TABLE) if is_there(path) else {}
-        document = kept.get("cell")
-        written = hashlib.sha256(_text_of(document).encode()).hexdigest() == kept.get("sha256")
-    except ValueError:  # InputError is one, and so is a number that JSON does not have
-        return None
-    return document if written else None
-
-
-def _computed(
-    inputs: Inputs, left: Sequence[tuple[str, str]], jobs: int
-) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-    if not left:
-        return
-    # Each process gets one thread, because the processes run side by side.
-    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-    with (
-        environment({**threads, **quiet_tracker()}),
-        ProcessPoolExecutor(min(jobs, len(left)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool,
-    ):
-        try:
-            futures: dict[Future[dict[str, Any]], tuple[str, str]] = {}
-            for task in left:
-                with workers_undisturbed():  # this starts a process, as long as there are fewer than wanted
-                    futures[pool.submit(cell, inputs, *task)] = task
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            for worker in list((pool._processes or {}).values()):  # pyright: ignore[reportPrivateUsage]
-                worker.kill()  # or the end would wait until their cells are computed
-            pool.shutdown(cancel_futures=True)
-            raise
+_digest_here = cache(digest)
+"""Once a process."""

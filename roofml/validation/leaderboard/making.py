@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from roofml.jobs.cluster import Wanted
+from roofml.jobs.cluster import check_installed as check_dask
 from roofml.util.errors import InputError
 from roofml.util.outside_text import for_shell
 from roofml.util.reading import is_folder, is_there
@@ -90,15 +92,19 @@ def make(
     request: Request,
     output: Path | None,
     folder: Path,
-    jobs: int,
+    wanted: Wanted,
     on_cell: Callable[[int, int, str], None],
+    on_cluster: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Return the board as one JSON document. If `output` is given, write the files there and beside it.
 
-    Cells are kept in `folder`. `on_cell(done, total, what)` is called for each cell when it is ready. Raises
-    InputError, before anything is computed, if the request cannot be met.
+    Cells are kept in `folder`. `wanted` says who computes them. `on_cell(done, total, what)` is called for each cell
+    when it is ready, `on_cluster` with the address of Dask's page. Raises InputError, before anything is computed, if
+    the request cannot be met.
     """
     selected, files = request.selected(), written_files(output)
+    if wanted.scheduler is not None:
+        check_dask("--scheduler")
     if is_there(folder) and not is_folder(folder):
         raise InputError(f"{folder}: expected a folder")
     check_installed([name for names in selected.values() for name in names], picture=output is not None)
@@ -116,7 +122,7 @@ def make(
         on_cell(done, total, f"{protocol} {name}{' (known)' if cached else ''}")
 
     on_cell(0, total, f"{total} cells")
-    document = board(inputs, cells(inputs, selected, folder, jobs, count))
+    document = board(inputs, cells(inputs, selected, folder, wanted, count, on_cluster))
     if output is not None:
         page = markdown(document, request.command(output))
         write_files(dict(zip(files, (page, as_text(document), picture(document)), strict=True)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 from commandline import fails, ok
 from runfolder import MODEL, RunFolder, exp_config, header, requests
 
+from roofml.jobs import cluster
+from roofml.jobs.cluster import Wanted
 from roofml.util.errors import InputError
 from roofml.validation.leaderboard.board import board
 from roofml.validation.leaderboard.cells import Inputs, cell, cells, digest, elsewhere, folds_of, load
@@ -78,11 +80,22 @@ def test_a_cell_is_the_same_from_another_process_and_from_disk(
 ) -> None:
     seen: list[bool] = []
     selected = {"temporal": ["naive-mean"], "lowo": ["blackbox"]}
-    first = cells(inputs, selected, tmp_path, 2, lambda protocol, name, known: seen.append(known))
-    again = cells(inputs, selected, tmp_path, 2, lambda protocol, name, known: seen.append(known))
+    first = cells(inputs, selected, tmp_path, Wanted(workers=2), lambda protocol, name, known: seen.append(known))
+    again = cells(inputs, selected, tmp_path, Wanted(workers=2), lambda protocol, name, known: seen.append(known))
     assert seen == [False, False, True, True]
     for key, document in first.items():
         assert json.dumps(document) == json.dumps(again[key]) == json.dumps(json.loads(json.dumps(found[key])))
+
+
+def test_without_dask_cells_are_computed_in_turn_and_a_scheduler_is_refused(
+    inputs: Inputs, found: dict[tuple[str, str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda _name: None)
+    selected = {"temporal": ["naive-mean"], "lomo": ["blackbox"]}
+    for key, document in cells(inputs, selected, tmp_path, Wanted(workers=2)).items():
+        assert json.dumps(document) == json.dumps(json.loads(json.dumps(found[key])))
+    refused = fails("leaderboard", *inputs.runs, "--gpu", "H100", "--scheduler", "tcp://127.0.0.1:1", "--quiet")
+    assert "--scheduler needs Dask: `pip install 'roofml[cluster]'`" in refused.err
 
 
 def test_the_digest_follows_data_and_seed(inputs: Inputs, tmp_path: Path) -> None:
@@ -226,24 +239,24 @@ def a_link_to_itself(path: Path) -> None:
 def test_a_broken_cell_is_computed_again(
     inputs: Inputs, tmp_path: Path, damage: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def computed(_: Inputs, left: list[tuple[str, str]], __: int) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-        yield from ((task, {"µ": [0.1, 1e300, None], "runs": [{"requests": 30}] * 9}) for task in left)
+    def computed(*_: object) -> dict[str, Any]:
+        return {"µ": [0.1, 1e300, None], "runs": [{"requests": 30}] * 9}
 
-    monkeypatch.setattr("roofml.validation.leaderboard.cells._computed", computed)
+    monkeypatch.setattr("roofml.validation.leaderboard.cells.cell", computed)
     known: list[bool] = []
     selected = {"temporal": ["naive-mean", "blackbox"]}
-    first = cells(inputs, selected, tmp_path, 1)
+    first = cells(inputs, selected, tmp_path, Wanted())
     damage(min(tmp_path.rglob("*.json")))
-    assert cells(inputs, selected, tmp_path, 1, lambda _, __, cached: known.append(cached)) == first
+    assert cells(inputs, selected, tmp_path, Wanted(), lambda _, __, cached: known.append(cached)) == first
     assert sorted(known) == [False, True]
-    assert cells(inputs, selected, tmp_path, 1, lambda _, __, cached: known.append(cached)) == first
+    assert cells(inputs, selected, tmp_path, Wanted(), lambda _, __, cached: known.append(cached)) == first
     assert known[2:] == [True, True]
 
 
 def test_a_folder_that_cannot_keep_cells_is_refused(inputs: Inputs, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot keep cells there"):
-        cells(inputs, {"temporal": ["naive-mean"]}, tmp_path / "file" / "cells", 1)
+        cells(inputs, {"temporal": ["naive-mean"]}, tmp_path / "file" / "cells", Wanted())
 
 
 def test_what_was_read_is_not_written_over(inputs: Inputs, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Places: a folder of this machine, or one of an object store, that is listed, read and written the same way.
 
 A place is a path, or a URL that fsspec knows (`s3://bucket/runs`, `gs://...`, `http://...`). What it holds is named by
-its path from there, with `/`, so that a catalogue does not depend on where it lies. Credentials and endpoints are those
-of the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), and what a URL has of them is never shown.
+its path from there, with `/`, so that what is made of it does not depend on where it lies. Credentials and endpoints
+are those of the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), and what a URL has of them is never shown.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -92,7 +93,13 @@ class LocalPlace:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{target.parent}: cannot be made: {because(error)}") from None
-        write_file(target, content, in_place=True)  # a catalogue is brought up to date where it is
+        write_file(target, content, in_place=True)  # what is there is brought up to date
+
+    def make_way(self, names: Iterable[str]) -> None:
+        """Remove what lies where files will be written, were it a pipe or a link that leads nowhere."""
+        for name in names:
+            with suppress(OSError):
+                (self.path / name).unlink()
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, those that are there."""
@@ -186,6 +193,9 @@ class RemotePlace:
         except Exception as error:
             raise JobFailedError(f"{self.shown}/{name}: cannot be written: {_why(error)}") from None
 
+    def make_way(self, names: Iterable[str]) -> None:
+        """Nothing: a store has files alone, and replaces them."""
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove files, those that are there."""
         system, root = self._opened()
@@ -223,6 +233,14 @@ def place_of(text: str) -> Place:
     if match["scheme"].lower() in ("file", "local"):
         return LocalPlace(Path(match["rest"]))
     return RemotePlace(text.rstrip("/"))
+
+
+def listing(place: Place) -> list[Entry]:
+    """The files of a place that need not be there yet."""
+    try:
+        return place.entries()
+    except InputError:
+        return []
 
 
 def below(place: Place, other: Place) -> str | None:

@@ -7,14 +7,14 @@ processes connections are encrypted with a certificate of this run alone: nobody
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
-from roofml.catalog.tasks import ONE_THREAD, Task, code_digest, done
 from roofml.util.environment import environment
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.interrupts import quiet_tracker, temporary_folder, wait_if_ending, workers_undisturbed
@@ -25,7 +25,26 @@ CONNECT_S = 15.0
 DEATHS = 3
 """Workers that one task may end on an embedded cluster before it is tried alone."""
 _ADDRESS = re.compile(r"(tcp|tls|ucx|wss?)://[^\s/@]+:[0-9]{1,5}/?")
-NEEDED = "needs Dask: `pip install 'roofml[cluster]'`"
+ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS": "cpu"}
+"""Environment of a worker before JAX is loaded in it: workers run side by side, one to a core. (Dask says the same to
+what computes with OpenMP.)"""
+
+
+Told = TypeVar("Told", contravariant=True)
+"""A task, as plain data."""
+T = TypeVar("T")
+
+
+class Doer(Protocol[Told]):
+    """What a worker does: `{"result": ...}` of a task, plain data; a reason in place of a result is one too.
+
+    `code` is the digest of the code, and data, that the asking process has. Where it is not the worker's own, there is
+    no result: `{"other_code": ...}` has the worker's. What a task raises of ours ends them all.
+    """
+
+    def __call__(self, task: Told, code: str, /) -> dict[str, Any]:
+        """Do a task."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,27 +67,28 @@ class Cluster:
     dashboard: str
     """Address of Dask's page about it; empty without one."""
 
-    def results(self, tasks: Mapping[str, Task]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Key and result of every task, as they end. What is worth a result is in `tasks.done`.
+    def results(self, doer: Doer[T], tasks: Mapping[str, T], code: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and result of every task, as they end.
 
         A task whose workers died comes last, alone, and if they die again its result says so. Raises JobFailedError
-        where the scheduler goes away, and InputError where workers run other code.
+        where the scheduler goes away, InputError where workers run other code, and what a task raises of either kind.
         """
         suspects: list[str] = []
-        yield from self._results(tasks, suspects)
+        yield from self._results(doer, tasks, code, suspects)
         for key in sorted(suspects):  # what else was on those workers may have ended them
             again: list[str] = []
-            yield from self._results({key: tasks[key]}, again)
+            yield from self._results(doer, {key: tasks[key]}, code, again)
             if again:
                 yield key, {"failed": "its worker process died again and again: too little memory?"}
 
-    def _results(self, tasks: Mapping[str, Task], suspects: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _results(
+        self, doer: Doer[T], tasks: Mapping[str, T], code: str, suspects: list[str]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         from distributed import KilledWorker, as_completed
 
-        code = code_digest()
         try:
             futures = {
-                self.client.submit(done, task, code, key=f"roofml-{key}", pure=False, priority=-number): key
+                self.client.submit(_in_worker, doer, task, code, key=f"roofml-{key}", pure=False, priority=-number): key
                 for number, (key, task) in enumerate(tasks.items())
             }
             for future in cast("Any", as_completed(list(futures), loop=self.client.loop)):
@@ -77,6 +97,8 @@ class Cluster:
                 if isinstance(error, KilledWorker):
                     suspects.append(key)
                     continue
+                if isinstance(error, (InputError, JobFailedError)):
+                    raise error
                 if error is not None:
                     raise JobFailedError(
                         f"{self.where}: a worker cannot do a task: {type(error).__name__}: {error}: expected the same "
@@ -88,8 +110,8 @@ class Cluster:
                 future.release()
                 if "other_code" in answer:
                     raise InputError(
-                        f"{self.where}: a worker has another roofml ({answer['other_code'][:12]}, not {code[:12]}): "
-                        "install the same on all of them"
+                        f"{self.where}: a worker has another roofml, or sees other files "
+                        f"({answer['other_code'][:12]}, not {code[:12]}): expected the same on all of them"
                     )
                 yield key, answer["result"]
         except (InputError, JobFailedError):
@@ -103,10 +125,22 @@ class Cluster:
         return JobFailedError(f"{self.where}: the scheduler went away{said}: run the same command again to go on")
 
 
-def check_installed() -> None:
-    """Raise InputError, naming the extra, where Dask is not installed."""
-    if find_spec("distributed") is None:
-        raise InputError(f"roofml catalog fit {NEEDED}")
+def _in_worker(doer: Doer[T], task: T, code: str) -> dict[str, Any]:
+    """A task in a worker that somebody else may have started."""
+    for name, value in ONE_THREAD.items():
+        os.environ.setdefault(name, value)
+    return doer(task, code)
+
+
+def is_installed() -> bool:
+    """Whether Dask is there."""
+    return find_spec("distributed") is not None
+
+
+def check_installed(who: str) -> None:
+    """Raise InputError, naming the extra, where Dask is not installed and `who` needs it."""
+    if not is_installed():
+        raise InputError(f"{who} needs Dask: `pip install 'roofml[cluster]'`")
 
 
 @contextmanager
@@ -115,7 +149,7 @@ def opened(wanted: Wanted) -> Generator[Cluster]:
 
     Raises InputError where Dask is missing or no scheduler answers.
     """
-    check_installed()
+    check_installed("a cluster")
     from dask import config
     from distributed import Client
 
@@ -123,6 +157,7 @@ def opened(wanted: Wanted) -> Generator[Cluster]:
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.scheduler.work-stealing": False,
+        "distributed.scheduler.worker-ttl": None,  # compiled code holds a worker's thread that says that it lives
         "distributed.comm.timeouts.connect": CONNECT_S,
         "logging": {"distributed": "critical"},
     }

@@ -1,7 +1,7 @@
 """Kept results: each of a task's, once, under a digest of all that it depends on, so that nothing is computed twice.
 
-A result is a JSON document with a digest of its own, so that one that was cut or changed is computed again. The files
-of a catalogue are made of results alone: its bytes say nothing of who computed them, when, and in how many attempts.
+A result is a JSON document with a digest of its own, so that one that was cut or changed is computed again. What is
+made of results alone has bytes that say nothing of who computed them, when, and in how many attempts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from roofml.catalog.places import Place
+from roofml.jobs.places import Place, listing
 from roofml.util.digest import digest
 from roofml.util.reading import parse_quickly
 
@@ -27,6 +27,11 @@ class Kept:
     """Of all that are there."""
 
     @classmethod
+    def below(cls, place: Place) -> Kept:
+        """Those below a place, which need not be there yet."""
+        return cls.at(place, (entry.name for entry in listing(place)))
+
+    @classmethod
     def at(cls, place: Place, names: Iterable[str]) -> Kept:
         """Those among the files of a place."""
         return cls(place, frozenset(name for name in names if name.startswith(f"{FOLDER}/")))
@@ -40,6 +45,10 @@ class Kept:
             if result is not None:
                 found[wanted[name]] = result
         return found
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Make way for the results of these keys: what lies there is damaged, or a link or pipe of somebody."""
+        self.place.make_way(name_of(key) for key in keys)
 
     def keep(self, key: str, result: dict[str, Any]) -> dict[str, Any]:
         """Write a result, and return it as it will be read."""
@@ -59,7 +68,7 @@ def name_of(key: str) -> str:
 
 
 def _text(result: object) -> str:
-    return json.dumps(result, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    return json.dumps(result, ensure_ascii=False, allow_nan=False)
 
 
 def _read(raw: bytes) -> dict[str, Any] | None:

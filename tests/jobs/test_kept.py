@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from roofml.catalog.kept import Kept, name_of
-from roofml.catalog.places import LocalPlace
+from roofml.jobs.kept import Kept, name_of
+from roofml.jobs.places import LocalPlace
 
 
 def at(place: LocalPlace) -> Kept:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from roofml.catalog.places import LocalPlace, RemotePlace, below, place_of
+from roofml.jobs.places import LocalPlace, RemotePlace, below, place_of
 from roofml.util.errors import InputError
 
 
