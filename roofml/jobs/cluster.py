@@ -29,7 +29,7 @@ ONE_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "JAX_PLATFORMS"
 """Environment of a worker before JAX is loaded in it: workers run side by side, one to a core."""
 
 
-SPAWNED_WITH = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+SPAWNED_WITH = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """Environment that a worker of this machine starts with. Dask's own also has glibc give memory back at once, and then
 every large array is mapped anew: a quarter of a fit's time."""
 
