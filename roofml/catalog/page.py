@@ -17,16 +17,18 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; }
+th { vertical-align: bottom; } th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
-td.wide { min-width: 16rem; } td.day { white-space: nowrap; }
+td.name { min-width: 11rem; overflow-wrap: anywhere; } td.wide { min-width: 14rem; } td.short { white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.good { color: var(--good); } .fair { color: var(--fair); } .far { color: var(--far); }
+.good span { color: var(--good); } .fair span { color: var(--fair); } .far span { color: var(--far); }
 input { font: inherit; padding: .3rem .5rem; width: min(24rem, 100%); box-sizing: border-box; }
 small, .soft { opacity: .75; } details { margin: .2rem 0; } tr[hidden] { display: none; }
 @media (max-width: 40rem) {
-  thead { display: none; } tr { display: block; border: 1px solid var(--line); margin: .6rem 0; border-radius: .4rem; }
+  thead tr { display: flex; flex-wrap: wrap; column-gap: .4rem; } th { border: 0; padding: .1rem .3rem; }
+  tbody tr { display: block; border: 1px solid var(--line); margin: .6rem 0; border-radius: .4rem; }
+  tbody tr[hidden] { display: none; } td.name { min-width: 0; font-weight: 600; } td.wide { min-width: 0; }
   td, td.number { display: flex; justify-content: space-between; gap: 1rem; border: 0; text-align: right;
     white-space: normal; overflow-wrap: anywhere; }
   td[data-value=""] { display: none; }
@@ -96,7 +98,7 @@ a deployment's runs, on the last 40 % of each run by a fit of its first 60 %.</p
 
 
 def _cells(row: Row) -> dict[str, _Cell]:
-    served = f"{row.engine} {row.engine_version or '(version not said)'}"
+    served = f"{row.engine} {row.engine_version or ''}".strip()
     if row.settings:
         said = ", ".join(f"{name}={value}" for name, value in json.loads(row.settings).items())
         served += f", {said}"
@@ -105,8 +107,8 @@ def _cells(row: Row) -> dict[str, _Cell]:
     unsure = "; ".join([*row.misfit, *row.gaps])
     drift = row.drift_pct
     return {
-        "model": _text(row.model, f'<a href="coeffs/{escape(row.name, quote=True)}.yaml">{escape(row.model)}</a>'),
-        "GPU": _text(f"{row.tp} × {row.gpu}"),
+        "model": _text(row.model, f'<a href="coeffs/{escape(row.name, quote=True)}.yaml">{escape(row.model)}</a>', "name"),
+        "GPU": _text(f"{row.tp} × {row.gpu}", kind="short"),
         "engine": _text(served),
         "E2E %": _error(row.held_out_e2e_pct),
         "TTFT %": _error(row.held_out_ttft_pct, 3.0),
@@ -115,7 +117,7 @@ def _cells(row: Row) -> dict[str, _Cell]:
         "runs": _number(row.runs, f"{row.runs}"),
         "requests": _number(row.requests, f"{row.requests:,}"),
         "batches": _number(row.batch[1], f"{row.batch[0]}-{row.batch[1]}"),
-        "recorded": _text(row.recorded or "", kind="day"),
+        "recorded": _text(row.recorded or "", kind="short"),
         "releases since": _number(row.releases_since, "" if row.releases_since is None else f"{row.releases_since}"),
         "drift %": _number(drift, "" if drift is None else f"{drift:+.2f}"),
         "gaps": _text(unsure, kind="wide"),
@@ -135,13 +137,15 @@ def _failure(failure: Failure) -> dict[str, _Cell]:
 def _table(name: str, rows: Sequence[dict[str, _Cell]]) -> str:
     if not rows:
         return ""
-    heads = "".join(f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in rows[0])
+    shown_heads = [head for head in rows[0] if any(row[head][1] for row in rows)]  # a column of nothing says nothing
+    heads = "".join(f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in shown_heads)
     body = "\n".join(
         "<tr>"
         + "".join(
             f'<td data-label="{escape(head, quote=True)}" data-value="{escape(value, quote=True)}" class="{kind}">'
             f"<span>{shown}</span></td>"
-            for head, (shown, value, kind) in row.items()
+            for head in shown_heads
+            for shown, value, kind in (row[head],)
         )
         + "</tr>"
         for row in rows
