@@ -112,6 +112,7 @@ def make(request: Request, on_progress: OnProgress, on_cluster: Callable[[str], 
     if inside == ".":
         raise InputError(f"{request.output.shown}: is the folder of the runs, expected another")
     found = candidates(request.runs, inside)
+    request.output.check_writable()
     there = {entry.name for entry in listing(request.output)}
     if there and INDEX not in there and not any(name.startswith(f"{FOLDER}/") for name in there):
         raise InputError(f"{request.output.shown}: holds other files and no catalogue, expected a new or empty folder")

@@ -107,7 +107,9 @@ def _cells(row: Row) -> dict[str, _Cell]:
     unsure = "; ".join([*row.misfit, *row.gaps])
     drift = row.drift_pct
     return {
-        "model": _text(row.model, f'<a href="coeffs/{escape(row.name, quote=True)}.yaml">{escape(row.model)}</a>', "name"),
+        "model": _text(
+            row.model, f'<a href="coeffs/{escape(row.name, quote=True)}.yaml">{escape(row.model)}</a>', "name"
+        ),
         "GPU": _text(f"{row.tp} × {row.gpu}", kind="short"),
         "engine": _text(served),
         "E2E %": _error(row.held_out_e2e_pct),

@@ -58,6 +58,15 @@ class LocalPlace:
         """From which `place_of` makes the same place, on any worker that has this folder."""
         return str(self.path.absolute())
 
+    def check_writable(self) -> None:
+        """Raise InputError where no file can be written: asked before long work, not only after."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be made: {because(error)}") from None
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise InputError(f"{self.path}: expected a folder that we may write to")
+
     def entries(self) -> list[Entry]:
         """Its files but hidden ones, by name; links are followed, each folder once.
 
@@ -127,6 +136,25 @@ class RemotePlace:
         """From which `place_of` makes the same place."""
         return self.url
 
+    def check_writable(self) -> None:
+        """Raise InputError for a store that can only be read."""
+        system, _ = self._opened()
+        protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+        if protocols & {"http", "https"}:
+            raise InputError(f"{self.shown}: can be read and not written")
+
+    def _why(self, error: Exception) -> str:
+        """What a store says, without what the URL has of credentials."""
+        said = for_line(str(error) or type(error).__name__)
+        match = _URL.fullmatch(self.url)
+        assert match is not None
+        user, at, _ = match["rest"].partition("/")[0].rpartition("@")
+        query = match["rest"].partition("?")[2]
+        for secret in (f"{user}{at}", *user.split(":"), query, *query.split("&")):
+            if len(secret) > 2:
+                said = said.replace(secret, "***")
+        return said[:300]
+
     def entries(self) -> list[Entry]:
         """Its files but hidden ones, by name.
 
@@ -136,10 +164,12 @@ class RemotePlace:
         try:
             system.invalidate_cache()
             found = cast("Mapping[str, Mapping[str, Any]]", system.find(root, maxdepth=DEEPEST, detail=True))
+            if not found:
+                system.ls(root)  # which says why, where a walk leaves out what it cannot list
         except FileNotFoundError:
             raise InputError(f"{self.shown}: no such folder") from None
         except Exception as error:  # every store has its own
-            raise InputError(f"{self.shown}: cannot be listed: {_why(error)}") from None
+            raise InputError(f"{self.shown}: cannot be listed: {self._why(error)}") from None
         if len(found) > MOST_FILES:
             raise InputError(f"{self.shown}: more than {MOST_FILES} files below it")
         if not found:
@@ -163,7 +193,7 @@ class RemotePlace:
         except FileNotFoundError:
             raise InputError(f"{self.shown}/{name}: no such file") from None
         except Exception as error:
-            raise InputError(f"{self.shown}/{name}: cannot be read: {_why(error)}") from None
+            raise InputError(f"{self.shown}/{name}: cannot be read: {self._why(error)}") from None
         if len(raw) > most:
             raise InputError(f"{self.shown}/{name}: more than {most} bytes")
         return raw
@@ -191,7 +221,7 @@ class RemotePlace:
         except NotImplementedError:
             raise InputError(f"{self.shown}: can be read and not written") from None
         except Exception as error:
-            raise JobFailedError(f"{self.shown}/{name}: cannot be written: {_why(error)}") from None
+            raise JobFailedError(f"{self.shown}/{name}: cannot be written: {self._why(error)}") from None
 
     def make_way(self, names: Iterable[str]) -> None:
         """Nothing: a store has files alone, and replaces them."""
@@ -205,7 +235,7 @@ class RemotePlace:
             except FileNotFoundError:
                 continue
             except Exception as error:
-                raise JobFailedError(f"{self.shown}/{name}: cannot be removed: {_why(error)}") from None
+                raise JobFailedError(f"{self.shown}/{name}: cannot be removed: {self._why(error)}") from None
 
     def _opened(self) -> tuple[Any, str]:
         """The file system and the place's path in it."""
@@ -216,7 +246,7 @@ class RemotePlace:
         except ImportError as error:
             raise InputError(f"{self.shown}: {error}; `pip install 'roofml[cluster]'` has what S3 needs") from None
         except Exception as error:
-            raise InputError(f"{self.shown}: cannot be opened: {_why(error)}") from None
+            raise InputError(f"{self.shown}: cannot be opened: {self._why(error)}") from None
         return system, root.rstrip("/")
 
 
@@ -278,7 +308,3 @@ def _walked(folder: Path, name: PurePosixPath, seen: set[str]) -> Iterator[Entry
 
 def _below(root: str, name: str) -> str:
     return f"{root}/{name}"
-
-
-def _why(error: Exception) -> str:
-    return for_line(str(error) or type(error).__name__)[:300]

@@ -63,6 +63,32 @@ def test_credentials_of_a_url_are_not_shown() -> None:
     assert shown == "https://host/runs"
 
 
+def test_credentials_are_not_in_what_a_store_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def invalidate_cache(self) -> None: ...
+
+        def find(self, root: str, **_: object) -> None:
+            raise OSError(f"no luck with {root}, user key, password s3cret, at ?token=abc")
+
+    place = RemotePlace("s3://key:s3cret@bucket/runs?token=abc")
+    monkeypatch.setattr(RemotePlace, "_opened", lambda self: (Broken(), self.url))
+    with pytest.raises(InputError) as told:
+        place.entries()
+    for secret in ("key", "s3cret", "token", "abc"):
+        assert secret not in str(told.value)
+
+
+def test_what_cannot_be_written_to_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be made"):
+        LocalPlace(tmp_path / "file" / "catalog").check_writable()
+    LocalPlace(tmp_path / "new").check_writable()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="expected a folder that we may write to"):
+        LocalPlace(tmp_path).check_writable()
+    RemotePlace("memory://anywhere").check_writable()
+
+
 def test_places_of_texts() -> None:
     assert place_of("file:///tmp/runs") == LocalPlace(Path("/tmp/runs"))
     assert place_of("runs") == LocalPlace(Path("runs"))
