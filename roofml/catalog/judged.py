@@ -23,7 +23,7 @@ from roofml.traces.selection import Selection, trainable
 from roofml.util.digest import digest
 from roofml.util.errors import InputError, JobFailedError
 from roofml.validation.as_blis import with_blis
-from roofml.validation.cross_validation import fit_selections, of_selections
+from roofml.validation.cross_validation import of_fold
 from roofml.validation.report import report
 from roofml.validation.splits import temporal as temporal_split
 
@@ -78,21 +78,24 @@ def judged_fit(
         "valid": {name: list(ends) for name, ends in posterior.valid.items()},
         "in_sample_pct": _mean_errors([run.error_pct for run in calibration.runs]),
         "reference_us": _reference(calibration),
-        **_held_out(runs, deployment, believed),
+        **_held_out(runs, believed),
     }
 
 
-def _held_out(runs: Sequence[Run], deployment: Deployment, prior: Prior | None) -> dict[str, Any]:
+def _held_out(runs: Sequence[Run], prior: Prior | None) -> dict[str, Any]:
     """Errors on what a fit of the first share of each run has not seen, and of the prior alone on the same requests.
+
+    Both stand on the deployment as it is before any run: what the whole fit learned of it is not theirs.
 
     Runs too short to be divided, and saturated ones, are not judged: then there are no figures, and the reason.
     """
     nothing: dict[str, Any] = {"held_out_pct": {}, "held_out_worst_pct": {}, "untraced_pct": {}, "judged_runs": 0}
     used = trainable(runs)
-    believed = _default_prior(deployment) if prior is None else prior
     try:
         (fold,) = temporal_split(used, TRAINED)
-        learned = of_selections(deployment, fit_selections(fold.train, deployment, believed), fold.train)
+        deployment = deployment_of([part.run for part in fold.test])
+        believed = _default_prior(deployment) if prior is None else prior
+        learned = of_fold(fold, lambda _deployment: believed)
         without_trace = uncalibrated(deployment, untraced(believed, deployment))
         held_out, zero_shot = ([_errors(part, of) for part in fold.test] for of in (learned, without_trace))
     except (InputError, JobFailedError) as error:

@@ -62,14 +62,19 @@ def _fitted(folds: Sequence[Fold], on_fold: OnFold | None, prior_of: PriorOf) ->
     for fold in folds:
         if on_fold is not None:
             on_fold(fold.name)
-        deployment = deployment_of([judged.run for judged in fold.test])
-        fitted = fit_selections(fold.train, deployment, prior_of(deployment))
-        calibration = of_selections(deployment, fitted, fold.train)
+        calibration = of_fold(fold, prior_of)
         served = [calibration.replay(learned.run) for learned in fold.train]
-        calibration = replace(calibration, misfit=judge_fit(deployment, fitted, fold.train, served))
+        misfit = judge_fit(calibration.deployment, calibration.posterior, fold.train, served)
+        calibration = replace(calibration, misfit=misfit)
         fits.append(calibration)
         reports += [judge(judged, calibration) for judged in fold.test]
     return reports, fits
+
+
+def of_fold(fold: Fold, prior_of: PriorOf = package_prior) -> Calibration:
+    """The calibration that a fold is judged by, without errors in sample."""
+    deployment = deployment_of([judged.run for judged in fold.test])
+    return of_selections(deployment, fit_selections(fold.train, deployment, prior_of(deployment)), fold.train)
 
 
 def fit_selections(selections: Sequence[Selection], deployment: Deployment, prior: Prior = PACKAGE) -> Posterior:
