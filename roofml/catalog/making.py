@@ -268,7 +268,13 @@ def _fits(
     before: Sequence[Row],
 ) -> tuple[list[Row], dict[str, str]]:
     """The index's rows and the coefficients by file name, of every deployment whose fit describes its runs."""
-    tasks = {group.key: group.fit(stages.request, _prior(group, pooled)) for group in groups}
+    priors: dict[tuple[str, str, str], dict[str, Any] | None] = {}
+    tasks: dict[Key, Task] = {}
+    for group in groups:
+        of_model = (group.key.gpu, group.key.config_sha256, group.model)
+        if of_model not in priors:  # its other settings and sizes learn from the same
+            priors[of_model] = _prior(group, pooled)
+        tasks[group.key] = group.fit(stages.request, priors[of_model])
     keys = {key: task.key() for key, task in tasks.items()}
     results = stages.results("fit", {keys[key]: task for key, task in tasks.items()})
     names = file_names((group.key, group.model) for group in groups)

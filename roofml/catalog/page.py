@@ -21,7 +21,7 @@ th { vertical-align: bottom; } th button { all: unset; cursor: pointer; font-wei
 th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 td.name { min-width: 11rem; overflow-wrap: anywhere; } td.wide { min-width: 14rem; } td.short { white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; } td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 .good span { color: var(--good); } .fair span { color: var(--fair); } .far span { color: var(--far); }
 input { font: inherit; padding: .3rem .5rem; width: min(24rem, 100%); box-sizing: border-box; }
 small, .soft { opacity: .75; } details { margin: .2rem 0; } tr[hidden] { display: none; }
@@ -140,7 +140,10 @@ def _table(name: str, rows: Sequence[dict[str, _Cell]]) -> str:
     if not rows:
         return ""
     shown_heads = [head for head in rows[0] if any(row[head][1] for row in rows)]  # a column of nothing says nothing
-    heads = "".join(f'<th scope="col"><button type="button">{escape(head)}</button></th>' for head in shown_heads)
+    heads = "".join(
+        f'<th scope="col" class="{rows[0][head][2]}"><button type="button">{escape(head)}</button></th>'
+        for head in shown_heads
+    )
     body = "\n".join(
         "<tr>"
         + "".join(
