@@ -27,6 +27,7 @@ from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.fit import StepData, fit_steps
+from roofml.calibration.subset import Subset
 from roofml.calibration.untraced import untraced
 from roofml.engine.latency_model import Kind, judged_us
 from roofml.engine.replay import Replay
@@ -282,6 +283,11 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         paces={run.identity: run.pace for run in runs if run.identity and run.pace is not None},
         valid={str(name): ends for name, ends in read.fit.valid.items()},
         stairs=dict(read.step.stairs or {}),
+        subsets={
+            identities[name]: Subset(found.fitted, found.of, found.information)
+            for name, found in (read.fit.subsets or {}).items()
+            if identities.get(name)
+        },
         pauses={
             identities[name]: Pauses(found.every_us, found.pause_us)
             for name, found in (read.fit.pauses or {}).items()

@@ -300,6 +300,12 @@ class Calibration(Shown):
         """The parameters, and the errors in sample."""
         return parameter_tables(self.deployment.title, self.rows(), self.runs)
 
+    @property
+    def subsets_said(self) -> list[str]:
+        """One sentence for each very long run, of which a subset was fitted."""
+        found = self.posterior.subsets
+        return [found[run.identity].said(run.name) for run in self.runs if run.identity in found]
+
     def coefficients(self) -> Coefficients:
         """The file's content. Raises InputError for physics alone, which no file has to carry.
 
@@ -351,6 +357,12 @@ class Calibration(Shown):
                 "not_identified": list(self.not_identified),
                 "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
                 "pauses": pauses_said({run.name: posterior.pauses.get(run.identity) for run in self.runs}),
+                "subsets": {
+                    run.name: {**found._asdict(), "information": rounded(found.information, 4)}
+                    for run in self.runs
+                    if (found := posterior.subsets.get(run.identity)) is not None
+                }
+                or None,
                 "valid": dict(posterior.valid),
                 "covariance": [
                     [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
@@ -387,7 +399,7 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        of_fit = ("step_tables", "means_alone", "forwards", "misfit", "pauses")
+        of_fit = ("step_tables", "means_alone", "forwards", "misfit", "pauses", "subsets")
         optional = ((mapping, "blis"), (mapping["step"], "stairs"), *((mapping["fit"], key) for key in of_fit))
         for section, key in optional:
             if section[key] is None:

@@ -23,6 +23,7 @@ import numpy as np
 
 from roofml.calibration.measured_load import decode_ratio
 from roofml.calibration.posterior import Posterior
+from roofml.calibration.thinning import pilot
 from roofml.engine.latency_model import Kind, judged_us, paired_us
 from roofml.engine.replay import Replay
 from roofml.latency.deployment import Deployment, deploy
@@ -65,7 +66,8 @@ class _Evidence:
     served: Replay
     """At the fitted parameters and its pace."""
     decode_ratio: float
-    """Mean measured decode time over the prior's prediction at the measured load; NaN where none was measured."""
+    """Mean measured decode time over the prior's prediction at the measured load, of some of a very long run; NaN where
+    none was measured."""
 
     @property
     def wide(self) -> float:
@@ -90,7 +92,7 @@ def judge(
             "the fit ended with parameters that are no numbers: look at the times of its runs with `roofml doctor`",
         )
     runs = [
-        _Evidence(selection, replayed, decode_ratio(selection, deployment.tables, posterior.prior.values))
+        _Evidence(selection, replayed, decode_ratio(pilot(selection), deployment.tables, posterior.prior.values))
         for selection, replayed in zip(selections, served, strict=True)
         if len(selection)
     ]
@@ -141,7 +143,7 @@ def _closest_hardware(deployment: Deployment, posterior: Posterior, run: _Eviden
     for name, parallel in others:
         try:
             other = deploy(model, name, parallel, budget)
-            ratio = decode_ratio(run.judged, other.tables, posterior.prior.values)
+            ratio = decode_ratio(pilot(run.judged), other.tables, posterior.prior.values)
         except InputError:
             continue  # no kernel tables, or the model does not divide by this size
         close.append((abs(np.log(ratio)), f"{name}, TP {parallel}"))

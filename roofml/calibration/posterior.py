@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from roofml.calibration.prior import Prior
+from roofml.calibration.subset import Subset
 from roofml.latency.parameters import LOWER, NAMES, UPPER, from_coordinates, to_coordinates
 from roofml.latency.pauses import Pauses
 from roofml.util.arrays import Floats
@@ -43,6 +44,8 @@ class Posterior:
     """Identity of a run -> the pauses of its server's front end, where they were found."""
     stairs: Mapping[int, float] = field(default_factory=dict[int, float])
     """Captured size -> how much longer it takes to read its weights, relatively, where steps of it were seen."""
+    subsets: Mapping[str, Subset] = field(default_factory=dict[str, Subset])
+    """Identity of a run -> what was fitted of it, where that is not all."""
 
     @property
     def sd(self) -> Floats:

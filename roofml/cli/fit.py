@@ -13,6 +13,7 @@ import typer
 from roofml.cli import options as o
 from roofml.cli.console import (
     OUT,
+    note,
     note_left_out,
     print_json,
     progress,
@@ -140,6 +141,9 @@ def fit(
     for sentence in calibration.misfit:
         warn(f"a misfit, accepted: {sentence}")
     warn_not_converged(calibration.converged)
+    if not quiet:
+        for sentence in calibration.subsets_said:
+            note(sentence)
     if output is not None:
         calibration.save(output, accept_misfit=accept_misfit)
     if as_json:
