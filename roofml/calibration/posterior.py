@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 
@@ -63,9 +64,7 @@ class Posterior:
 
         Of what is known without doubt, a parameter that a file lacks, both are its value.
         """
-        from scipy.stats import norm
-
-        reach = float(norm.ppf(0.5 + level / 2)) * self.sd
+        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
         x = to_coordinates(self.values)
         low, high = from_coordinates(np.maximum(x - reach, LOWER)), from_coordinates(np.minimum(x + reach, UPPER))
         return np.where(reach > 0, low, self.values), np.where(reach > 0, high, self.values)
