@@ -38,6 +38,7 @@ from roofml.traces.aggregate_run import AggregateRun
 from roofml.traces.forwards import Forwards
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection, first, groups, trainable
+from roofml.util.at_once import each
 from roofml.util.errors import InputError
 
 KINDS: tuple[Kind, ...] = ("e2e", "ttft", "tpot")
@@ -163,10 +164,10 @@ def calibrated(
     judged, deployment = [Selection.between(run, 0.0, until) for run in runs], deployment.climbing(posterior.stairs)
     whole = Calibration(deployment, posterior)
     paces = [posterior.paces.get(run.identity) for run in runs]
-    served = [
-        serve(run, deployment.tables, whole.parameters_for(run).paced(pace or 1.0))
-        for run, pace in zip(runs, paces, strict=True)
-    ]
+    served = each(
+        lambda one: serve(one[0], deployment.tables, whole.parameters_for(one[0]).paced(one[1] or 1.0)),
+        list(zip(runs, paces, strict=True)),
+    )
     fitted_runs = tuple(
         FittedRun(chosen.run.name, chosen.run.identity, pace, mean_errors_pct(chosen, replayed), len(chosen))
         for chosen, pace, replayed in zip(judged, paces, served, strict=True)

@@ -27,6 +27,7 @@ from roofml.latency.pauses import Pauses
 from roofml.latency.stairs import climbed
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Bools, Floats
+from roofml.util.at_once import each as at_once
 from roofml.util.errors import InputError
 
 ROUNDS = 25
@@ -56,8 +57,8 @@ def fit_parameters(
 
     The runs must be of one deployment, that `tables` were made for; or there are tables for each, and one set of
     parameters has to serve them all. The fit starts from the parameter values `start` (parameters,), by default from
-    the prior's. `more` makes blocks of what besides requests was measured; with it no request has to be left. Without, of
-    very long runs a subset is fitted (`subset`). Raises InputError when nothing is left to fit.
+    the prior's. `more` makes blocks of what besides requests was measured; with it no request has to be left. Without,
+    of very long runs a subset is fitted (`subset`). Raises InputError when nothing is left to fit.
     """
     each = [tables] * len(selections) if isinstance(tables, ComponentTables) else list(tables)
     requests, subsets = sum(map(len, selections)), dict[str, Subset]()
@@ -76,10 +77,10 @@ def fit_parameters(
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
-        schedules = [
-            at_measured_load(selection, climbed(of_run, stairs), from_coordinates(x))
-            for selection, of_run in zip(selections, each, strict=True)
-        ]
+        schedules = at_once(
+            lambda one, stairs=stairs, x=x: at_measured_load(one[0], climbed(one[1], stairs), from_coordinates(x)),
+            list(zip(selections, each, strict=True)),
+        )
         before, valid = x, ranges(schedules, [selection.requests for selection in selections])
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
         problem = Problem.of(selections, schedules, each, x, prior, blocks, pauses or None)

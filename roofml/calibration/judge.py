@@ -31,6 +31,7 @@ from roofml.latency.formula import step_times
 from roofml.latency.parameters import NAMES, Parameters, from_coordinates, to_coordinates
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
+from roofml.util.at_once import each
 from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
 
@@ -91,11 +92,9 @@ def judge(
         return (
             "the fit ended with parameters that are no numbers: look at the times of its runs with `roofml doctor`",
         )
-    runs = [
-        _Evidence(selection, replayed, decode_ratio(pilot(selection), deployment.tables, posterior.prior.values))
-        for selection, replayed in zip(selections, served, strict=True)
-        if len(selection)
-    ]
+    some = [(selection, replayed) for selection, replayed in zip(selections, served, strict=True) if len(selection)]
+    ratios = each(lambda one: decode_ratio(pilot(one[0]), deployment.tables, posterior.prior.values), some)
+    runs = [_Evidence(*pair, ratio) for pair, ratio in zip(some, ratios, strict=True)]
     sentences: list[str] = []
     for run in runs:
         said = _beyond_physics(deployment, posterior, run) or _beyond_limits(run)

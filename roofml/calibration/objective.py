@@ -21,7 +21,7 @@ from roofml.calibration.running_sums import Columns, climbs_of, columns_of, sums
 from roofml.engine.replay import Schedule
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
-from roofml.latency.formula import step_time
+from roofml.latency.formula import growth, step_time
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import STEP_COUNT, StepParameters
 from roofml.latency.stairs import SIZES, stair_of
@@ -182,7 +182,8 @@ def _latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
     if frozen.tables.norm is None:
         total = sums_of(frozen.columns, frozen.cold, frozen.tables, step, values[-COLD:])
     else:
-        total = _sums_of_a_norm(frozen, values)
+        times, gradients = _of_a_norm(frozen, values)
+        total = _running(np.column_stack((times + values[-COLD:] @ frozen.cold, *gradients, *frozen.cold)))
     decode, ttft = _differences(total, frozen)
     ttft[:, 0] += queueing + per_running * frozen.running + delay
     outside = np.column_stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
@@ -195,18 +196,21 @@ def _latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
     )
 
 
-def _sums_of_a_norm(frozen: Frozen, values: Floats) -> Floats:
-    """As `running_sums.sums_of`, where a norm stands in the place of the blend: JAX differentiates it."""
+def _of_a_norm(frozen: Frozen, values: Floats) -> tuple[Floats, Floats]:
+    """Times (steps,) and derivatives (step parameters, steps) by JAX, where a norm stands in the place of the blend."""
     parts, *others = frozen.columns
     times, gradients = times_and_gradients(values[:STEP_COUNT], padded((*parts, *others)), frozen.tables)
     used = len(frozen.columns.requests)
-    times, gradients, stalls = times[:used], gradients[:, :used], frozen.cold
-    rows = np.column_stack((times + values[-COLD:] @ stalls, *gradients, *stalls))
+    return times[:used], gradients[:, :used]
+
+
+def _running(rows: Floats) -> Floats:
+    """(steps + 1, columns) sums of the (steps, columns) before each step."""
     return np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
 
 
 def _differences(total: Floats, frozen: Frozen) -> tuple[Floats, Floats]:
-    """(requests, columns) of decode times and TTFTs, each, from sums over the steps before each, (steps + 1, columns)."""
+    """(requests, columns) of decode times, and of TTFTs, from sums over the steps before each, (steps + 1, columns)."""
     before = np.maximum(frozen.entered - 1, 0)
     first = total[frozen.first + 1]
     wait = frozen.in_flight[:, None] * (total[before + 1] - total[before])
@@ -214,14 +218,16 @@ def _differences(total: Floats, frozen: Frozen) -> tuple[Floats, Floats]:
 
 
 def stairs_and_gradients(values: Floats, frozen: Frozen, places: Ints) -> tuple[Floats, Floats]:
-    """Derivatives (requests, places) of decode times and TTFTs by the stairs at these `places` in `stairs.SIZES`.
-
-    Of the blend; a norm has none, and is for comparisons.
-    """
+    """Derivatives (requests, places) of decode times and TTFTs by the stairs at these `places` in `stairs.SIZES`."""
     column = np.full(len(SIZES) + 1, -1)
     column[places] = np.arange(len(places))
-    step = StepParameters(*values[:STEP_COUNT])
-    return _differences(climbs_of(frozen.columns, column[frozen.stair], len(places), frozen.tables, step), frozen)
+    step, place = StepParameters(*values[:STEP_COUNT]), column[frozen.stair]
+    if frozen.tables.norm is None:
+        return _differences(climbs_of(frozen.columns, place, len(places), frozen.tables, step), frozen)
+    slowdown, (_, gradients) = growth(frozen.columns.new_tokens, step), _of_a_norm(frozen, values)
+    climb = (step.weights + slowdown) * gradients[StepParameters._fields.index("weights")]
+    climb = climb + (step.expert_weights + slowdown) * gradients[StepParameters._fields.index("expert_weights")]
+    return _differences(_running(np.where(place[:, None] == np.arange(len(places)), climb[:, None], 0.0)), frozen)
 
 
 def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import numpy as np
-from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
+from roofml.calibration.bounded import solved_within
 from roofml.calibration.front_end import pauses_of
 from roofml.calibration.objective import (
     OUTLIER,
@@ -228,8 +228,7 @@ def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats, float]:
     """Damped Gauss-Newton within the bounds: the best coordinates, the normal matrix there and the residuals' norm."""
     r = problem.qr_factor(x)
     for _ in range(10):
-        solution = cast("Any", lsq_linear(r[:, :-1], -r[:, -1], bounds=(LOWER - x - 1e-12, UPPER - x + 1e-12)))
-        step = np.asarray(solution.x, np.float64)
+        step = solved_within(r[:, :-1], -r[:, -1], LOWER - x - 1e-12, UPPER - x + 1e-12)
         for damping in (1.0, 0.5, 0.25, 0.1, 0.03):
             tried: Floats = np.clip(x + damping * step, LOWER, UPPER)
             r_tried = problem.qr_factor(tried)

@@ -14,7 +14,7 @@ is looked at, and a run for which it is not so is fitted whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -83,9 +83,7 @@ def subsets_of(
     return chosen, said
 
 
-def _subset(
-    selection: Selection, tables: ComponentTables, prior: Prior, least: int
-) -> tuple[Selection, Subset] | None:
+def _subset(selection: Selection, tables: ComponentTables, prior: Prior, least: int) -> tuple[Selection, Subset] | None:
     """The subset of one run; None where it has to be fitted whole."""
     pace = decode_ratio(pilot(selection), tables, prior.values)
     parameters = Parameters.of(prior.values).paced(pace if np.isfinite(pace) else 1.0)
@@ -109,9 +107,7 @@ def _subset(
     return None
 
 
-def _information(
-    schedule: Schedule, tables: ComponentTables, prior: Prior, blocks: Sequence[Ints]
-) -> Floats:
+def _information(schedule: Schedule, tables: ComponentTables, prior: Prior, blocks: Sequence[Ints]) -> Floats:
     """(blocks, coordinates, coordinates) information of each, as if the run were made of nothing else.
 
     Coordinates are those of the prior, in directions along which it is 1, and the logarithm of the server's pace.
@@ -127,7 +123,7 @@ def _information(
         decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, frozen)
         warm = ~(decode_by + ttft_by)[:, -COLD:].any(axis=1)  # the others count by their mean alone
         ends = np.cumsum([0, *map(len, together)])
-        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+        for begin, end in pairwise(ends):
             matrix = np.zeros((len(values) + 1, len(values) + 1))
             for now, by, sd in ((decode, decode_by, DECODE_DISCREPANCY), (ttft, ttft_by, TTFT_DISCREPANCY)):
                 counted = warm[begin:end] & (now[begin:end] > 0)

@@ -91,8 +91,6 @@ def fit(
     from roofml.traces.read import read_all
     from roofml.traces.selection import trainable
     from roofml.util.writing import check_writable
-    from roofml.validation.as_blis import with_blis
-    from roofml.validation.evaluation import evaluate
     from roofml.validation.step_report import cycle_table, judge_fit
 
     o.check_train_fraction(train_fraction)
@@ -137,6 +135,8 @@ def fit(
     cycles = judge_fit(sampled, used, calibration)
     as_blis = None
     if target is Target.blis:
+        from roofml.validation.as_blis import with_blis
+
         calibration, as_blis = with_blis(calibration, used)
     for sentence in calibration.misfit:
         warn(f"a misfit, accepted: {sentence}")
@@ -147,6 +147,8 @@ def fit(
     if output is not None:
         calibration.save(output, accept_misfit=accept_misfit)
     if as_json:
+        from roofml.validation.evaluation import evaluate
+
         in_sample = evaluate(calibration, used, until=train_fraction)
         print_json({**_document(calibration, in_sample, as_blis, cycles, output), **_cases(calibration, reading)})
     elif output is None:

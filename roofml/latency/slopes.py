@@ -23,7 +23,7 @@ def _sign(x: Any) -> Any:
 
 @register_jitable
 def gain(a: Any, b: Any, max_weight: Any) -> Any:
-    """By how much `formula.blend` of a and b grows for one more µs of a; both halves of the kink where they are equal."""
+    """By how much `formula.blend` of a and b grows for one more µs of a; at its kink the mean of both sides."""
     return 1.0 - 0.5 * max_weight * (1.0 - _sign(a - b))
 
 
