@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from roofml.util.arrays import Floats
 
+Reals = NDArray[np.floating[Any]]
 
-def solved_within(matrix: Floats, wanted: Floats, low: Floats, high: Floats) -> Floats:
+
+def solved_within(matrix: Reals, wanted: Reals, low: Reals, high: Reals) -> Floats:
     """x between `low` and `high` for which `matrix` x is nearest to `wanted`, as `scipy.optimize.lsq_linear` finds it.
 
     Its first try is the solution without bounds; scipy, which is slow to load, is asked where that lies outside.

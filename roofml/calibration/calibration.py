@@ -27,6 +27,7 @@ from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
 from roofml.calibration.seen_range import beyond, excesses
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
+from roofml.calibration.subset import subsets_written
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.engine.step_time import StepTimes
@@ -300,12 +301,6 @@ class Calibration(Shown):
         """The parameters, and the errors in sample."""
         return parameter_tables(self.deployment.title, self.rows(), self.runs)
 
-    @property
-    def subsets_said(self) -> list[str]:
-        """One sentence for each very long run, of which a subset was fitted."""
-        found = self.posterior.subsets
-        return [found[run.identity].said(run.name) for run in self.runs if run.identity in found]
-
     def coefficients(self) -> Coefficients:
         """The file's content. Raises InputError for physics alone, which no file has to carry.
 
@@ -357,12 +352,7 @@ class Calibration(Shown):
                 "not_identified": list(self.not_identified),
                 "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
                 "pauses": pauses_said({run.name: posterior.pauses.get(run.identity) for run in self.runs}),
-                "subsets": {
-                    run.name: {**found._asdict(), "information": rounded(found.information, 4)}
-                    for run in self.runs
-                    if (found := posterior.subsets.get(run.identity)) is not None
-                }
-                or None,
+                "subsets": subsets_written({run.name: posterior.subsets.get(run.identity) for run in self.runs}),
                 "valid": dict(posterior.valid),
                 "covariance": [
                     [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)

@@ -13,17 +13,17 @@ is looked at, and a run for which it is not so is fitted whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.measured_load import decode_ratio
 from roofml.calibration.objective import (
     COLD,
     DECODE_DISCREPANCY,
-    STEP_PADDING,
     TTFT_DISCREPANCY,
     freeze,
     latencies_and_gradients,
@@ -47,6 +47,8 @@ LESS = 0.03
 happens once in a run is in the subset too, among fewer."""
 DECODE_ALIKE, TTFT_ALIKE = 1e-3, 1e-2
 """Served alone, the subset's mean latencies are, relatively, those of the same requests among all."""
+STEPS_AT_ONCE = 65_536
+"""Of which derivatives are held in memory."""
 TRIES = 3
 """Times that what is kept around a stretch is doubled."""
 
@@ -60,12 +62,24 @@ class Subset(NamedTuple):
     information: float
     """Of the least known direction among those that the whole run tells something of: the subset's share."""
 
-    def said(self, name: str) -> str:
-        """For people to read."""
-        return (
-            f"{name}: fitted on {self.fitted:,} of {self.of:,} requests, chosen by information: of every parameter and "
-            f"combination they say at least {100 * self.information:.3g} % of what all say"
-        )
+
+def subsets_said(found: Mapping[str, Subset], runs: Sequence[FittedRun]) -> list[str]:
+    """One sentence for each run of which a subset was fitted; `found` by the run's identity."""
+    return [
+        f"{run.name}: fitted on {subset.fitted:,} of {subset.of:,} requests, chosen by information: of every parameter "
+        f"and combination they say at least {100 * subset.information:.3g} % of what all say"
+        for run in runs
+        if (subset := found.get(run.identity)) is not None
+    ]
+
+
+def subsets_written(found: Mapping[str, Subset | None]) -> dict[str, dict[str, float]] | None:
+    """The subsets by run as a coefficients file has them; None without any."""
+    return {
+        name: {**subset._asdict(), "information": float(f"{subset.information:.4g}")}
+        for name, subset in found.items()
+        if subset is not None
+    } or None
 
 
 def subsets_of(
@@ -121,12 +135,14 @@ def _information(schedule: Schedule, tables: ComponentTables, prior: Prior, bloc
     for together in _pieces(schedule, blocks):
         frozen = freeze(_piece(schedule, np.concatenate(together)), tables, np.ones(sum(map(len, together)), np.bool_))
         decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, frozen)
-        warm = ~(decode_by + ttft_by)[:, -COLD:].any(axis=1)  # the others count by their mean alone
+        warm: Bools = np.logical_not(
+            (decode_by + ttft_by)[:, -COLD:].any(axis=1)
+        )  # the others count by their mean alone
         ends = np.cumsum([0, *map(len, together)])
-        for begin, end in pairwise(ends):
+        for begin, end in pairwise(ends.tolist()):
             matrix = np.zeros((len(values) + 1, len(values) + 1))
             for now, by, sd in ((decode, decode_by, DECODE_DISCREPANCY), (ttft, ttft_by, TTFT_DISCREPANCY)):
-                counted = warm[begin:end] & (now[begin:end] > 0)
+                counted: Bools = warm[begin:end] & (now[begin:end] > 0)
                 some, slopes = now[begin:end][counted], by[begin:end][counted]
                 paced = PACE_SD * (some - slopes[:, STEP_COUNT:] @ values[STEP_COUNT:])
                 rows = np.column_stack((paced, slopes @ by_coordinate)) / (sd * some[:, None])
@@ -141,7 +157,7 @@ def _pieces(schedule: Schedule, blocks: Sequence[Ints]) -> Iterator[list[Ints]]:
     for block in blocks:
         more = [*together, block]
         low, high = _span(schedule, np.concatenate((more[0], block)))
-        if together and high - low > STEP_PADDING:
+        if together and high - low > STEPS_AT_ONCE:
             yield together
             more = [block]
         together = more
@@ -151,8 +167,9 @@ def _pieces(schedule: Schedule, blocks: Sequence[Ints]) -> Iterator[list[Ints]]:
 
 def _span(schedule: Schedule, requests: Ints) -> tuple[int, int]:
     """The first step that any of these waits for, one before it, and the end of the last that it takes."""
-    entered = np.searchsorted(schedule.step_start_us, schedule.queued_us[requests].min() - 1e-6)
-    return max(0, int(entered) - 1), int(schedule.last_step[requests].max()) + 1
+    queued_us = float(schedule.queued_us[requests].min())
+    entered = int(np.searchsorted(schedule.step_start_us, queued_us - 1e-6))
+    return max(0, entered - 1), int(schedule.last_step[requests].max()) + 1
 
 
 def _piece(schedule: Schedule, requests: Ints) -> Schedule:
@@ -183,7 +200,7 @@ def _must_have(schedule: Schedule, selection: Selection, blocks: Sequence[Ints])
     for values in (steps.requests, steps.new_tokens, contexts):
         if np.isfinite(values).any():
             for step in (np.nanargmax(values), np.nanargmin(values)):
-                places.append(max(0, int(np.searchsorted(begins, starts[step], side="right")) - 1))
+                places.append(max(0, int(np.searchsorted(begins, float(starts[step]), side="right")) - 1))
     return list(dict.fromkeys(places))
 
 

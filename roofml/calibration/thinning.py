@@ -49,7 +49,7 @@ def pilot(selection: Selection) -> Selection:
     if len(selection) <= LONG_RUN or not can_be_thinned(selection):
         return selection
     blocks = blocks_of(selection)
-    chosen = np.linspace(0, len(blocks) - 1, PILOT_BLOCKS).round().astype(np.int64)
+    chosen: list[int] = np.linspace(0, len(blocks) - 1, PILOT_BLOCKS).round().astype(np.int64).tolist()
     return thinned(selection, [blocks[number] for number in chosen], around_us(selection))[0]
 
 

@@ -86,6 +86,7 @@ def fit(
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
     from roofml.calibration.calibrate import fit as fit_runs
     from roofml.calibration.means import means_runs
+    from roofml.calibration.subset import subsets_said
     from roofml.catalog.catalog import open_catalog
     from roofml.latency.deployment import deployment_of
     from roofml.traces.read import read_all
@@ -142,7 +143,7 @@ def fit(
         warn(f"a misfit, accepted: {sentence}")
     warn_not_converged(calibration.converged)
     if not quiet:
-        for sentence in calibration.subsets_said:
+        for sentence in subsets_said(calibration.posterior.subsets, calibration.runs):
             note(sentence)
     if output is not None:
         calibration.save(output, accept_misfit=accept_misfit)
