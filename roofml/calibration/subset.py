@@ -29,8 +29,9 @@ from roofml.calibration.objective import (
     latencies_and_gradients,
 )
 from roofml.calibration.prior import Prior
-from roofml.calibration.thinning import LONG_RUN, around_us, blocks_of, can_be_thinned, pilot, thinned
-from roofml.engine.replay import Replay, Schedule, replay
+from roofml.calibration.solver import PACE_SD
+from roofml.calibration.thinning import LONG_RUN, around_us, blocks_of, can_be_thinned, pilot, served_alike, thinned
+from roofml.engine.replay import Schedule, replay
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOGARITHMIC, STEP_COUNT, Parameters
 from roofml.traces.selection import Selection
@@ -45,8 +46,6 @@ the tail of their waits shows pauses of a front end."""
 LESS = 0.03
 """Along no direction does the subset say so much less than the whole, as a share, or it grows. More is welcome: what
 happens once in a run is in the subset too, among fewer."""
-DECODE_ALIKE, TTFT_ALIKE = 1e-3, 1e-2
-"""Served alone, the subset's mean latencies are, relatively, those of the same requests among all."""
 STEPS_AT_ONCE = 65_536
 """Of which derivatives are held in memory."""
 TRIES = 3
@@ -115,7 +114,7 @@ def _subset(selection: Selection, tables: ComponentTables, prior: Prior, least: 
         alone, places = thinned(selection, stretches, before_us)
         if len(places) > 0.7 * len(selection.run):
             return None
-        if _served_alike(alone, replay(alone.run, tables, parameters), served, places):
+        if served_alike(alone, replay(alone.run, tables, parameters), served, places):
             return alone, Subset(len(alone), len(selection), share)
         before_us *= 2
     return None
@@ -126,8 +125,6 @@ def _information(schedule: Schedule, tables: ComponentTables, prior: Prior, bloc
 
     Coordinates are those of the prior, in directions along which it is 1, and the logarithm of the server's pace.
     """
-    from roofml.calibration.solver import PACE_SD
-
     values = prior.values
     root = np.linalg.cholesky(prior.covariance)
     by_coordinate = np.where(LOGARITHMIC, values, 1.0)[:, None] * root
@@ -233,17 +230,3 @@ def _alike(information: Floats, counts: Ints, first: Sequence[int], least: int) 
 def _least_share(mean: Floats, wanted: Floats, size: int) -> float:
     """Precision along the direction that it says least of, over the whole's, priors included."""
     return float(np.linalg.eigvalsh(np.eye(size) + (mean - wanted).reshape(size, size))[0])
-
-
-def _served_alike(alone: Selection, replayed: Replay, among_all: Replay, places: Ints) -> bool:
-    """Whether mean decode times and TTFTs of the fitted requests are those that they have among all."""
-    chosen = alone.requests & replayed.completed
-    if chosen.sum() < alone.requests.sum():
-        return False
-    at = places[chosen]
-    ttft, among = replayed.ttft_us[chosen], among_all.ttft_us[at]
-    decode, decode_among = replayed.e2e_us[chosen] - ttft, among_all.e2e_us[at] - among
-    return bool(
-        abs(decode.sum() - decode_among.sum()) <= DECODE_ALIKE * decode_among.sum()
-        and abs(ttft.sum() - among.sum()) <= TTFT_ALIKE * among.sum()
-    )

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from roofml.engine.replay import Replay
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Bools, Ints
 
@@ -20,6 +21,8 @@ BLOCK = 250
 """Selected requests of a stretch, the last one may have fewer: the mean latency of so many is known to a percent."""
 LONG_RUN = 20_000
 """A run of more selected requests is very long."""
+DECODE_ALIKE, TTFT_ALIKE = 1e-3, 1e-2
+"""Served alone, stretches' mean latencies are, relatively, those of the same requests among all."""
 PILOT_BLOCKS = 16
 """Stretches, evenly over a run, that tell at what pace its server was."""
 BEFORE = 2.0
@@ -48,9 +51,14 @@ def pilot(selection: Selection) -> Selection:
     """Stretches evenly over a very long run; the run itself where it is not."""
     if len(selection) <= LONG_RUN or not can_be_thinned(selection):
         return selection
+    return thinned(selection, evenly(selection, PILOT_BLOCKS), around_us(selection))[0]
+
+
+def evenly(selection: Selection, count: int) -> list[Ints]:
+    """So many of the run's blocks, evenly over it, the first and the last among them."""
     blocks = blocks_of(selection)
-    chosen: list[int] = np.linspace(0, len(blocks) - 1, PILOT_BLOCKS).round().astype(np.int64).tolist()
-    return thinned(selection, [blocks[number] for number in chosen], around_us(selection))[0]
+    chosen: list[int] = np.linspace(0, len(blocks) - 1, min(count, len(blocks))).round().astype(np.int64).tolist()
+    return [blocks[number] for number in chosen]
 
 
 def thinned(selection: Selection, stretches: Sequence[Ints], before_us: float) -> tuple[Selection, Ints]:
@@ -76,3 +84,17 @@ def thinned(selection: Selection, stretches: Sequence[Ints], before_us: float) -
     fewer = replace(run.take(kept), arrival_us=arrival, goes_on=run.goes_on and bool(kept[-1]))
     late = None if selection.late is None else (selection.late & inside)[kept]
     return Selection(fewer, (selection.requests & inside)[kept], late), places
+
+
+def served_alike(alone: Selection, replayed: Replay, among_all: Replay, places: Ints) -> bool:
+    """Whether mean decode times and TTFTs of the fitted requests are those that they have among all."""
+    chosen = alone.requests & replayed.completed
+    if chosen.sum() < alone.requests.sum():
+        return False
+    at = places[chosen]
+    ttft, among = replayed.ttft_us[chosen], among_all.ttft_us[at]
+    decode, decode_among = replayed.e2e_us[chosen] - ttft, among_all.e2e_us[at] - among
+    return bool(
+        abs(decode.sum() - decode_among.sum()) <= DECODE_ALIKE * decode_among.sum()
+        and abs(ttft.sum() - among.sum()) <= TTFT_ALIKE * among.sum()
+    )

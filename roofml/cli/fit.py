@@ -87,7 +87,6 @@ def fit(
     from roofml.calibration.calibrate import fit as fit_runs
     from roofml.calibration.means import means_runs
     from roofml.calibration.subset import subsets_said
-    from roofml.catalog.catalog import open_catalog
     from roofml.latency.deployment import deployment_of
     from roofml.traces.read import read_all
     from roofml.traces.selection import trainable
@@ -108,7 +107,10 @@ def fit(
         believed = prior.prior()
         if reading.judged:  # what is wrong with one is said before anything else
             deployment = deployment_of([*read, *(each.run for each in means)])
-            believed = believed if catalog is None else open_catalog(catalog).prior(deployment)
+            if catalog is not None:
+                from roofml.catalog.catalog import open_catalog
+
+                believed = open_catalog(catalog).prior(deployment)
         elif catalog is not None:
             raise InputError("--catalog: expected a client's file of a server, of which others' fits can say something")
     if target is Target.blis and not read:

@@ -10,7 +10,7 @@ import pytest
 from fitted import a_calibration, measured_again
 from served import served
 
-from roofml.calibration import subset, thinning
+from roofml.calibration import drawn_replays, subset, thinning
 from roofml.calibration.calibrate import fit, load
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.prior import PACKAGE
@@ -23,6 +23,7 @@ from roofml.latency.parameters import PRIOR_VALUES, Parameters, to_coordinates
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
 from roofml.util.errors import InputError
+from roofml.validation.report import report
 
 REQUESTS, SUBSET = 4000, 800
 PARAMETERS = Parameters.of(PRIOR_VALUES)
@@ -161,3 +162,24 @@ def test_a_subset_of_another_run_is_refused(tmp_path: Path) -> None:
     path.write_text(text.replace("    made up:\n      fitted", "    x:\n      fitted"))
     with pytest.raises(InputError, match=r"fit\.subsets\.x: is not one of fit\.runs"):
         load(path)
+
+
+@pytest.mark.usefixtures("short")
+def test_intervals_of_a_very_long_run_come_from_stretches_of_it(
+    run: Run, tables: ComponentTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wide as by draws of all of it, to a fifth. What is not very long, or cannot be cut, is served whole."""
+    monkeypatch.setattr(drawn_replays, "LONG_RUN", 2000)
+    calibration = a_calibration([run])
+    judged, replayed = Selection.between(run, 0.3), calibration.replay(run)
+    some = calibration.replays(run, 8, replayed, judged)
+    assert some.some is not None
+    assert len(some.some.run) < REQUESTS // 2
+    whole = report(judged, replayed, calibration.replays(run, 8, replayed))
+    for name, metric in report(judged, replayed, some).metrics.items():
+        assert metric.predicted_us == whole.metrics[name].predicted_us
+        assert metric.half_width_pct == pytest.approx(whole.metrics[name].half_width_pct, rel=0.2)
+    behind = measured_again(run, arrival_us=run.arrival_us / 40)
+    assert calibration.replays(behind, 2, judged=Selection.between(behind)).some is None
+    monkeypatch.setattr(drawn_replays, "LONG_RUN", REQUESTS)
+    assert calibration.replays(run, 2, replayed, judged).some is None
