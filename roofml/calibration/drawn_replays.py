@@ -19,7 +19,7 @@ import numpy as np
 
 from roofml.calibration.prediction import Prediction
 from roofml.calibration.prior import Prior
-from roofml.calibration.thinning import LONG_RUN, around_us, can_be_thinned, evenly, served_alike, thinned
+from roofml.calibration.thinning import LONG_RUN, MOST_KEPT, around_us, can_be_thinned, evenly, served_alike, thinned
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.latency.batch import StepSums
@@ -62,6 +62,8 @@ class Stretches:
         if judged is None or len(judged) <= LONG_RUN or not can_be_thinned(judged):
             return None
         alone, places = thinned(judged, evenly(judged, STRETCHES), around_us(judged))
+        if len(places) > MOST_KEPT * len(judged.run):
+            return None
         alike = served_alike(alone, serve_alone(alone.run), served, places)
         return cls(alone.run, places) if alike else None
 

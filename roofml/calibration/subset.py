@@ -30,7 +30,16 @@ from roofml.calibration.objective import (
 )
 from roofml.calibration.prior import Prior
 from roofml.calibration.solver import PACE_SD
-from roofml.calibration.thinning import LONG_RUN, around_us, blocks_of, can_be_thinned, pilot, served_alike, thinned
+from roofml.calibration.thinning import (
+    LONG_RUN,
+    MOST_KEPT,
+    around_us,
+    blocks_of,
+    can_be_thinned,
+    pilot,
+    served_alike,
+    thinned,
+)
 from roofml.engine.replay import Schedule, replay
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOGARITHMIC, STEP_COUNT, Parameters
@@ -112,7 +121,7 @@ def _subset(selection: Selection, tables: ComponentTables, prior: Prior, least: 
     before_us = around_us(selection)
     for _ in range(TRIES):
         alone, places = thinned(selection, stretches, before_us)
-        if len(places) > 0.7 * len(selection.run):
+        if len(places) > MOST_KEPT * len(selection.run):
             return None
         if served_alike(alone, replay(alone.run, tables, parameters), served, places):
             return alone, Subset(len(alone), len(selection), share)

@@ -2,8 +2,8 @@
 
 A request takes as long as the steps that it shares with others. So a stretch is kept with those that were sent so long
 before that the server is as full as it was, and with those that came while its last requests were still answered.
-Between stretches the server empties: what was left out is time in which nothing was sent. The first stretch begins
-where the run does, with its cold start.
+Between stretches the server empties: what was left out is time in which nothing was sent. The run's first requests are
+always there, with its cold start.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ LONG_RUN = 20_000
 """A run of more selected requests is very long."""
 DECODE_ALIKE, TTFT_ALIKE = 1e-3, 1e-2
 """Served alone, stretches' mean latencies are, relatively, those of the same requests among all."""
+MOST_KEPT = 0.7
+"""Where more of a run would be kept, it is served whole."""
 PILOT_BLOCKS = 16
 """Stretches, evenly over a run, that tell at what pace its server was."""
 BEFORE = 2.0
@@ -69,6 +71,8 @@ def thinned(selection: Selection, stretches: Sequence[Ints], before_us: float) -
     """
     run, count = selection.run, len(selection.run)
     edges = np.zeros(count + 1, np.int64)
+    edges[0] += 1  # what a server does once is done by the run's first requests, whether they are chosen or not
+    edges[np.searchsorted(run.arrival_us, run.arrival_us[0] + before_us, side="right")] -= 1
     inside: Bools = np.zeros(count, np.bool_)
     for stretch in stretches:
         first, last = run.arrival_us[stretch[0]] - before_us, run.arrival_us[stretch[-1]] + 0.5 * before_us
