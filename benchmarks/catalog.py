@@ -29,11 +29,14 @@ from typing import Any
 import numpy as np
 from made_up_folders import Ints, Serve, write_served
 
+from roofml.calibration.prior import PACKAGE
+from roofml.calibration.step_breakdown import time_us
 from roofml.engine.replay import replay
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import Batch
 from roofml.latency.deployment import Deployment, deploy
 from roofml.latency.feasibility import check_step
+from roofml.latency.parameters import Parameters
 from roofml.traces.server import Server
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
@@ -57,7 +60,7 @@ def deployments(count: int) -> list[Deployment]:
                     return found
                 try:
                     made = deploy(model, gpu, tp, budget=2048)
-                    check_step(made.on_rank, load_gpu(gpu), tp, Batch(decode=[(4000, 16)]))
+                    check_step(made.on_rank, load_gpu(gpu), tp, Batch(decode=[(4000, 29)]))
                 except InputError:
                     continue
                 found.append(made)
@@ -69,9 +72,15 @@ def write_fleet(folder: Path, count: int) -> None:
     for number, made in enumerate(deployments(count)):
         rng = np.random.default_rng(number)
         run = folder / made.gpu.name / f"tp{made.tp}" / made.model.name
-        write_served(run, made.hf_repo, made.tp, served(made, rng), REQUESTS, rng, gpu=made.gpu.name)
+        write_served(run, made.hf_repo, made.tp, served(made, rng), REQUESTS, rng, rate(made), gpu=made.gpu.name)
         if number % SPOILED == SPOILED - 1:
             spoil(run, number // SPOILED % 6)
+
+
+def rate(made: Deployment) -> float:
+    """Requests a second at which some eight of 70 tokens run at once: no more than eight, on a large model fewer."""
+    step_us = time_us(made, Batch(decode=[(600, 8)]), Parameters.of(PACKAGE.values))
+    return min(8.0, 8 / (70e-6 * step_us))
 
 
 def served(made: Deployment, rng: np.random.Generator) -> Serve:

@@ -37,9 +37,19 @@ def write_run(folder: Path, served: tuple[str, int, int, int] = SMALL, requests:
 
 
 def write_served(
-    folder: Path, model: str, tp: int, serve: Serve, requests: int, rng: np.random.Generator, **said: Any
+    folder: Path,
+    model: str,
+    tp: int,
+    serve: Serve,
+    requests: int,
+    rng: np.random.Generator,
+    rate: float = 8.0,
+    **said: Any,
 ) -> Path:
-    """Write a run folder of a server with the latencies of `serve`, and what else is `said` of it; return it."""
+    """Write a run folder of a server with the latencies of `serve`, and what else is `said` of it; return it.
+
+    `rate` is that of its requests, 1/s.
+    """
     folder.mkdir(parents=True)
     server: dict[str, Any] = {"type": "vllm", "model": model, "tensor_parallel": tp, "max_num_seqs": 128}
     server |= {"block_size": 16, "gpu_memory_utilization": 0.9, "max_model_len": 4096}
@@ -54,12 +64,12 @@ def write_served(
     with (folder / "trace.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval=0, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_rows(model, serve, requests, rng))
+        writer.writerows(_rows(model, serve, requests, rng, rate))
     return folder
 
 
-def _rows(model: str, serve: Serve, requests: int, rng: np.random.Generator) -> list[dict[str, object]]:
-    arrivals = np.cumsum(rng.exponential(1e6 / 8, requests)).astype(np.int64)
+def _rows(model: str, serve: Serve, requests: int, rng: np.random.Generator, rate: float) -> list[dict[str, object]]:
+    arrivals = np.cumsum(rng.exponential(1e6 / rate, requests)).astype(np.int64)
     prompt_tokens, output_tokens = rng.integers(200, 900, requests), rng.integers(20, 120, requests)
     times = serve(arrivals, prompt_tokens, output_tokens)
     sent, prompts, outputs = arrivals.tolist(), prompt_tokens.tolist(), output_tokens.tolist()
