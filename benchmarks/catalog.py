@@ -35,8 +35,9 @@ from roofml.engine.replay import replay
 from roofml.hardware.gpu import load_gpu
 from roofml.latency.batch import Batch
 from roofml.latency.deployment import Deployment, deploy
-from roofml.latency.feasibility import check_step
+from roofml.latency.feasibility import check_run, check_step
 from roofml.latency.parameters import Parameters
+from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.digest import digest
 from roofml.util.errors import InputError
@@ -61,6 +62,7 @@ def deployments(count: int) -> list[Deployment]:
                 try:
                     made = deploy(model, gpu, tp, budget=2048)
                     check_step(made.on_rank, load_gpu(gpu), tp, Batch(decode=[(4000, 29)]))
+                    check_run(made.model, made.gpu, made.tp, loaded(made, *np.ones((3, 1), np.int64)))
                 except InputError:
                     continue
                 found.append(made)
@@ -77,10 +79,16 @@ def write_fleet(folder: Path, count: int) -> None:
             spoil(run, number // SPOILED % 6)
 
 
+def loaded(made: Deployment, sent: Ints, prompts: Ints, outputs: Ints) -> Run:
+    """Requests on a server of the deployment, whose limits are those of `made_up_folders`."""
+    server = Server(made.hf_repo, made.tp, 128, 2048, 16, 7462, 4096, gpu=made.gpu.name)
+    return Load("made up", sent.astype(np.float64), prompts, outputs).run(server)
+
+
 def rate(made: Deployment) -> float:
-    """Requests a second at which some eight of 70 tokens run at once: no more than eight, on a large model fewer."""
+    """Requests a second at which some four of 70 tokens run at once: no more than eight, on a large model fewer."""
     step_us = time_us(made, Batch(decode=[(600, 8)]), Parameters.of(PACKAGE.values))
-    return min(8.0, 8 / (70e-6 * step_us))
+    return min(8.0, 4 / (70e-6 * step_us))
 
 
 def served(made: Deployment, rng: np.random.Generator) -> Serve:
@@ -90,9 +98,7 @@ def served(made: Deployment, rng: np.random.Generator) -> Serve:
     calibration, pace = uncalibrated(made), float(np.exp(rng.normal(0, 0.05)))
 
     def serve(sent: Ints, prompts: Ints, outputs: Ints) -> tuple[Ints, Ints]:
-        server = Server(made.hf_repo, made.tp, 128, 2048, 16, 7462, 4096, gpu=made.gpu.name)
-        run = Load("made up", sent.astype(np.float64), prompts, outputs).run(server)
-        times = replay(run, made.tables, calibration.parameters.paced(pace))
+        times = replay(loaded(made, sent, prompts, outputs), made.tables, calibration.parameters.paced(pace))
         off = np.exp(rng.normal(0, 0.01, len(sent)))
         first = times.ttft_us * off
         return first.astype(np.int64), ((times.e2e_us - times.ttft_us) * off).astype(np.int64)
