@@ -93,12 +93,10 @@ def rate(made: Deployment) -> float:
 
 def served(made: Deployment, rng: np.random.Generator) -> Serve:
     """What the replay says by physics, at a pace of its own, and 1 % of noise in every request."""
-    from roofml.calibration.calibrate import uncalibrated
-
-    calibration, pace = uncalibrated(made), float(np.exp(rng.normal(0, 0.05)))
+    parameters = Parameters.of(PACKAGE.values).paced(float(np.exp(rng.normal(0, 0.05))))
 
     def serve(sent: Ints, prompts: Ints, outputs: Ints) -> tuple[Ints, Ints]:
-        times = replay(loaded(made, sent, prompts, outputs), made.tables, calibration.parameters.paced(pace))
+        times = replay(loaded(made, sent, prompts, outputs), made.tables, parameters)
         off = np.exp(rng.normal(0, 0.01, len(sent)))
         first = times.ttft_us * off
         return first.astype(np.int64), ((times.e2e_us - times.ttft_us) * off).astype(np.int64)
