@@ -20,6 +20,7 @@ from roofml.planning.trials import Target, Trials, targets_of
 from roofml.traces.server import Server
 from roofml.util.display import Shown, Table, digits, us
 from roofml.util.errors import InputError
+from roofml.workloads.requests import Drawn
 from roofml.workloads.slo import Slo
 from roofml.workloads.workload import Workload
 
@@ -86,7 +87,19 @@ class Option:
             return self.gpus * unit
         return self.candidate.tp * unit / self.capacity.level.value
 
-    def to_dict(self) -> dict[str, Any]:
+    def sessions(self, workload: Workload) -> tuple[float, float] | None:
+        """(sessions that begin a second, sessions under way) on one server at most; None where there are none."""
+        held, source = self.capacity, workload.source
+        if held is None or not workload.sessions or not isinstance(source, Drawn):
+            return None
+        per_s = held.level.value / source.turns
+        return per_s, per_s * (source.turns * held.at_knee.e2e_us / 1e6 + source.pauses_s)
+
+    def _of_sessions(self, workload: Workload) -> dict[str, Any]:
+        held = self.sessions(workload)
+        return {} if held is None else {"sessions": {"per_s": held[0], "under_way": held[1]}}
+
+    def to_dict(self, workload: Workload) -> dict[str, Any]:
         """As `roofml plan --json` prints it."""
         candidate, held, server = self.candidate, self.capacity, self.server
         if held is None or server is None:
@@ -115,6 +128,7 @@ class Option:
                 "unit": held.unit,
                 "at_least": held.unbounded,
             },
+            **self._of_sessions(workload),
             "binding_slo": None if held.binding is None else str(held.binding),
             "full_server_rate": held.full,
             "output_tokens_per_s_per_gpu": at_knee.output_tokens_per_s / candidate.tp,
@@ -163,6 +177,10 @@ class Plan(Shown):
             title = f"{self.workload.name}: {asked}" + (f"; {digits(self.rate, 4)} {unit} in all" if self.rate else "")
             ends = dict.fromkeys(_ended(option) for option in held)
             caption = f"{unit}: the most of one replica; ended by {'; '.join(ends)}"
+            held_sessions = held[0].sessions(self.workload)
+            if held_sessions is not None:
+                per_s, under_way = map(digits, held_sessions)
+                caption += f". {held[0].candidate}: that is {per_s} sessions that begin a second, {under_way} under way"
             fewer = held[0].behind_one_queue
             if fewer is not None:
                 caption += f". {held[0].candidate}: {fewer} are enough where requests go to the least loaded"
@@ -179,8 +197,8 @@ class Plan(Shown):
             "slos": [str(target) for target in self.targets],
             "rate": self.rate,
             "unit": self.workload.unit,
-            "candidates": [option.to_dict() for option in self.options if option.capacity is not None],
-            "refused": [option.to_dict() for option in self.options if option.capacity is None],
+            "candidates": [option.to_dict(self.workload) for option in self.options if option.capacity is not None],
+            "refused": [option.to_dict(self.workload) for option in self.options if option.capacity is None],
         }
 
 
@@ -231,6 +249,7 @@ def plan(
     targets = targets_of(workload, slos)
     prices = prices or {}
     done = 0
+    said: list[str] = []
 
     def look(candidate: Candidate) -> Option:
         nonlocal done
@@ -239,6 +258,8 @@ def plan(
             calibration, server = stand.serving(candidate)
             trials = Trials(calibration, workload, server, targets)
             held = capacity(trials)
+            if workload.sessions:
+                said.extend(workload.at(held.level.value).too_short(held.requests))
             doubts = tuple(doubt.sentence for doubt in by_size(calibration.open_doubts))
             option = Option(candidate, server, held, None, rate, price, doubts)
         except InputError as error:
@@ -263,8 +284,10 @@ def plan(
         reasons = list(dict.fromkeys(f"{option.candidate}: {option.refusal}" for option in options))
         raise InputError(reasons[0] if len(reasons) == 1 else f"no candidate holds the load: {'; '.join(reasons)}")
     best = options[0]
-    if best.replicas is not None and best.capacity is not None and not best.capacity.unbounded and rate is not None:
+    apart = workload.sessions or (best.capacity is not None and best.capacity.unbounded)
+    if best.replicas is not None and rate is not None and not apart:
         calibration, server = stand.serving(best.candidate)
+        assert best.capacity is not None
         trials = Trials(calibration, workload, server, targets, best.capacity.requests)
         options[0] = replace(best, behind_one_queue=fewest_replicas(trials, rate, best.replicas))
-    return Plan(workload, targets, options, rate, list(dict.fromkeys(stand.said)))
+    return Plan(workload, targets, options, rate, list(dict.fromkeys([*stand.said, *said])))

@@ -18,7 +18,7 @@ from roofml.engine.replay import Replay
 from roofml.latency.doubts import by_size
 from roofml.latency.launches import said_of_launches
 from roofml.planning.served_load import ServedLoad, served_load
-from roofml.planning.sessions import serve
+from roofml.planning.sessions import serve, serve_drawn
 from roofml.planning.spread import chance_of, predictions
 from roofml.planning.timeline import Timeline, timeline_of
 from roofml.traces.run import Run
@@ -189,16 +189,22 @@ def simulate(
         return {**of.figures(), **of.rates(_wanted(workload, slos, of))}
 
     def figures_of(run: Run, replayed: Replay) -> dict[str, float]:
-        return figures(served_load(run, replayed, all_count=every, of_class=of_class))
+        again = served_load(run, replayed, all_count=every, of_class=of_class, between_s=workload.between_s)
+        return figures(again)
 
     values = figures(served)
     chance: dict[str, float] = {}
     if workload.random:
-        others = [workload.load(len(run), seed + 1 + each) for each in range(SEEDS)]
         samples: list[Mapping[str, float]] = [values]
-        for other in others:
-            sent, other_run, again = serve(calibration, other, server)
-            samples.append(figures(served_load(other_run, again, all_count=every, of_class=sent.of_class)))
+        for each in range(SEEDS):
+            other, other_run, again = serve_drawn(calibration, workload, len(run), seed + 1 + each, server)
+            samples.append(
+                figures(
+                    served_load(
+                        other_run, again, all_count=every, of_class=other.of_class, between_s=workload.between_s
+                    )
+                )
+            )
         chance = chance_of(samples)
     found = predictions(calibration, served, values, figures_of, chance)
     by_class: dict[str, dict[str, float]] = {}
@@ -213,7 +219,7 @@ def simulate(
         by_class,
         timeline_of(run, replay),
         seed,
-        [*_warnings(calibration, served), *_cut_short(workload, served)],
+        [*_warnings(calibration, served), *workload.too_short(len(run)), *_cut_short(workload, served)],
     )
 
 
@@ -238,10 +244,10 @@ def long_enough(
         return served_load(run, replayed, all_count=True, of_class=load.of_class)
     metrics = [*SLOWEST, *(slo.metric for slo in slos if slo.metric not in SLOWEST)]
     clients = int(workload.level) if workload.closed else 0
-    count = max(FIRST, 10 * clients)
+    count = min(MOST, max(FIRST, 10 * clients, workload.fewest))
     while True:
-        load, run, replayed = serve(calibration, workload.load(count, seed), server, progress)
-        served = served_load(run, replayed, all_count=False, of_class=load.of_class)
+        load, run, replayed = serve_drawn(calibration, workload, count, seed, server, progress)
+        served = served_load(run, replayed, all_count=False, of_class=load.of_class, between_s=workload.between_s)
         unsure = served.unsure(metrics)
         if served.grows or not unsure or max(unsure.values()) <= WANTED or count >= MOST:
             return served
