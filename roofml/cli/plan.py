@@ -58,8 +58,8 @@ def plan(
     """
     from roofml.catalog.using import on_catalog
     from roofml.planning.ask import ask, prices_of
+    from roofml.planning.picture import check_picture
     from roofml.planning.plan_picture import plot_plan
-    from roofml.util.writing import check_writable
     from roofml.workloads.read import read_workload
     from roofml.workloads.slo import parse_slos
 
@@ -67,7 +67,7 @@ def plan(
         raise InputError("--coeffs and --catalog: expected one of them")
     slos, prices = parse_slos(slo or []), prices_of(price or [])
     if plot is not None:
-        check_writable(plot)
+        check_picture(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, overrides=overrides)
         asked = ask(

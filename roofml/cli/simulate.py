@@ -52,11 +52,11 @@ def simulate(
     nobody says of the server is vLLM's default; of a recorded run, its own.
     """
     from roofml.catalog.using import in_place_of
+    from roofml.planning.picture import check_picture
     from roofml.planning.servers import server_for
     from roofml.planning.simulation import simulate as serve
     from roofml.planning.simulation_picture import plot_simulation
     from roofml.planning.subject import calibration_for
-    from roofml.util.writing import check_writable
     from roofml.workloads.read import read_workload
     from roofml.workloads.slo import parse_slos
 
@@ -64,7 +64,7 @@ def simulate(
         raise InputError("--coeffs and --catalog: expected one of them")
     slos = parse_slos(slo or [])
     if plot is not None:
-        check_writable(plot)
+        check_picture(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, rate=rate, concurrency=concurrency, requests=requests, overrides=overrides)
         calibration, moved = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)

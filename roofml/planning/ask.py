@@ -129,7 +129,10 @@ def prices_of(texts: Sequence[str]) -> dict[str, float]:
             raise InputError(f"--price {shown(text)}: expected GPU=PRICE OF AN HOUR, such as H100=2.5")
         if not 0 < float(amount) <= MOST_PRICE:
             raise InputError(f"--price {shown(text)}: expected a price above 0, up to {MOST_PRICE:g}")
-        prices[load_gpu(gpu.strip()).name] = float(amount)
+        name = load_gpu(gpu.strip()).name
+        if name in prices:
+            raise InputError(f"--price {shown(text)}: {name} has a price already, expected one for each GPU")
+        prices[name] = float(amount)
     return prices
 
 

@@ -290,4 +290,14 @@ def plan(
         assert best.capacity is not None
         trials = Trials(calibration, workload, server, targets, best.capacity.requests)
         options[0] = replace(best, behind_one_queue=fewest_replicas(trials, rate, best.replicas))
-    return Plan(workload, targets, options, rate, list(dict.fromkeys([*stand.said, *said])))
+    return Plan(
+        workload, targets, options, rate, list(dict.fromkeys([*stand.said, *said, *_unused(prices, candidates)]))
+    )
+
+
+def _unused(prices: Mapping[str, float], candidates: Sequence[Candidate]) -> list[str]:
+    """A sentence for each price of a GPU that no candidate has, and for candidates that have none beside others."""
+    gpus = {candidate.gpu for candidate in candidates}
+    found = [f"--price {gpu}: no candidate has this GPU" for gpu in prices if gpu not in gpus]
+    missing = sorted(gpus - set(prices)) if prices else []
+    return found + ([f"no price of {', '.join(missing)}: listed last, without a cost"] if missing else [])

@@ -114,8 +114,11 @@ class Trials:
     made: dict[float, Trial] = field(default_factory=dict[float, Trial])
 
     def __post_init__(self) -> None:
-        """A load that is not random has one seed, and a recording is as long as it is."""
-        self.workload = self.workload.within(self.server.max_model_len)
+        """A load that is not random has one seed, and a recording is as long as it is.
+
+        Nobody gives up: a request whose client did would not be among those that an SLO judges.
+        """
+        self.workload = replace(self.workload.within(self.server.max_model_len), deadline_us=math.inf)
         if self.workload.requests is not None:
             self.requests = self.workload.requests
         if not self.workload.random:
