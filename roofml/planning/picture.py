@@ -15,6 +15,8 @@ NO_MATPLOTLIB = "a picture needs matplotlib: pip install 'roofml[plot]'"
 BLUE, RED, DARK, GREEN, AMBER = "#3b6ea5", "#c0392b", "#34495e", "#3a8f5c", "#c98a1b"
 
 
+DPI = 110
+"""Points of an inch, of pictures that are made of points."""
 KINDS = ("png", "svg", "pdf", "jpg", "jpeg", "webp", "eps", "ps", "tif", "tiff")
 """Suffixes of pictures that can be drawn."""
 
@@ -42,7 +44,7 @@ def save_figure(figure: Any, path: Path) -> None:
     """Write it in one piece; the suffix of `path` gives the format. Raises InputError for one that cannot be drawn."""
     picture, kind = io.BytesIO(), path.suffix.removeprefix(".") or "png"
     try:
-        figure.savefig(picture, format=kind, dpi=110, metadata={"Software": None} if kind == "png" else None)
+        figure.savefig(picture, format=kind, dpi=DPI, metadata={"Software": None} if kind == "png" else None)
     except ValueError as error:
         raise InputError(f"{path}: cannot draw: {str(error).splitlines()[0]}") from None
     write_file(path, picture.getvalue())
