@@ -224,6 +224,7 @@ class Vllm:
         block_size = workload["block_size"]
         vllm_config.cache_config.block_size = block_size  # another device's default would stand there
         vllm_config.cache_config.num_gpu_blocks = workload["num_blocks"]
+        vllm_config.scheduler_config.async_scheduling = workload["async"]  # off by default beside this device
         layer = self.kv.FullAttentionSpec(block_size=block_size, num_kv_heads=1, head_size=1, dtype=self.torch.float32)
         return self.kinds[workload["async"]](
             vllm_config=vllm_config,

@@ -223,7 +223,8 @@ def next_poll_us(incoming: Any, now: float, next_request: float) -> float:
 
 @register_jitable
 def idle_us(incoming: Any, present: int) -> float:
-    """How long an engine with so many requests waits that just formed an empty batch beside a step in flight."""
+    """How long an engine with so many requests, those that just ended among them, waits that formed an empty batch
+    beside the step that ended."""
     if incoming is None or present == 0:
         return 0.0
     return POLL_US

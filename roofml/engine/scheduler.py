@@ -367,8 +367,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             queued_tokens -= tokens
         in_flight -= 1
         which = oldest % 2
-        if finishing_count[which] > 0:
-            for i in range(finishing_count[which]):
+        finished = finishing_count[which]
+        if finished > 0:
+            for i in range(finished):
                 r = finishing[which, i]
                 if all_noted[r].gone:
                     continue
@@ -380,7 +381,7 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             finishing_count[which] = 0
             progress[0] = ended
         if in_step == 0:
-            now += idle_us(incoming, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming))
+            now += idle_us(incoming, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming) + finished)
     return (
         sums[:, :steps],
         start[:steps],
