@@ -313,9 +313,7 @@ class Vllm:
                 sampled.add(name)
         return output, tokens, sampled
 
-    def end(
-        self, scheduler: Any, formed: tuple[Any, dict[str, int], set[str]], **more: Any
-    ) -> None:
+    def end(self, scheduler: Any, formed: tuple[Any, dict[str, int], set[str]], **more: Any) -> None:
         """The step has run: its tokens are there, and `more` of its output."""
         output, tokens, sampled = formed
         names = list(tokens)

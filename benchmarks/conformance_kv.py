@@ -116,6 +116,12 @@ class VllmWithKv(Vllm):
         def nothing(*_: Any, **__: Any) -> None:
             return None
 
+        def meta(*_: Any) -> Any:
+            return base.KVConnectorMetadata()
+
+        def finished(*_: Any) -> tuple[bool, None]:
+            return False, None
+
         def matched(_: Any, request: Any, computed: int) -> tuple[int, bool]:
             if request.request_id in driver.local or request.request_id in driver.begun:
                 return 0, False
@@ -128,12 +134,12 @@ class VllmWithKv(Vllm):
                 driver.link.asked[request.request_id] = len(blocks.blocks[0]) - hashed
                 driver.begun.add(request.request_id)
 
-        methods = {
+        methods: dict[str, Any] = {
             "get_num_new_matched_tokens": matched,
             "update_state_after_alloc": taken,
-            "build_connector_meta": lambda *_: base.KVConnectorMetadata(),
-            "request_finished": lambda *_: (False, None),
-            "request_finished_all_groups": lambda *_: (False, None),
+            "build_connector_meta": meta,
+            "request_finished": finished,
+            "request_finished_all_groups": finished,
             **dict.fromkeys(("start_load_kv", "wait_for_layer_load", "save_kv_layer", "wait_for_save"), nothing),
         }
         parents = (base.KVConnectorBase_V1, *((base.SupportsHMA,) if hasattr(base, "SupportsHMA") else ()))

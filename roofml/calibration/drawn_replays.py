@@ -30,7 +30,8 @@ from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats
 
-D, T = TypeVar("D"), TypeVar("T")
+T = TypeVar("T")
+One = TypeVar("One")
 
 SAMPLED_STEPS = 300
 """Steps of a load that say which parameters move its times."""
@@ -94,7 +95,7 @@ class DrawnReplays:
         return prediction.stretched(self.stretch(metric)).doubted(self.doubts)
 
 
-def each_of(draws: Sequence[D], figures: Callable[[D], T], requests: int) -> list[T]:
+def each_of(draws: Sequence[One], figures: Callable[[One], T], requests: int) -> list[T]:
     """What `figures` makes of each draw of a load of so many requests, on several cores."""
     at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(requests, 1))
     with ThreadPoolExecutor(at_once) as threads:

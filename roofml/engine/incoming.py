@@ -12,6 +12,9 @@ distributed/kv_transfer/kv_connector/v1/nixl/pull_scheduler.py, v0.33):
 - it is loaded once: preempted later, it is computed here;
 - with a batch formed ahead nobody is preempted whose step is in flight: his blocks could not be taken yet.
 
+So of 0.17 on; before, a preempted request without blocks could keep those that have theirs from a seat, for ever.
+`benchmarks/conformance_kv.py` holds it against the real schedulers of 0.22 and 0.33.
+
 A link serves one transfer after the other, in the order in which they began. Functions that numba compiles into
 `scheduler`; for a run without any of this `incoming` is None and they cost nothing.
 """

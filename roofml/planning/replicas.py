@@ -98,8 +98,8 @@ def check_shared_out(load: Load) -> None:
         raise InputError(f"{load.name}: a closed loop has a server of its own: expected requests that come at a rate")
     if len(load.after):
         raise InputError(
-            f"{load.name}: sessions whose requests follow each other's answers: not routed here, expected one server, or "
-            "requests that come at a rate"
+            f"{load.name}: sessions whose requests follow each other's answers: not routed here, expected one server, "
+            "or requests that come at a rate"
         )
 
 

@@ -60,8 +60,8 @@ def link_between(prefill: Deployment, decode: Deployment, gb_per_s: float | None
     for deployment in (prefill, decode):
         if deployment.parallel.pp > 1 or deployment.parallel.dp > 1:
             raise NotSupportedError(
-                f"{deployment.title}: KV between pipeline stages or data-parallel engines: expected tensor (and expert) "
-                "parallelism alone"
+                f"{deployment.title}: KV between pipeline stages or data-parallel engines: expected tensor (and "
+                "expert) parallelism alone"
             )
     if gb_per_s is not None:
         return Link(1e3 * gb_per_s, f"{gb_per_s:g} GB/s for each GPU, as said", from_sheet=False)
