@@ -145,9 +145,10 @@ class Disaggregated:
             )
 
         sent: Floats = self.kv_bytes(load.prompt_tokens).astype(np.float64)
+        took: Floats = pulled.schedule.transfer_us[1] - pulled.schedule.transfer_us[0]
         facts = {
             "kv_bytes_per_request": float(sent.mean()),
-            "transfer_ms": float(np.nanmean(pulled.schedule.transfer_us[1] - pulled.schedule.transfer_us[0])) / 1e3,
+            "transfer_ms": float(took.mean()) / 1e3,
             "held_for_decode": held,
             "prefill_link_use": used,
         }
