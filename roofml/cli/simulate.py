@@ -76,8 +76,8 @@ def simulate(
     nobody says of the server is vLLM's default; of a recorded run, its own. Several servers share a load that comes at
     a rate: alike, or some for prompts and some for answers.
     """
+    from roofml.calibration.servers import server_for
     from roofml.catalog.using import in_place_of
-    from roofml.planning.servers import server_for
     from roofml.planning.simulation import simulate_by
     from roofml.planning.simulation_picture import plot_simulation
     from roofml.planning.subject import calibration_for

@@ -109,7 +109,7 @@ def test_loads_hold_blocks_but_no_seats_and_no_budget() -> None:
 
 
 def test_blocks_of_a_prefix_in_the_cache_are_not_sent_again() -> None:
-    groups = {"prefix_group": np.zeros(2, np.int64), "prefix_tokens": np.full(2, 64)}
+    groups: dict[str, Any] = {"prefix_group": np.zeros(2, np.int64), "prefix_tokens": np.full(2, 64)}
     schedule = replay_at(a_run([0, 50_000], [100, 100], [2, 2], **groups), STEP).schedule
     begin, end = schedule.transfer_us
     assert (end - begin).tolist() == [7 * 30 + 100, 3 * 30 + 100]
