@@ -59,12 +59,15 @@ def plan(
     rate: float | None = None,
     candidates: Sequence[Candidate] = (),
     prices: Mapping[str, float] | None = None,
+    disaggregated: bool = False,
+    link: float | None = None,
     **server: Any,
 ) -> Plan:
     """The largest rate, or number of clients, that a calibrated server holds under SLOs: `.best.capacity.level`.
 
     With `candidates` other deployments too, to which the calibration is carried; `rate` is what all replicas are to
-    hold, `prices` are of a GPU for an hour. Keywords give facts of the server, as of `simulate`. Raises InputError.
+    hold, `prices` are of a GPU for an hour. `disaggregated` also looks how few prefill and decode servers of the
+    cheapest hold it, with a `link` as of `simulate`. Keywords give facts of the server, as there. Raises InputError.
     """
     overrides, ours = ServerOverrides(**server), calibration.deployment
     engine = ours.engine
@@ -73,4 +76,13 @@ def plan(
     own = Candidate(ours.hf_repo, ours.gpu.name, ours.tp)
     stand.made[own.gpu, own.tp, None] = calibration
     workload = read_workload(load, overrides=overrides).workload
-    return plan_candidates(workload, parse_slos(slos), stand, [*candidates] or [own], rate=rate, prices=prices)
+    return plan_candidates(
+        workload,
+        parse_slos(slos),
+        stand,
+        [*candidates] or [own],
+        rate=rate,
+        prices=prices,
+        disaggregated=disaggregated,
+        link_gb_per_s=link,
+    )

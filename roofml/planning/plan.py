@@ -14,10 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roofml.latency.doubts import by_size
+from roofml.planning.both_kinds import BothKinds, fewest_of_both
 from roofml.planning.candidates import Candidate, Stand
 from roofml.planning.capacity import Capacity, capacity
 from roofml.planning.replicas import fewest_replicas
 from roofml.planning.shares import alike_when_shared
+from roofml.planning.transfer import link_between
 from roofml.planning.trials import Target, Trials, targets_of
 from roofml.traces.server import Server
 from roofml.util.display import Shown, Table, digits, us
@@ -49,6 +51,8 @@ class Option:
     """What each of the replicas holds, where its share of the load is another kind of load; None: as `capacity`."""
     behind_one_queue: int | None = None
     """Servers that are enough where each request goes to the least loaded; looked at for the cheapest alone."""
+    both_kinds: BothKinds | None = None
+    """Prefill and decode servers that are enough instead; looked at for the cheapest alone, where that is asked."""
 
     @property
     def each(self) -> Capacity | None:
@@ -97,6 +101,19 @@ class Option:
             return self.gpus * unit
         return self.candidate.tp * unit / self.capacity.level.value
 
+    def _of_both(self) -> dict[str, Any] | None:
+        both = self.both_kinds
+        if both is None:
+            return None
+        gpus = self.candidate.tp * both.servers
+        return {
+            "prefill_replicas": both.prefill,
+            "decode_replicas": both.decode,
+            "gpus": gpus,
+            "cost_per_hour": None if self.price is None else gpus * self.price,
+            "link_gb_per_s": both.link.gb_per_s,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """As `roofml plan --json` prints it."""
         candidate, held, server = self.candidate, self.capacity, self.server
@@ -112,6 +129,7 @@ class Option:
             "replicas": self.replicas,
             "replicas_interval_90": list(self.replicas_90) if self.replicas_90 else None,
             "replicas_behind_one_queue": self.behind_one_queue,
+            "disaggregated": self._of_both(),
             "rate_of_each": self.each.level.value if self.each is not None and self.rate is not None else None,
             "headroom_pct": self.headroom_pct,
             "gpus": self.gpus,
@@ -153,6 +171,8 @@ class Plan(Shown):
     options: Sequence[Option]
     rate: float | None
     warnings: Sequence[str] = ()
+    asked_for_both: bool = False
+    """Whether prefill and decode servers were looked at, too."""
 
     @property
     def best(self) -> Option | None:
@@ -180,6 +200,8 @@ class Plan(Shown):
                 caption += f". {held[0].candidate}: each of its replicas holds {digits(shared.level.value)} of what is "
                 caption += "shared out at random"
             fewer = held[0].behind_one_queue
+            if self.asked_for_both:
+                caption += f". {held[0].candidate}: {_said_of_both(held[0])}"
             if fewer is not None:
                 caption += f". {held[0].candidate}: {fewer} are enough where requests go to the least loaded"
             shown.append(Table(title, columns, rows, caption))
@@ -221,6 +243,14 @@ def _row(option: Option, wanted: bool, priced: bool) -> list[str]:
     return row
 
 
+def _said_of_both(option: Option) -> str:
+    both = option.both_kinds
+    if both is None:
+        return "no few prefill and decode servers are enough"
+    servers = f"{both.prefill} prefill and {both.decode} decode servers"
+    return f"{servers} are enough, {option.candidate.tp * both.servers} GPUs, with KV over {both.link.said}"
+
+
 def _ended(option: Option) -> str:
     held = option.capacity
     assert held is not None
@@ -238,12 +268,21 @@ def plan(
     rate: float | None = None,
     prices: Mapping[str, float] | None = None,
     on_done: Callable[[int], None] | None = None,
+    disaggregated: bool = False,
+    link_gb_per_s: float | None = None,
 ) -> Plan:
     """Look at every candidate: what it holds, and how many replicas `rate` takes (clients, of a closed loop).
+
+    With `disaggregated` also how few prefill and decode servers of the cheapest take it, whose KV goes over a link of
+    `link_gb_per_s` for each GPU, or that of their node.
 
     `prices` are of a GPU by its name, for an hour. `on_done` is called with how many are done. Raises InputError where
     there is no SLO, and where no candidate holds the load, with each one's reason.
     """
+    if disaggregated and (rate is None or workload.closed or workload.sessions):
+        raise InputError("--disaggregated: expected --rate, and requests that come at a rate, without sessions")
+    if link_gb_per_s is not None and not disaggregated:
+        raise InputError("--link: expected --disaggregated beside it")
     targets = targets_of(workload, slos)
     prices = prices or {}
     done = 0
@@ -284,7 +323,11 @@ def plan(
         calibration, server = stand.serving(best.candidate)
         trials = Trials(calibration, workload, server, targets, best.capacity.requests)
         options[0] = replace(best, behind_one_queue=fewest_replicas(trials, rate, best.replicas))
-    return Plan(workload, targets, options, rate, list(dict.fromkeys(stand.said)))
+        if disaggregated:
+            link = link_between(calibration.deployment, calibration.deployment, link_gb_per_s)
+            both = fewest_of_both(trials, rate, best.replicas, link)
+            options[0] = replace(options[0], both_kinds=both)
+    return Plan(workload, targets, options, rate, list(dict.fromkeys(stand.said)), disaggregated)
 
 
 def _servers(rate: float, each: Capacity) -> int:

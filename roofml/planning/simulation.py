@@ -34,8 +34,8 @@ FIRST = 1000
 """Requests of the first try."""
 MOST = 32_000
 """Requests of the last."""
-MOST_OF_ALL = 200_000
-"""The same of several servers, which take as many times those."""
+MOST_OF_EACH, MOST_OF_ALL = 4000, 200_000
+"""The same of several servers: so many for each, if that is more, up to so many."""
 SEEDS = 8
 """Other loads of the same kind that say what is chance."""
 RATES = ("requests_per_s", "output_tokens_per_s", "goodput_per_s")
@@ -255,7 +255,10 @@ def long_enough(
     metrics = [*SLOWEST, *(slo.metric for slo in slos if slo.metric not in SLOWEST)]
     clients = int(workload.level) if workload.closed else 0
     servers = max(system.servers, system.prompt_servers)  # each of which is to be steady
-    count, most = min(max(FIRST * servers, 10 * clients), MOST_OF_ALL), min(MOST * servers, MOST_OF_ALL)
+    count, most = (
+        min(max(FIRST * servers, 10 * clients), MOST_OF_ALL),
+        min(max(MOST, MOST_OF_EACH * servers), MOST_OF_ALL),
+    )
     while True:
         answer = system.serve(workload.load(count, seed), progress)
         served = served_load(answer.run, answer.replay, all_count=False, of_class=answer.load.of_class)

@@ -14,7 +14,9 @@ from roofml.engine.incoming import POLL_US
 from roofml.latency.deployment import deploy
 from roofml.models.kv_size import kept_bytes
 from roofml.models.load import load_model
+from roofml.planning.candidates import Candidate, Stand
 from roofml.planning.disaggregated import Disaggregated, Side
+from roofml.planning.plan import Plan, plan
 from roofml.planning.simulation import Simulation, simulate_by
 from roofml.planning.systems import OneServer, Replicas
 from roofml.planning.transfer import LATENCY_US, Link, block_us, link_between, rank_bytes
@@ -166,6 +168,34 @@ def test_one_replica_is_the_server_to_the_digit_and_two_are_faster() -> None:
     assert two.to_dict()["system"] == {"replicas": 2, "router": "least loaded", "gpus": 2}
     assert "2 replicas" in str(two)
     assert "system" not in one.to_dict()
+
+
+def a_plan(**asked: Any) -> Plan:
+    stand = Stand(ServerOverrides(num_gpu_blocks=SERVER.num_gpu_blocks, max_num_seqs=64), a_calibration())
+    workload = parse_spec("poisson:rate=1,input=900,output=30")
+    slos = parse_slos(["mean ttft < 400ms", "mean tpot < 10ms"])
+    return plan(workload, slos, stand, [Candidate(SERVER.model, "H100", 1)], prices={"H100": 2.0}, **asked)
+
+
+def test_a_plan_says_how_few_of_both_kinds_hold_the_rate() -> None:
+    planned = a_plan(rate=25.0, disaggregated=True)
+    both = planned.options[0].both_kinds
+    assert both is not None
+    said = planned.to_dict()["candidates"][0]["disaggregated"]
+    assert said["gpus"] == both.prefill + both.decode == said["prefill_replicas"] + said["decode_replicas"]
+    assert said["cost_per_hour"] == 2.0 * both.servers
+    assert f"{both.prefill} prefill and {both.decode} decode servers are enough" in " ".join(str(planned).split())
+    first, then = (Side(CALIBRATION, SERVER, servers) for servers in (both.prefill, both.decode))
+    system = Disaggregated(first, then, both.link)
+    held = simulate_by(system, parse_spec("poisson:rate=25,input=900,output=30,requests=600"))
+    assert held.metrics["ttft_mean"].value < 1.1 * 400e3
+    assert held.metrics["tpot_mean"].value < 1.1 * 10e3
+    for wrong, text in (
+        ({"disaggregated": True}, "expected --rate"),
+        ({"link_gb_per_s": 9.0}, "--link: expected --dis"),
+    ):
+        with pytest.raises(InputError, match=text):
+            a_plan(**wrong)
 
 
 @pytest.mark.parametrize("system", [Replicas(CALIBRATION, SERVER, 2), disaggregated()])
