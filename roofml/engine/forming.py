@@ -20,6 +20,25 @@ NO_PROMPTS = (0, 0, 0.0, 0)
 
 
 @register_jitable
+def any_decodes(books: Any, seats: Any) -> bool:
+    """Whether a running request is past its prompt."""
+    for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
+        if books.booked[seats.running[i]].sampled != NOTHING:
+            return True
+    return False
+
+
+@register_jitable
+def longest_chunk(rules: Any, budget: int, requests: int) -> int:
+    """Most tokens of one request in this step where there is a limit, with so many requests running and waiting."""
+    if requests < 2 and not rules.longest_chunk_alone:
+        return budget
+    if rules.fair_chunk:
+        return max(rules.longest_chunk, budget // max(requests, 1))
+    return rules.longest_chunk
+
+
+@register_jitable
 def no_near(reaches: Any) -> Any:
     """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
     if reaches is None:  # decided when it is compiled, as in the functions below

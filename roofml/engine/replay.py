@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from roofml.engine.clients import Requests
 from roofml.engine.continued import continued
+from roofml.engine.incoming import incoming_of
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
@@ -28,6 +29,8 @@ from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.names import shown
+
+NO_TRANSFERS = np.zeros((2, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +59,9 @@ class Schedule:
     """(requests,)"""
     cold: NDArray[np.int8]
     """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
+    transfer_us: Floats
+    """(2, requests) when blocks were taken for the KV that comes from elsewhere, and when it was there; NaN of a
+    request that was computed here. (2, 0) where all were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +103,7 @@ def _requests(run: Run) -> Requests:
         min(run.clients, len(run)),
         run.deadline_us,
         run.pause_us if len(run.pause_us) else np.zeros(len(run)),
+        incoming_of(run),
     )
 
 
@@ -118,6 +125,7 @@ def _check_fits(run: Run, shares: Ints | None, drafts: int) -> None:
         if not 1 <= getattr(server, field) <= MOST_OF_SERVER[field]:
             found = shown(getattr(server, field))
             raise InputError(f"{run.name}: {field} {found}: expected between 1 and {MOST_OF_SERVER[field]}")
+    _check_incoming(run)
     if not np.isfinite(run.arrival_us).all():
         raise InputError(f"{run.name}: arrival_us: expected finite times")
     if run.prompt_tokens.min() < 1 or run.output_tokens.min() < 1:
@@ -138,11 +146,36 @@ def _check_fits(run: Run, shares: Ints | None, drafts: int) -> None:
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
             f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
         )
-    seats = min(server.max_num_seqs, len(run)) * (int(tokens[worst]) // server.block_size + 1)
+    rows = min(server.max_num_seqs, len(run)) + (min(len(run), server.num_gpu_blocks) if len(run.kv_tokens) else 0)
+    seats = rows * (int(tokens[worst]) // server.block_size + 1)
     if max(int(_full_blocks(run).sum()), seats) > MOST_BLOCKS:
         raise InputError(
             f"{run.name}: its requests take more than {MOST_BLOCKS} KV blocks of {server.block_size} tokens"
         )
+
+
+def _check_incoming(run: Run) -> None:
+    """Raise InputError for KV from elsewhere that is none, or beside what is not imitated together with it."""
+    if not len(run.kv_tokens):
+        return
+    columns = {"kv_tokens": run.kv_tokens, "kv_block_us": run.kv_block_us, "kv_latency_us": run.kv_latency_us}
+    for name, column in columns.items():
+        if len(column) != len(run) or not (np.isfinite(column).all() and (column >= 0).all()):
+            raise InputError(f"{run.name}: {name}: expected a finite number, not below 0, for each request")
+    if (run.kv_tokens > run.prompt_tokens).any():
+        row = int(np.argmax(run.kv_tokens > run.prompt_tokens))
+        raise InputError(
+            f"{run.name}: request {run.request_id[row]}: kv_tokens {run.kv_tokens[row]}: expected at most the "
+            f"{run.prompt_tokens[row]} of its prompt"
+        )
+    beside = {
+        "a closed loop": run.clients > 0,
+        "clients that give up": bool(np.isfinite(run.deadline_us)),
+        "policy: priority": run.server.settings.policy == "priority",
+    }
+    for what, there in beside.items():
+        if there:
+            raise InputError(f"{run.name}: {what} beside KV from another server: not imitated")
 
 
 def _most_more(run: Run, shares: Ints | None) -> int:
@@ -245,6 +278,8 @@ def _serve(
     )
     arrival, queued = requests.arrival_us[:length], queued[:length]
     first, last, running, cached, preemptions = (each[:length] for each in (first, last, running, cached, preemptions))
+    incoming = requests.incoming
+    transfers = NO_TRANSFERS if incoming is None else np.stack([incoming.begin_us, incoming.end_us])[:, :length]
     took = max(int(first.max()), int(last.max())) + 1 if length < len(run) else len(start)
     sums, start, duration, cold = sums[:, :took], start[:took], duration[:took], cold[:, :took]
     end, completed = start + duration, last >= 0
@@ -263,5 +298,6 @@ def _serve(
             cached,
             preemptions,
             cold,
+            transfers,
         ),
     )

@@ -52,3 +52,7 @@ class Rules(NamedTuple):
     """Requests waiting and running beyond which another is turned away."""
     most_queued_tokens: int
     """Prompt tokens of requests without a first token from which on another is turned away."""
+    reserves_for_prompts: bool
+    """KV from elsewhere leaves the blocks free that prompts in the making still need."""
+    waits_for_steps: bool
+    """Beside KV from elsewhere nobody is preempted whose step is in flight."""

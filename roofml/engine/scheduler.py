@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.clients import send
@@ -31,8 +30,10 @@ from roofml.engine.cold_start import EVENTS, first_time, start_server
 from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.forming import (
     NO_PROMPTS,
+    any_decodes,
     clear_near,
     grown,
+    longest_chunk,
     near_length,
     no_near,
     summed,
@@ -40,6 +41,21 @@ from roofml.engine.forming import (
     with_prompt,
     withdraw,
     write_sums,
+)
+from roofml.engine.incoming import (
+    begin_transfer,
+    comes_from_elsewhere,
+    idle_us,
+    in_flight_still,
+    is_prompt,
+    loaded,
+    loading,
+    most_loading,
+    next_loaded,
+    next_poll_us,
+    note_step,
+    poll,
+    seat_loaded,
 )
 from roofml.engine.kv_cache import NOTHING, empty_cache, take_free
 from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
@@ -55,7 +71,16 @@ from roofml.engine.seats import (
     victim_by_priority,
 )
 from roofml.engine.step_time import acceptance_of, drafts_of, reaches_of, shares_of, time_of_step
-from roofml.engine.waiting import ENTERED, LENGTH, enter, first_waiting, leave_queue, nobody_waits, put_back
+from roofml.engine.waiting import (
+    ENTERED,
+    LENGTH,
+    enter,
+    first_waiting,
+    leave_queue,
+    next_in_queue_us,
+    nobody_waits,
+    preempt,
+)
 from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.pauses import held_us
@@ -69,41 +94,6 @@ ONE_STEP: Any = StepSums
 """The sums of one step, as plain numbers."""
 
 
-@register_jitable
-def _preempt(
-    place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
-) -> None:
-    """Preempt the running request at `place`."""
-    victim = seats.running[place]
-    seats.counts[RUNNING] -= 1
-    for i in range(place, seats.counts[RUNNING]):
-        seats.running[i] = seats.running[i + 1]
-    booked = books.booked[victim]
-    free_seat(booked, seats, cache, requests.keys, victim, limits, rules.empty_first, oldest)
-    books.noted[victim].preemptions += 1
-    if booked.generated < booked.output:  # else it ends with the step in flight
-        put_back(waiting, victim, rules.by_priority)
-
-
-@register_jitable
-def _decodes(books: Any, seats: Any) -> bool:
-    """Whether a running request is past its prompt."""
-    for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
-        if books.booked[seats.running[i]].sampled != NOTHING:
-            return True
-    return False
-
-
-@register_jitable
-def _longest_chunk(rules: Any, budget: int, requests: int) -> int:
-    """Most tokens of one request in this step where there is a limit, with so many requests running and waiting."""
-    if requests < 2 and not rules.longest_chunk_alone:
-        return budget
-    if rules.fair_chunk:
-        return max(rules.longest_chunk, budget // max(requests, 1))
-    return rules.longest_chunk
-
-
 def compiled_in() -> NDArray[Any]:
     """The files that `serve` compiles in, for the compiler's cache."""
     return digest_argument(
@@ -112,7 +102,7 @@ def compiled_in() -> NDArray[Any]:
             for name in (
                 *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
                 "latency/pauses",
-                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming"),
+                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming", "engine/incoming"),
                 *("engine/kv_cache", "engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
             )
         )
@@ -135,7 +125,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
     shares: Any = shares_of(source)
     near: Any = no_near(reaches)
     most_more = most_more_blocks(shares, np.max(requests.prompt + requests.output), limits.budget, block_size)
-    seats: Any = no_seats(limits.max_num_seqs, most_blocks, shares, most_more)
+    incoming: Any = requests.incoming
+    rows = limits.max_num_seqs + most_loading(incoming, limits.num_gpu_blocks)
+    seats: Any = no_seats(rows, most_blocks, shares, most_more)
     waiting: Any = nobody_waits(limits.max_num_seqs, requests.priority, rules.by_priority)
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
     running: Any = seats.running
@@ -187,16 +179,17 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             queued_tokens -= tokens
 
         # Form a batch: first what runs, then, if nothing had to be preempted, what waits.
+        poll(incoming, now)
         budget = limits.budget
         longest = budget
         if rules.longest_chunk > 0:
-            longest = _longest_chunk(rules, budget, counts[RUNNING] + waiting.counts[LENGTH])
+            longest = longest_chunk(rules, budget, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming))
         spaced = rules.prefill_interval > 1
         hold_prefill = (
             spaced
             and not prefill_waits
             and steps + 1 - last_prefill_step < rules.prefill_interval
-            and _decodes(books, seats)
+            and any_decodes(books, seats)
         )
         unsure_from = 2 * (steps - 1) if in_flight > 0 else 2 * steps + 2
         prompts, decodes, decode_context, decode_beyond = NO_PROMPTS, 0, 0, 0
@@ -222,9 +215,11 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                 need = (beyond + block_size - 1) // block_size if beyond > 0 else 0  # mostly spares a division
                 more = more_needed(shares, seats.more, booked.slot, booked.computed, new + ahead, block_size)
                 if need + more > free[0]:
-                    preempting = True
                     while need + more > free[0] and booked.slot != NOTHING:
                         place = counts[RUNNING] - 1
+                        if in_flight_still(incoming, rules, running[place], steps - in_flight):
+                            break
+                        preempting = True
                         if rules.by_priority:
                             place = victim_by_priority(seats, requests.priority, arrival)
                             v = running[place]
@@ -236,33 +231,57 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                                 budget += all_noted[v].new
                                 ending = finishing[this, : finishing_count[this]]
                                 finishing_count[this] = withdraw(all_booked[v], steps, v, first_step, last_step, ending)
-                        _preempt(place, books, seats, waiting, cache, requests, limits, rules, steps - in_flight)
+                        preempt(place, books, seats, waiting, cache, requests, limits, rules, steps - in_flight)
                     if booked.slot == NOTHING:
                         if rules.goes_on:
                             continue
                         break
+                    if need + more > free[0]:
+                        index = counts[RUNNING]  # nobody after it either
+                        continue
             else:
-                if waiting.counts[LENGTH] == 0 or preempting or counts[RUNNING] >= rules.max_running:
+                if preempting or counts[RUNNING] >= rules.max_running:
                     break
-                r = first_waiting(waiting, all_noted, rules.by_priority)
-                booked = all_booked[r]
+                r = next_loaded(incoming, limits.steps_ahead)
+                has_blocks = r != NOTHING
+                hits, idle_hits, held = 0, 0, 0
+                if has_blocks:
+                    booked = all_booked[r]
+                    loaded(incoming, booked, seats, cache, keys, r, limits)
+                    computed, held = booked.computed, booked.held
+                else:
+                    if waiting.counts[LENGTH] == 0:
+                        break
+                    r = first_waiting(waiting, all_noted, rules.by_priority)
+                    booked = all_booked[r]
+                    if limits.prefix_caching:
+                        most_hits = (booked.prompt + booked.generated - 1) // block_size
+                        hits, idle_hits = cached_blocks(cache, keys, r, most_hits)
+                    computed, held = hits * block_size, hits
+                    if comes_from_elsewhere(incoming, r, computed):
+                        if not begin_transfer(
+                            incoming, books, seats, cache, keys, r, hits, idle_hits, limits, rules, now
+                        ):
+                            break
+                        leave_queue(waiting, rules.by_priority)
+                        continue
                 known = booked.prompt + booked.generated
-                hits, idle_hits = 0, 0
-                if limits.prefix_caching:
-                    hits, idle_hits = cached_blocks(cache, keys, r, (known - 1) // block_size)
-                left, ahead = known - hits * block_size, 0
+                left, ahead = known - computed, 0
                 if hold_prefill and left > 1:
                     break
                 new = min(left, budget, longest)
-                need = (hits * block_size + new + block_size - 1) // block_size - hits
-                required = (known + block_size - 1) // block_size - hits if rules.reserve_prompt else need
+                need = max(0, (computed + new + block_size - 1) // block_size - held)
+                required = max(0, (known + block_size - 1) // block_size - held) if rules.reserve_prompt else need
                 if counts[RUNNING] > 0:
                     required += rules.watermark_blocks
-                more = more_needed(shares, seats.more, NOTHING, hits * block_size, new, block_size)
+                more = more_needed(shares, seats.more, booked.slot, computed, new, block_size)
                 if required + more + idle_hits > free[0]:
                     break
-                leave_queue(waiting, rules.by_priority)
-                admit(booked, all_noted[r], seats, cache, keys, r, hits, block_size)
+                if has_blocks:
+                    seat_loaded(incoming, seats)
+                else:
+                    leave_queue(waiting, rules.by_priority)
+                    admit(booked, all_noted[r], seats, cache, keys, r, hits, block_size)
                 index = counts[RUNNING]
                 prefills = prefills or left > 1
 
@@ -274,9 +293,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                 blocks[booked.slot, booked.held] = take_free(cache)
                 booked.held += 1
             booked.computed = context + new
+            note_step(incoming, r, steps)
             if rules.by_priority:
                 all_noted[r].new, all_noted[r].step = new, steps
-            if new > 1 or context < booked.prompt:
+            if is_prompt(incoming, new, context, booked.prompt):
                 prompts = with_prompt(prompts, new, context)
                 if limits.prefix_caching and context < booked.prompt:
                     remember_blocks(booked, seats, cache, keys, r, booked.computed, block_size)
@@ -330,10 +350,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                 continue
         elif in_flight == 0:
             waits_for_client = sent < n and sent < ended + requests.clients
-            if not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
-                # Nothing to do until the next request arrives or reaches the queue.
-                entered = waiting.counts[ENTERED]
-                now = max(now, queued[entered]) if entered < arrived else arrival[arrived]
+            if loading(incoming) > 0:
+                now = next_poll_us(incoming, now, next_in_queue_us(waiting, queued, arrival, arrived))
+            elif not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
+                now = max(now, next_in_queue_us(waiting, queued, arrival, arrived))
             continue
 
         # The oldest step in flight ends: its finished requests leave.
@@ -347,8 +367,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             queued_tokens -= tokens
         in_flight -= 1
         which = oldest % 2
-        if finishing_count[which] > 0:
-            for i in range(finishing_count[which]):
+        finished = finishing_count[which]
+        if finished > 0:
+            for i in range(finished):
                 r = finishing[which, i]
                 if all_noted[r].gone:
                     continue
@@ -359,6 +380,8 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             close_ranks(books, seats)
             finishing_count[which] = 0
             progress[0] = ended
+        if in_step == 0:
+            now += idle_us(incoming, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming) + finished)
     return (
         sums[:, :steps],
         start[:steps],

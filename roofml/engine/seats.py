@@ -51,6 +51,8 @@ class Seats(NamedTuple):
     counts: Ints
     more: Ints | None
     """(seats, 1 + blocks) how many blocks of further layer groups each has, and which (`more_groups`)."""
+    shares: Ints | None
+    """How those go."""
 
 
 RUNNING, FREE = 0, 1
@@ -66,6 +68,7 @@ def no_seats(seats: int, blocks: int, shares: Any, more: int) -> Any:
         np.empty(seats, np.int64),
         np.array([0, seats]),
         no_more(shares, seats, more),
+        shares,
     )
 
 
@@ -98,8 +101,8 @@ def cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
 
 
 @register_jitable
-def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
-    """Seat request r with the `hits` blocks that it found in the cache."""
+def take_seat(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
+    """A row of `Seats.blocks` for request r, with the `hits` blocks that it found in the cache."""
     seats.counts[FREE] -= 1
     booked.slot = seats.free[seats.counts[FREE]]
     for j in range(hits):
@@ -109,6 +112,12 @@ def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hi
     booked.held, booked.remembered, booked.computed = hits, hits, hits * block_size
     if noted.cached_tokens == NOTHING:
         noted.cached_tokens = booked.computed
+
+
+@register_jitable
+def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
+    """Seat request r with the `hits` blocks that it found in the cache: it runs."""
+    take_seat(booked, noted, seats, cache, keys, r, hits, block_size)
     seats.running[seats.counts[RUNNING]] = r
     seats.counts[RUNNING] += 1
 

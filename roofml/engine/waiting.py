@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
+from roofml.engine.seats import RUNNING, free_seat
 from roofml.util.arrays import Ints
 
 
@@ -70,6 +71,15 @@ def enter(waiting: Any, by_priority: bool, gone: bool) -> None:
 
 
 @register_jitable
+def next_in_queue_us(waiting: Any, queued: Any, arrival: Any, arrived: int) -> float:
+    """When the next request reaches the queue, or arrives where none is on its way; infinite after the last."""
+    entered = waiting.counts[ENTERED]
+    if entered < arrived:
+        return queued[entered]
+    return arrival[arrived] if arrived < len(arrival) else np.inf
+
+
+@register_jitable
 def leave_queue(waiting: Any, by_priority: bool) -> None:
     """The first one has a seat."""
     waiting.counts[LENGTH] -= 1
@@ -90,6 +100,22 @@ def put_back(waiting: Any, r: int, by_priority: bool) -> None:
     else:
         waiting.preempted[waiting.counts[PREEMPTED]] = r
         waiting.counts[PREEMPTED] += 1
+
+
+@register_jitable
+def preempt(
+    place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
+) -> None:
+    """The running request at `place` loses its seat and blocks, and waits to be computed again."""
+    victim = seats.running[place]
+    seats.counts[RUNNING] -= 1
+    for i in range(place, seats.counts[RUNNING]):
+        seats.running[i] = seats.running[i + 1]
+    booked = books.booked[victim]
+    free_seat(booked, seats, cache, requests.keys, victim, limits, rules.empty_first, oldest)
+    books.noted[victim].preemptions += 1
+    if booked.generated < booked.output:  # else it ends with the step in flight
+        put_back(waiting, victim, rules.by_priority)
 
 
 @register_jitable

@@ -12,6 +12,9 @@ ends where latencies no longer change on the whole.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
@@ -22,29 +25,31 @@ from roofml.util.arrays import Floats, Ints
 from roofml.workloads.load import Load
 from roofml.workloads.workload import Workload
 
+T = TypeVar("T")
 ROUNDS = 48
 SETTLED = 1e-3
 AT_LEAST, BEFORE, ALIKE = 12, 4, 0.03
 """Rounds after which a load may end that never settles, where its mean and p95 of E2E are those of so many rounds
 before, to this share."""
-GUESSES, FAR_OFF = 2, 0.1
+GUESSES, FAR_OFF = 3, 0.1
 """Draws of a load without end, and by how much of the time between two requests a guess may be wrong."""
 
 
-def serve_drawn(
-    calibration: Calibration, workload: Workload, requests: int, seed: int, server: Server, progress: Ints | None = None
-) -> tuple[Load, Run, Replay]:
-    """The first `requests` of a load as they are drawn with a seed, and served: as `serve`."""
-    load = workload.load(requests, seed)
-    if not workload.sessions or workload.requests is not None:
-        return serve(calibration, load, server, progress)
-    answer_s = _mean_s(calibration.replay(load.sent(load.arrival_us)[0].run(server)))
-    guesses = 0
+def as_drawn(
+    workload: Workload, draw: Callable[[float], Load], serve: Callable[[Load], T], replay_of: Callable[[T], Replay]
+) -> T:
+    """What `serve` makes of a load that `draw` makes of a guess of how long an answer takes, s.
+
+    Drawn once, but of sessions without end where the guess was far off.
+    """
+    answer_s, guesses = 0.0, 0
     while True:
-        sent, run, replayed = serve(calibration, workload.load(requests, seed, answer_s), server, progress)
-        took_s, guesses = _mean_s(replayed), guesses + 1
+        served = serve(draw(answer_s))
+        if not workload.sessions or workload.requests is not None:
+            return served
+        took_s, guesses = _mean_s(replay_of(served)), guesses + 1
         if abs(took_s - answer_s) <= FAR_OFF * (answer_s + workload.between_s) or guesses == GUESSES:
-            return sent, run, replayed
+            return served
         answer_s = took_s
 
 

@@ -16,11 +16,13 @@ import numpy as np
 
 from roofml.calibration.calibration import Calibration
 from roofml.planning.served_load import ServedLoad, served_load
-from roofml.planning.sessions import serve_drawn
+from roofml.planning.sessions import as_drawn, serve
+from roofml.planning.shares import share_of
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
 from roofml.workloads.arrivals import Closed
+from roofml.workloads.load import Load
 from roofml.workloads.slo import Slo
 from roofml.workloads.workload import Workload
 
@@ -111,6 +113,8 @@ class Trials:
     targets: tuple[Target, ...]
     requests: int = FEWEST
     seeds: Sequence[int] = SEEDS
+    shared_by: int = 1
+    """Servers that share the load out at random, of which this is one: levels are of each."""
     made: dict[float, Trial] = field(default_factory=dict[float, Trial])
 
     def __post_init__(self) -> None:
@@ -126,7 +130,15 @@ class Trials:
 
     def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
         """One replay of so many requests, judged once it is steady."""
-        load, run, replayed = serve_drawn(self.calibration, workload, requests, seed, self.server)
+
+        def draw(answer_s: float) -> Load:
+            if self.shared_by > 1:
+                return share_of(workload, requests, self.shared_by, seed, answer_s)
+            return workload.load(requests, seed, answer_s)
+
+        load, run, replayed = as_drawn(
+            workload, draw, lambda load: serve(self.calibration, load, self.server), lambda served: served[2]
+        )
         return served_load(run, replayed, all_count=False, of_class=load.of_class, between_s=workload.between_s)
 
     def at(self, level: float) -> Trial:

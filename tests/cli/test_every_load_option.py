@@ -58,6 +58,13 @@ BAD: dict[str, list[tuple[str, str]]] = {
     "--concurrency": [("0", "--concurrency 0: expected clients from 1"), ("x", "Invalid value for '--concurrency'")],
     "--requests": [("0", "--requests 0: expected from 1"), ("1.5", "Invalid value for '--requests'")],
     "--seed": [("-1", "Invalid value for '--seed'"), ("x", "Invalid value for '--seed'")],
+    "--replicas": [("0", "0 replicas: expected 1 to 1000"), ("x", "Invalid value for '--replicas'")],
+    "--router": [("random", "random")],
+    "--prefill-gpu": [("H1000", "gpu 'H1000': not in hardware/")],
+    "--prefill-tp": [("0", "Invalid value for '--prefill-tp'"), ("x", "Invalid value for '--prefill-tp'")],
+    "--prefill-replicas": [("2", "--decode-replicas missing: prefill and decode servers need each other")],
+    "--decode-replicas": [("2", "--prefill-replicas missing: prefill and decode servers need each other")],
+    "--link": [("0", "--link"), ("nan", "--link"), ("x", "Invalid value for '--link'")],
     "--price": [
         ("H100", "--price 'H100': expected GPU=PRICE OF AN HOUR, such as H100=2.5"),
         ("H100=0", "--price 'H100=0': expected a price above 0"),
@@ -66,6 +73,15 @@ BAD: dict[str, list[tuple[str, str]]] = {
     ],
 }
 """Option -> values that say nothing, each with part of what is then said."""
+APART = ("--prefill-replicas", "1", "--decode-replicas", "1")
+BESIDE = {
+    ("simulate", "--router"): ("--replicas", "2"),
+    ("simulate", "--prefill-gpu"): APART,
+    ("simulate", "--prefill-tp"): APART,
+    ("simulate", "--link"): APART,
+    ("plan", "--link"): ("--disaggregated", "--rate", "9"),
+}
+"""Options that say something beside others alone."""
 
 
 def options() -> list[tuple[str, str]]:
@@ -83,7 +99,7 @@ def test_each_option(command: str, option: str, tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     for value, message in BAD[option]:
-        result = roofml(command, *USUAL[command], option, value)
+        result = roofml(command, *USUAL[command], *BESIDE.get((command, option), ()), option, value)
         assert result.status == 2, (value, result.out)
         assert message in result.err
         assert result.out == ""
@@ -99,6 +115,11 @@ def test_what_goes_with_nothing_else() -> None:
         ("simulate", "--concurrency", "2", "--load", sessions): "is of sessions, which begin at a rate",
         ("plan", "--price", "H100=1", "--price", "h100=2"): "--price 'h100=2': H100 has a price already",
         ("plan", "--slo", "p95 ttft < 6s"): "p95 ttft has a limit already",
+        ("plan", "--link", "50"): "--link: expected --disaggregated beside it",
+        ("plan", "--disaggregated"): "--disaggregated: expected --rate",
+        ("simulate", "--link", "50"): "--link: expected --prefill-replicas and --decode-replicas beside it",
+        ("simulate", "--router", "least loaded"): "--router: expected --replicas",
+        ("simulate", "--replicas", "2", *APART): "--replicas beside --prefill-replicas",
     }
     for (command, *arguments), message in told.items():
         result = roofml(command, *USUAL[command], *arguments)
