@@ -110,10 +110,6 @@ class Option:
         per_s = held.level.value / source.turns
         return per_s, per_s * (source.turns * held.at_knee.e2e_us / 1e6 + source.pauses_s)
 
-    def _of_sessions(self, workload: Workload) -> dict[str, Any]:
-        held = self.sessions(workload)
-        return {} if held is None else {"sessions": {"per_s": held[0], "under_way": held[1]}}
-
     def _of_both(self) -> dict[str, Any] | None:
         both = self.both_kinds
         if both is None:
@@ -127,7 +123,7 @@ class Option:
             "link_gb_per_s": both.link.gb_per_s,
         }
 
-    def to_dict(self, workload: Workload) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As `roofml plan --json` prints it."""
         candidate, held, server = self.candidate, self.capacity, self.server
         if held is None or server is None:
@@ -158,7 +154,6 @@ class Option:
                 "unit": held.unit,
                 "at_least": held.unbounded,
             },
-            **self._of_sessions(workload),
             "binding_slo": None if held.binding is None else str(held.binding),
             "full_server_rate": held.full,
             "output_tokens_per_s_per_gpu": at_knee.output_tokens_per_s / candidate.tp,
@@ -228,6 +223,11 @@ class Plan(Shown):
             shown.append(Table("cannot hold it", ["candidate", "why"], rows))
         return shown
 
+    def _held(self, option: Option) -> dict[str, Any]:
+        held = option.sessions(self.workload)
+        of_sessions = {} if held is None else {"sessions": {"per_s": held[0], "under_way": held[1]}}
+        return option.to_dict() | of_sessions
+
     def to_dict(self) -> dict[str, Any]:
         """As `roofml plan --json` prints it."""
         return {
@@ -235,8 +235,8 @@ class Plan(Shown):
             "slos": [str(target) for target in self.targets],
             "rate": self.rate,
             "unit": self.workload.unit,
-            "candidates": [option.to_dict(self.workload) for option in self.options if option.capacity is not None],
-            "refused": [option.to_dict(self.workload) for option in self.options if option.capacity is None],
+            "candidates": [self._held(option) for option in self.options if option.capacity is not None],
+            "refused": [option.to_dict() for option in self.options if option.capacity is None],
         }
 
 

@@ -10,7 +10,7 @@ from fitted import a_calibration, a_run
 
 from roofml.planning.candidates import Candidate
 from roofml.planning.capacity import capacity
-from roofml.planning.plan import Option
+from roofml.planning.plan import Option, Plan
 from roofml.planning.sessions import serve
 from roofml.planning.simulation import simulate
 from roofml.planning.trials import Trials, targets_of
@@ -112,7 +112,7 @@ def test_a_plan_of_sessions_holds_what_is_answered_and_says_how_many_they_are() 
     assert over.requests_per_s < 1.2 * full
     held = capacity(trials)
     option = Option(Candidate("m", "H100", 1), SERVER, held)
-    told = option.to_dict(workload)["sessions"]
+    (told,) = (each["sessions"] for each in Plan(workload, targets, [option], None).to_dict()["candidates"])
     assert told["per_s"] == pytest.approx(held.level.value / 3)
     assert told["under_way"] == pytest.approx(told["per_s"] * (3 * held.at_knee.e2e_us / 1e6 + 2))
 
