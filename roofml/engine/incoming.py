@@ -84,18 +84,15 @@ def incoming_of(run: Run) -> Incoming | None:
     )
 
 
-@register_jitable
-def most_loading(incoming: Any, blocks: int) -> int:
+def most_loading(incoming: Incoming | None, blocks: int) -> int:
     """The most requests that have blocks and no seat."""
-    if incoming is None:  # decided when it is compiled, as in the functions below
-        return 0
-    return min(len(incoming.tokens), blocks)
+    return 0 if incoming is None else min(len(incoming.tokens), blocks)
 
 
 @register_jitable
 def loading(incoming: Any) -> int:
     """How many requests have blocks and no seat."""
-    if incoming is None:
+    if incoming is None:  # decided when it is compiled, as in the functions below
         return 0
     return incoming.counts[LOADING]
 

@@ -20,6 +20,7 @@ from roofml.engine.rules import Limits
 from roofml.engine.scheduler import compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
 from roofml.engine.versions import rules_of
+from roofml.engine.workspace import workspace_of
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters, RequestParameters, StepParameters
@@ -213,6 +214,8 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         kernels,
         tables.shares,
         int(tables.verified) - 1,
+        tables.acceptance,
+        tables.reaches,
         parameters.pauses,
     )
 
@@ -243,6 +246,8 @@ def _serve(
     kernels: tuple[int, int, int, float] = (0, 0, 0, 0.0),
     shares: Ints | None = None,
     drafts: int = 0,
+    acceptance: float | None = None,
+    reaches: Ints | None = None,
     pauses: Pauses = NO_PAUSES,
 ) -> Replay:
     recorded, run = run, continued(run)
@@ -264,24 +269,34 @@ def _serve(
         1 if server.async_scheduling else 0,
         server.fresh,
         *kernels,
+        drafts,
+        acceptance,
     )
     requests, length = _requests(run), len(recorded)
-    sums, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
+    work = workspace_of(requests, limits, rules.by_priority, reaches, shares)
+    took, sums, times, cold = serve(
         requests,
         limits,
         rules,
         source,
         RequestParameters(*map(float, request)),
         Pauses(*map(float, pauses)),
+        work,
         np.zeros(1, np.int64) if progress is None else progress,
         compiled_in(),
     )
-    arrival, queued = requests.arrival_us[:length], queued[:length]
-    first, last, running, cached, preemptions = (each[:length] for each in (first, last, running, cached, preemptions))
+    arrival = requests.arrival_us[:length]
+    filled = work.filled
+    first, last = filled.first_step[:length], filled.last_step[:length]
+    queued, running = filled.queued_us[:length], filled.running_at_arrival[:length]
+    noted = work.books.noted[:length]
+    cached, preemptions = noted["cached_tokens"].copy(), noted["preemptions"].copy()
+    del work, noted  # most of the memory
     incoming = requests.incoming
     transfers = NO_TRANSFERS if incoming is None else np.stack([incoming.begin_us, incoming.end_us])[:, :length]
-    took = max(int(first.max()), int(last.max())) + 1 if length < len(run) else len(start)
-    sums, start, duration, cold = sums[:, :took], start[:took], duration[:took], cold[:, :took]
+    if length < len(run):
+        took = max(int(first.max()), int(last.max())) + 1
+    sums, (start, duration), cold = sums[:, :took], times[:, :took], cold[:, :took]
     end, completed = start + duration, last >= 0
     return Replay(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),

@@ -21,6 +21,10 @@ class Limits(NamedTuple):
     """New tokens of the largest CUDA graph."""
     launches_us: float
     """Least time of a step of more (`latency.launches`)."""
+    drafts: int
+    """Drafts of a decode that a step verifies."""
+    acceptance: float | None
+    """Tokens that a decode keeps of such a step on average; None: the one."""
 
 
 class Rules(NamedTuple):

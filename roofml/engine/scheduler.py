@@ -12,9 +12,9 @@ v0.33; what changed between them is in `Rules`, and `versions` says which versio
   later and a finished one leaves one step later;
 - a request that its client gives up leaves the queue, or its seat and blocks, before the next batch is formed.
 
-Nothing is made per step: the compiled loop fills rows that grow by doubling. What it does to one request stands in
-functions of their own (`seats`, `waiting`), which numba compiles into it. `benchmarks/conformance.py` holds it against
-the real one.
+Nothing is made per step: the compiled loop fills a `workspace`, whose rows grow by doubling. What it does to one
+request stands in functions of their own (`seats`, `waiting`), which numba compiles into it. `benchmarks/conformance.py`
+holds it against the real one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from roofml.engine.clients import send
-from roofml.engine.cold_start import EVENTS, first_time, start_server
+from roofml.engine.cold_start import first_time
 from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.forming import (
     NO_PROMPTS,
@@ -34,8 +33,6 @@ from roofml.engine.forming import (
     clear_near,
     grown,
     longest_chunk,
-    near_length,
-    no_near,
     summed,
     tokens_made,
     with_prompt,
@@ -50,27 +47,24 @@ from roofml.engine.incoming import (
     is_prompt,
     loaded,
     loading,
-    most_loading,
     next_loaded,
     next_poll_us,
     note_step,
     poll,
     seat_loaded,
 )
-from roofml.engine.kv_cache import NOTHING, empty_cache, take_free
-from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
+from roofml.engine.kv_cache import NOTHING, take_free
+from roofml.engine.more_groups import more_needed, take_more
 from roofml.engine.seats import (
     RUNNING,
     admit,
     cached_blocks,
     close_ranks,
     free_seat,
-    no_books,
-    no_seats,
     remember_blocks,
     victim_by_priority,
 )
-from roofml.engine.step_time import acceptance_of, drafts_of, reaches_of, shares_of, time_of_step
+from roofml.engine.step_time import time_of_step
 from roofml.engine.waiting import (
     ENTERED,
     LENGTH,
@@ -78,18 +72,14 @@ from roofml.engine.waiting import (
     first_waiting,
     leave_queue,
     next_in_queue_us,
-    nobody_waits,
     preempt,
 )
-from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
+from roofml.latency.batch import StepSums, add_near
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.pauses import held_us
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.jit_cache import compiled, digest_argument
 
-STEPS_A_REQUEST, MOST_ROOM = 8, 2**24
-"""Steps for which there is room at first: more than a busy server takes. What is not used takes no memory, and growing
-would hold everything twice."""
 ONE_STEP: Any = StepSums
 """The sums of one step, as plain numbers."""
 
@@ -110,47 +100,28 @@ def compiled_in() -> NDArray[Any]:
 
 
 @compiled(nogil=True)
-def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: Any, progress: Any, sources: Any) -> Any:
-    """The loop. Returns the steps' sums and, per request, what Schedule holds. `progress[0]` counts those that ended.
+def serve(
+    requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: Any, work: Any, progress: Any, sources: Any
+) -> Any:
+    """The loop, which fills its workspace. `progress[0]` counts the requests that ended.
 
-    Of a request that does not get its answer, `last_step` is NOTHING.
+    Returns how many steps there were, and the workspace's sums, times and cold, which may have had to grow.
     """
     n = len(requests.prompt)
-    block_size = limits.block_size
-    cache = empty_cache(limits.num_gpu_blocks, requests.keys.total)
-    drafts, acceptance = drafts_of(source), acceptance_of(source)
-    most_blocks = (np.max(requests.prompt + requests.output) + drafts + block_size - 1) // block_size + 1
-    books: Any = no_books(requests.prompt, requests.output)
-    reaches: Any = reaches_of(source)
-    shares: Any = shares_of(source)
-    near: Any = no_near(reaches)
-    most_more = most_more_blocks(shares, np.max(requests.prompt + requests.output), limits.budget, block_size)
-    incoming: Any = requests.incoming
-    rows = limits.max_num_seqs + most_loading(incoming, limits.num_gpu_blocks)
-    seats: Any = no_seats(rows, most_blocks, shares, most_more)
-    waiting: Any = nobody_waits(limits.max_num_seqs, requests.priority, rules.by_priority)
+    block_size, drafts, acceptance = limits.block_size, limits.drafts, limits.acceptance
+    keys, arrival, incoming = requests.keys, requests.arrival_us, requests.incoming
+    cache, books, seats, waiting = work.cache, work.books, work.seats, work.waiting
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
-    running: Any = seats.running
-    blocks, counts, free = seats.blocks, seats.counts, cache.free
+    running, blocks, counts, shares, free = seats.running, seats.blocks, seats.counts, seats.shares, cache.free
     all_booked, all_noted = books.booked, books.noted
-    keys, arrival = requests.keys, requests.arrival_us
-
-    first_step = np.full(n, NOTHING, np.int64)
-    last_step = np.full(n, NOTHING, np.int64)
-    queued = np.full(n, np.inf)
-    running_at_arrival = np.zeros(n, np.int64)
-    finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
-    finishing_count = np.zeros(2, np.int64)
+    reaches, near = work.reaches, work.near
+    first_step, last_step, queued, running_at_arrival = work.filled
+    finishing, finishing_count, met = work.finishing, work.finishing_count, work.met
+    sums, times, cold = work.sums, work.times, work.cold
+    start, duration = times[0], times[1]
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
     sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
-
-    room = max(1024, min(STEPS_A_REQUEST * n, MOST_ROOM))
-    sums, cold = np.empty((WHOLE_SUMS + near_length(near), room)), np.empty((2, room), np.int8)
-    times = np.empty((2, room))
-    start, duration = times[0], times[1]
-    met = np.zeros(EVENTS, np.bool_)
-    start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token, limits.captured)
     now, next_deadline = arrival[0], next_deadline_us(requests, 0)
 
     while ended < n:
@@ -382,15 +353,4 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             progress[0] = ended
         if in_step == 0:
             now += idle_us(incoming, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming) + finished)
-    return (
-        sums[:, :steps],
-        start[:steps],
-        duration[:steps],
-        cold[:, :steps],
-        first_step,
-        last_step,
-        queued,
-        running_at_arrival,
-        books.noted.cached_tokens.copy(),
-        books.noted.preemptions.copy(),
-    )
+    return steps, sums, times, cold

@@ -12,7 +12,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.kv_cache import NOTHING, key_of, release, remember, take_cached
-from roofml.engine.more_groups import no_more, release_more
+from roofml.engine.more_groups import release_more
 from roofml.util.arrays import Ints
 
 BOOKED = np.dtype(
@@ -59,30 +59,24 @@ RUNNING, FREE = 0, 1
 """Places in `Seats.counts`."""
 
 
-@register_jitable
-def no_seats(seats: int, blocks: int, shares: Any, more: int) -> Any:
+def no_seats(seats: int, blocks: int, shares: Ints | None, more: int) -> Seats:
     """Seats that nobody has, of so many blocks each, and `more` of further layer groups."""
     return Seats(
         np.empty((seats, blocks), np.int64),
         np.arange(seats)[::-1].copy(),
         np.empty(seats, np.int64),
         np.array([0, seats]),
-        no_more(shares, seats, more),
+        None if shares is None else np.zeros((seats, more + 1), np.int64),
         shares,
     )
 
 
-@register_jitable
-def no_books(prompt: Any, output: Any) -> Any:
+def no_books(prompt: Ints, output: Ints) -> Books:
     """Books of requests that were never scheduled."""
-    booked: Any = np.zeros(len(prompt), BOOKED)
-    booked.prompt[:] = prompt
-    booked.output[:] = output
-    booked.slot[:] = NOTHING
-    booked.sampled[:] = NOTHING
-    noted: Any = np.zeros(len(prompt), NOTED)
-    noted.cached_tokens[:] = NOTHING
-    noted.step[:] = NOTHING
+    booked, noted = np.zeros(len(prompt), BOOKED), np.zeros(len(prompt), NOTED)
+    booked["prompt"], booked["output"] = prompt, output
+    for nothing in (booked["slot"], booked["sampled"], noted["cached_tokens"], noted["step"]):
+        nothing.fill(NOTHING)
     return Books(booked, noted)
 
 

@@ -33,8 +33,7 @@ PREEMPTED, HEAPED, ENTERED, ADMITTED, LENGTH = 0, 1, 2, 3, 4
 come, first served, the first `ADMITTED` have left it. `LENGTH` is how many wait."""
 
 
-@register_jitable
-def nobody_waits(seats: int, priority: Any, by_priority: bool) -> Any:
+def nobody_waits(seats: int, priority: Ints, by_priority: bool) -> Waiting:
     """An empty queue."""
     return Waiting(
         np.empty(seats, np.int64),
@@ -129,8 +128,9 @@ def give_up_waiting(waiting: Any, r: int, by_priority: bool) -> None:
         return
     for i in range(counts[PREEMPTED]):
         if waiting.preempted[i] == r:
-            waiting.preempted[i : counts[PREEMPTED] - 1] = waiting.preempted[i + 1 : counts[PREEMPTED]].copy()
             counts[PREEMPTED] -= 1
+            for j in range(i, counts[PREEMPTED]):
+                waiting.preempted[j] = waiting.preempted[j + 1]
             return
 
 
