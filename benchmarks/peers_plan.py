@@ -206,7 +206,7 @@ def _print_runs(asked: Sequence[Asked]) -> None:
         ends = cast("tuple[float, float]", each.answers[FITTED]["e2e_mean_90"])
         cells = [
             each.name,
-            " / ".join(f"{each.measured[f'{kind}_mean']:,.3g}" for kind in KINDS),
+            " / ".join(_ms(each.measured[f"{kind}_mean"]) for kind in KINDS),
             _off(each, FITTED),
             "{:+.1f} to {:+.1f} %".format(*(100 * (end / each.measured["e2e_mean"] - 1) for end in ends)),
             *(_off(each, name) for name in (UNTRACED, AIC, PLANNER)),
@@ -216,6 +216,10 @@ def _print_runs(asked: Sequence[Asked]) -> None:
         for each in asked:
             answer = each.answers.get(name, {})
             print(f"{name}, {each.name}: {answer.get('refusal') or answer.get('said', 'not asked')}", file=sys.stderr)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _off(asked: Asked, name: str) -> str:
@@ -239,8 +243,16 @@ def _print_sums(asked: Sequence[Asked]) -> None:
         print(f"| SLO questions of {', '.join(statistics)}, right | {' | '.join(cells)} |")
     for what in ("max_rate", "kv_tokens"):
         print(f"| {what}, answered / measured | {' | '.join(_ratios(asked, name, what) for name in names)} |")
+    cells = [f"{sum(_inside(each, name) for each in asked)} of {len(asked)}" for name in names[:2]]
+    print(f"| the measured rate lies inside its 90 % interval | {' | '.join(cells)} | - | - |")
     servers = [str(each.answers.get(PLANNER, {}).get("servers", "-")) for each in asked]
     print(f"| servers for the rate that one held | 1 | 1 | 1 | {', '.join(servers)} |")
+
+
+def _inside(asked: Asked, name: str) -> bool:
+    """Whether the rate that was measured lies in the interval of the largest one."""
+    ends = asked.answers[name].get("max_rate_90")
+    return ends is not None and ends[0] <= asked.rate <= ends[1]
 
 
 def _value(answer: Answer, kind: str, statistic: str) -> float | None:
@@ -304,7 +316,8 @@ def _print_points(points: Sequence[Point], answers: Sequence[Answer]) -> None:
     cells: dict[tuple[str, str], list[tuple[JudgedPoint, Answer]]] = {}
     for point, answer in zip(points, [*answers] or [{} for _ in points], strict=True):
         cells.setdefault((point.gpu, point.model.rsplit("/", 1)[-1]), []).append((ours[point.id], answer))
-    print("\n| GPU | model | points | roofml: TPOT / TTFT / tokens/s | aiconfigurator | answers | outside memory |")
+    print("\nTPOT / TTFT / output tokens a second: median |error| over points, in brackets the mean\n")
+    print("| GPU | model | points | roofml, no trace | aiconfigurator | it answers | and says does not fit |")
     print("|---|---|---:|---|---|---:|---:|")
     both: list[tuple[JudgedPoint, Answer]] = []
     for (gpu, model), cell in cells.items():
@@ -335,7 +348,7 @@ def _point_row(name: str, cell: Sequence[tuple[JudgedPoint, Answer]]) -> str:
 
 def _of_kinds(errors: Mapping[str, Sequence[float]]) -> str:
     cells = (errors.get(what, []) for what in ("tpot", "ttft", "output_tokens_per_s"))
-    return " / ".join(f"{np.mean(each):.1f}" if len(each) else "-" for each in cells) + " %"
+    return " / ".join(f"{np.median(each):.0f} ({np.mean(each):.0f})" if len(each) else "-" for each in cells) + " %"
 
 
 if __name__ == "__main__":
