@@ -16,9 +16,9 @@ from dataclasses import replace
 import numpy as np
 
 from roofml.calibration.calibrate import uncalibrated
+from roofml.calibration.servers import server_for
 from roofml.latency.deployment import deploy
 from roofml.planning.capacity import NotMetError, capacity, knee
-from roofml.planning.servers import server_for
 from roofml.planning.trials import Trials, targets_of
 from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError

@@ -51,8 +51,8 @@ def simulate(
     On MODEL with --gpu and --tp, by physics and what other models taught, or by the calibration of --coeffs. What
     nobody says of the server is vLLM's default; of a recorded run, its own.
     """
+    from roofml.calibration.servers import server_for
     from roofml.catalog.using import in_place_of
-    from roofml.planning.servers import server_for
     from roofml.planning.simulation import simulate as serve
     from roofml.planning.simulation_picture import plot_simulation
     from roofml.planning.subject import calibration_for

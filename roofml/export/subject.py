@@ -11,14 +11,11 @@ import numpy as np
 
 from roofml.calibration.calibrate import load, load_for_runs, uncalibrated
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.servers import server_for
 from roofml.latency.deployment import Deployment, deployment_of
-from roofml.latency.kv_capacity import kv_capacity
-from roofml.latency.server_defaults import default_batch
-from roofml.traces.engine_version import schedules_ahead
 from roofml.traces.read import read_runs
 from roofml.traces.run import Run
 from roofml.traces.server import Server, ServerOverrides
-from roofml.traces.settings import settings_of
 from roofml.util.arrays import Ints
 from roofml.util.errors import InputError
 from roofml.util.names import shown
@@ -33,8 +30,6 @@ SPREAD = 0.5
 MOST_TOKENS = 1_000_000
 """Of one request's prompt or answer."""
 FIT_BYTES = 2_000_000
-LIMITS = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks", "max_model_len")
-"""Of a server, which a coefficients file may have in its `blis` section."""
 
 
 @dataclass(frozen=True)
@@ -132,57 +127,14 @@ def is_fit(path: Path) -> bool:
 
 
 def server_of(calibration: Calibration, overrides: ServerOverrides) -> Server:
-    """The server of a calibration alone: what the user says of it, what its file says, vLLM's defaults for the GPU.
+    """The server of a calibration alone (`server_for`).
 
     Raises InputError for a tensor parallel size that the calibration is not of.
     """
-    ours, file = calibration.deployment, calibration.blis
-    asked = overrides.tensor_parallel
+    ours, asked = calibration.deployment, overrides.tensor_parallel
     if asked is not None and asked != ours.tp:
         raise InputError(f"--tp {asked}: {calibration.source} is of tensor parallel size {ours.tp}")
-    budget, seats = default_batch(ours.gpu, ours.engine.release)
-    said = {name: overrides.said(name)[0] for name in LIMITS}
-    if file is not None:
-        in_file = {
-            "max_num_seqs": file.max_num_seqs,
-            "max_num_batched_tokens": file.max_num_batched_tokens,
-            "block_size": file.block_size,
-            "num_gpu_blocks": file.total_kv_blocks,
-            "max_model_len": file.max_model_len,
-        }
-        said = {name: in_file[name] if value is None else value for name, value in said.items()}
-    limits: dict[str, int] = {name: int(value) for name, value in said.items() if isinstance(value, int)}
-    limits = {"max_num_seqs": seats, "max_num_batched_tokens": budget} | limits
-    if not {"num_gpu_blocks", "block_size"} <= set(limits):
-        capacity = kv_capacity(
-            ours.on_rank,
-            ours.gpu,
-            ours.tp,
-            max_num_batched_tokens=limits["max_num_batched_tokens"],
-            max_num_seqs=limits["max_num_seqs"],
-            block_size=limits.get("block_size"),
-        )
-        limits = {"num_gpu_blocks": capacity.blocks, "block_size": capacity.block_size} | limits
-    limits.setdefault("max_model_len", ours.model.max_position_embeddings)
-    ahead, caching = overrides.said("async_scheduling")[0], overrides.said("prefix_caching")[0]
-    version = ours.engine.version.split(",")[0].strip() if ours.engine.version else None
-    return Server(
-        model=ours.hf_repo,
-        tensor_parallel=ours.tp,
-        gpu=ours.gpu.name,
-        fresh=False,
-        engine=ours.engine.name,
-        engine_version=version,
-        async_scheduling=schedules_ahead(ours.engine.name, version) if ahead is None else bool(ahead),
-        prefix_caching=caching is None or bool(caching),
-        kv_dtype=ours.engine.kv_dtype if ours.engine.kv_dtype != ours.engine.dtype else None,
-        settings=settings_of(overrides.settings or {}, "--server-arg"),
-        max_num_seqs=limits["max_num_seqs"],
-        max_num_batched_tokens=limits["max_num_batched_tokens"],
-        block_size=limits["block_size"],
-        num_gpu_blocks=limits["num_gpu_blocks"],
-        max_model_len=limits["max_model_len"],
-    )
+    return server_for(calibration, overrides)
 
 
 def parse_lengths(text: str | None) -> tuple[int, int] | None:

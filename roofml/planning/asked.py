@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.servers import server_for
 from roofml.planning.candidates import Candidate, Stand
 from roofml.planning.plan import Plan
 from roofml.planning.plan import plan as plan_candidates
-from roofml.planning.servers import server_for
 from roofml.planning.simulation import Simulation
 from roofml.planning.simulation import simulate as serve
 from roofml.traces.server import ServerOverrides

@@ -13,11 +13,11 @@ from itertools import product
 from roofml.calibration.calibrate import uncalibrated
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.other_models import read_other_models
+from roofml.calibration.servers import server_for
 from roofml.calibration.untraced import untraced
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.load_kernels import Kernels, load_kernels
 from roofml.latency.deployment import Deployment, deploy
-from roofml.planning.servers import server_for
 from roofml.planning.what_if import carried
 from roofml.traces.server import Server, ServerOverrides
 from roofml.util.errors import InputError

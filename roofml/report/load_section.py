@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
+from roofml.calibration.servers import server_for
 from roofml.planning.candidates import Candidate
 from roofml.planning.capacity import Capacity, NotMetError, capacity
 from roofml.planning.plan import Option, Plan
-from roofml.planning.servers import server_for
 from roofml.planning.trials import Trials, targets_of
 from roofml.report.blocks import Block, Paragraph, Section
 from roofml.report.figures import Curve, curve, speeds

@@ -9,8 +9,9 @@ import pytest
 from fitted import a_calibration, a_run
 from served import served
 
+from roofml.calibration.coefficients import BlisSection
+from roofml.calibration.servers import server_for
 from roofml.planning.served_load import served_load
-from roofml.planning.servers import server_for
 from roofml.planning.simulation import RATES, simulate
 from roofml.traces.server import ServerOverrides
 from roofml.util.errors import InputError
@@ -112,6 +113,17 @@ def test_a_server_is_the_recorded_one_or_as_the_user_says_or_vllms_default() -> 
     assert (said.max_num_seqs, said.num_gpu_blocks, said.fresh) == (7, 99, True)
     other = replace(SERVER, tensor_parallel=2)
     assert server_for(CALIBRATION, ServerOverrides(), other).tensor_parallel == 1
+
+
+def test_limits_in_the_coefficients_stand_below_the_users_and_above_vllms() -> None:
+    section = BlisSection(alpha_coeffs=[0.0] * 3, beta_coeffs=[0.0] * 10, total_kv_blocks=4321, max_num_seqs=77)
+    calibration = replace(CALIBRATION, blis=section)
+    found = server_for(calibration, ServerOverrides())
+    assert (found.num_gpu_blocks, found.block_size, found.max_num_seqs) == (4321, 16, 77)
+    assert found.max_num_batched_tokens == 8192
+    assert server_for(calibration, ServerOverrides(max_num_seqs=5)).max_num_seqs == 5
+    coarse = server_for(calibration, ServerOverrides(block_size=32))
+    assert coarse == server_for(CALIBRATION, ServerOverrides(block_size=32, max_num_seqs=77))
 
 
 def test_a_request_that_can_never_run_is_refused() -> None:

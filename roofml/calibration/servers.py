@@ -1,4 +1,5 @@
-"""The server of a load that nobody has run: as a recording has it, as the user says, or as vLLM starts by default."""
+"""The server of a load that nobody has run: as a recording has it, else as the user, the coefficients file, or vLLM's
+defaults say."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ DEFAULTS = "vLLM's defaults"
 
 def server_for(calibration: Calibration, overrides: ServerOverrides, recorded: Server | None = None) -> Server:
     """The server of a deployment: the recorded one where that served the same model on the same GPUs, which knows what
-    the user said already; else vLLM's defaults where the user says nothing, warm and with as many KV blocks as fit.
+    the user said already; else what the user says, what the coefficients file was found for, and vLLM's defaults, warm
+    and with as many KV blocks as fit.
 
     Raises InputError for a model that its GPUs cannot hold, and for settings that cannot be.
     """
@@ -28,10 +30,14 @@ def server_for(calibration: Calibration, overrides: ServerOverrides, recorded: S
         return replace(recorded, gpu=recorded.gpu or deployment.gpu.name)
     release = release_of(deployment.engine.name, _said(overrides, "engine_version", deployment.engine.version))
     model, gpu, tp = deployment.on_rank, deployment.gpu, deployment.tp
+    known = _in_file(calibration)
     tokens, seqs = default_batch(gpu, release)
-    tokens = _count(overrides, "max_num_batched_tokens", tokens)
-    seqs = _count(overrides, "max_num_seqs", seqs)
+    tokens = _count(overrides, "max_num_batched_tokens", known.get("max_num_batched_tokens", tokens))
+    seqs = _count(overrides, "max_num_seqs", known.get("max_num_seqs", seqs))
     size = overrides.said("block_size")[0]
+    if isinstance(size, int) and size != known.get("block_size", size):
+        known.pop("num_gpu_blocks", None)  # as many of another size are another cache
+    size = size if isinstance(size, int) else known.get("block_size")
     capacity = kv_capacity(
         model,
         gpu,
@@ -39,7 +45,7 @@ def server_for(calibration: Calibration, overrides: ServerOverrides, recorded: S
         gpu_memory_utilization=default_memory_utilization(release),
         max_num_batched_tokens=tokens,
         max_num_seqs=seqs,
-        block_size=size if isinstance(size, int) else None,
+        block_size=size,
     )
     reach = model.longest_context or model.max_position_embeddings
     engine = deployment.engine
@@ -56,10 +62,26 @@ def server_for(calibration: Calibration, overrides: ServerOverrides, recorded: S
         "engine": engine.name,
         **({} if engine.version is None else {"engine_version": engine.version.split(",")[0].strip()}),
         **({} if engine.kv_dtype == engine.dtype else {"kv_dtype": engine.kv_dtype}),
+        **known,
     }
     user = replace(overrides, model=None, tensor_parallel=None, gpu=None, engine=None)
     server, _ = resolve_server(Path(), {DEFAULTS: facts}, {}, user)
     return server
+
+
+def _in_file(calibration: Calibration) -> dict[str, int]:
+    """The limits of the server that a file's BLIS section is for."""
+    section = calibration.blis
+    if section is None:
+        return {}
+    said = {
+        "max_num_seqs": section.max_num_seqs,
+        "max_num_batched_tokens": section.max_num_batched_tokens,
+        "block_size": section.block_size,
+        "num_gpu_blocks": section.total_kv_blocks,
+        "max_model_len": section.max_model_len,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _same(deployment: Deployment, recorded: Server) -> bool:
