@@ -219,7 +219,7 @@ def _print_runs(asked: Sequence[Asked]) -> None:
 
 
 def _ms(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _off(asked: Asked, name: str) -> str:
@@ -246,7 +246,7 @@ def _print_sums(asked: Sequence[Asked]) -> None:
     cells = [f"{sum(_inside(each, name) for each in asked)} of {len(asked)}" for name in names[:2]]
     print(f"| the measured rate lies inside its 90 % interval | {' | '.join(cells)} | - | - |")
     servers = [str(each.answers.get(PLANNER, {}).get("servers", "-")) for each in asked]
-    print(f"| servers for the rate that one held | 1 | 1 | 1 | {', '.join(servers)} |")
+    print(f"| servers for the rate that one held | - | - | - | {', '.join(servers)} |")
 
 
 def _inside(asked: Asked, name: str) -> bool:
