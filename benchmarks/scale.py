@@ -33,6 +33,8 @@ MIB = 1024.0
 PROGRAM = """
 import sys
 from pathlib import Path
+from roofml.cli import start
+start._clean_environment()
 from roofml.cli.main import run
 status = run()
 print(Path("/proc/self/status").read_text(), file=sys.stderr)

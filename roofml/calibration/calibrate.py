@@ -27,6 +27,7 @@ from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.step_level.fit import StepData, fit_steps
+from roofml.calibration.subset import Subset
 from roofml.calibration.untraced import untraced
 from roofml.engine.latency_model import Kind, judged_us
 from roofml.engine.replay import Replay
@@ -37,6 +38,7 @@ from roofml.traces.aggregate_run import AggregateRun
 from roofml.traces.forwards import Forwards
 from roofml.traces.run import Run, told_apart
 from roofml.traces.selection import Selection, first, groups, trainable
+from roofml.util.at_once import each
 from roofml.util.errors import InputError
 
 KINDS: tuple[Kind, ...] = ("e2e", "ttft", "tpot")
@@ -162,10 +164,10 @@ def calibrated(
     judged, deployment = [Selection.between(run, 0.0, until) for run in runs], deployment.climbing(posterior.stairs)
     whole = Calibration(deployment, posterior)
     paces = [posterior.paces.get(run.identity) for run in runs]
-    served = [
-        serve(run, deployment.tables, whole.parameters_for(run).paced(pace or 1.0))
-        for run, pace in zip(runs, paces, strict=True)
-    ]
+    served = each(
+        lambda one: serve(one[0], deployment.tables, whole.parameters_for(one[0]).paced(one[1] or 1.0)),
+        list(zip(runs, paces, strict=True)),
+    )
     fitted_runs = tuple(
         FittedRun(chosen.run.name, chosen.run.identity, pace, mean_errors_pct(chosen, replayed), len(chosen))
         for chosen, pace, replayed in zip(judged, paces, served, strict=True)
@@ -282,6 +284,11 @@ def calibration_of(read: Coefficients, path: Path, deployment: Deployment) -> Ca
         paces={run.identity: run.pace for run in runs if run.identity and run.pace is not None},
         valid={str(name): ends for name, ends in read.fit.valid.items()},
         stairs=dict(read.step.stairs or {}),
+        subsets={
+            identities[name]: Subset(found.fitted, found.of, found.information)
+            for name, found in (read.fit.subsets or {}).items()
+            if identities.get(name)
+        },
         pauses={
             identities[name]: Pauses(found.every_us, found.pause_us)
             for name, found in (read.fit.pauses or {}).items()

@@ -18,7 +18,7 @@ from roofml.calibration.coefficients import (
     rounded,
     write_coefficients,
 )
-from roofml.calibration.drawn_replays import DrawnReplays, draws_of
+from roofml.calibration.drawn_replays import DrawnReplays, Stretches, draws_for, draws_of
 from roofml.calibration.fitted_run import FittedRun
 from roofml.calibration.front_end import pauses_said
 from roofml.calibration.knowledge import LEARNED_ON, Knowledge, beside, pace_sources, step_sources, stretch
@@ -27,6 +27,7 @@ from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
 from roofml.calibration.seen_range import beyond, excesses
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
+from roofml.calibration.subset import subsets_written
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.engine.step_time import StepTimes
@@ -42,15 +43,12 @@ from roofml.latency.pauses import NO_PAUSES
 from roofml.models.load import load_model
 from roofml.traces.engine_version import wider_for
 from roofml.traces.run import Run
+from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats, Ints
 from roofml.util.display import Shown, Table
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.version import __version__
 
-DRAWS = 24
-"""Replays behind an interval, an even number: half of them are mirrors of the others."""
-LONG_RUN, FEW_DRAWS = 100_000, 8
-"""Of a run of more requests than the first a replay takes seconds, and there are so few."""
 STEP_DRAWS = 1000
 """Step times behind an interval."""
 RARELY_PCT = 0.1
@@ -207,15 +205,17 @@ class Calibration(Shown):
         self.check(run)
         return serve(run, self._tables_for(run), self.parameters_for(run), progress)
 
-    def replays(self, run: Run, count: int | None = None, served: Replay | None = None) -> DrawnReplays:
+    def replays(
+        self, run: Run, count: int | None = None, served: Replay | None = None, judged: Selection | None = None
+    ) -> DrawnReplays:
         """Replays of the run for draws of all that is uncertain of its server, the same every time.
 
         `count` of them, or as many as an interval needs; `served` is its replay by the parameters themselves, if there
-        is one. Raises what `replay` raises.
+        is one. Of a very long run stretches of the `judged` are served alone, if they are given. Raises as `replay`.
         """
-        if count is None:
-            count = DRAWS if len(run) <= LONG_RUN else FEW_DRAWS
         served = self.replay(run) if served is None else served
+        some = Stretches.of(judged, served, self.replay)
+        count = draws_for(run if some is None else some.run) if count is None else count
         knowledge = self.knowledge(run)
         steps = served.schedule.steps
         sources = pace_sources(knowledge, run.saturated, steps, self.posterior.valid)
@@ -229,7 +229,7 @@ class Calibration(Shown):
         def stretch_of(metric: str) -> float:
             return wider * self.stretch(knowledge, metric, apart)
 
-        return DrawnReplays(run, draws, paces, sources, beside, stretch_of, self.open_doubts)
+        return DrawnReplays(run, draws, paces, sources, beside, stretch_of, self.open_doubts, some)
 
     def knowledge(self, run: Run) -> Knowledge:
         """What it has seen of the run's server."""
@@ -351,6 +351,7 @@ class Calibration(Shown):
                 "not_identified": list(self.not_identified),
                 "paces": {run.name: rounded(run.pace) for run in self.runs if run.pace is not None},
                 "pauses": pauses_said({run.name: posterior.pauses.get(run.identity) for run in self.runs}),
+                "subsets": subsets_written({run.name: posterior.subsets.get(run.identity) for run in self.runs}),
                 "valid": dict(posterior.valid),
                 "covariance": [
                     [rounded(value, 4) for value in row[: i + 1]] for i, row in enumerate(posterior.covariance)
@@ -387,7 +388,7 @@ class Calibration(Shown):
     def to_dict(self) -> dict[str, Any]:
         """The coefficients file's content as one JSON-able mapping, without what it does not have."""
         mapping = self.coefficients().model_dump(by_alias=True, mode="json")
-        of_fit = ("step_tables", "means_alone", "forwards", "misfit", "pauses")
+        of_fit = ("step_tables", "means_alone", "forwards", "misfit", "pauses", "subsets")
         optional = ((mapping, "blis"), (mapping["step"], "stairs"), *((mapping["fit"], key) for key in of_fit))
         for section, key in optional:
             if section[key] is None:

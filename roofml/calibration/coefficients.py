@@ -6,8 +6,8 @@ Layout, in the order it is written (schema `roofml/1`):
     physics {gpu_sheet_sha256, kernel_tables_sha256},
     step {corrections, overheads_us, blend, gemm_growth, stairs (optional)}, request,
     fit {runs, run_sha256, requests, step_tables, means_alone, forwards (optional), train_fraction, prior, rounds,
-        converged, misfit (optional), error_pct, sd, not_identified, paces, pauses (optional), valid, covariance,
-        roofml},
+        converged, misfit (optional), error_pct, sd, not_identified, paces, pauses (optional), subsets (optional),
+        valid, covariance, roofml},
     blis (optional: what BLIS's own form needs)
 
 A file lives for ever: what an older one lacks (`physics`, `run_sha256`, a parameter) is optional, and a newer schema is
@@ -103,6 +103,14 @@ class PausesSection(Strict):
     pause_us: Annotated[Finite, Field(ge=0, le=1e6)]
 
 
+class SubsetSection(Strict):
+    """`subset.Subset`."""
+
+    fitted: Count
+    of: Count
+    information: Annotated[Finite, Field(ge=0, le=1)]
+
+
 class FitSection(Strict):
     """Where the numbers come from, and how far they reach."""
 
@@ -128,6 +136,8 @@ class FitSection(Strict):
     """Run -> how much longer its server takes for a step than these parameters say, near 1."""
     pauses: dict[Name, PausesSection] | None = None
     """Run -> the pauses of its server's front end. None: none were found."""
+    subsets: dict[Name, SubsetSection] | None = None
+    """Run -> what was fitted of a very long one. None: all of them whole."""
     valid: dict[Literal["batch", "context", "new_tokens"], Range]
     covariance: list[list[Finite]]
     roofml: Name
@@ -203,6 +213,7 @@ COMMENTS = {
     "sd": "standard deviations: relative for corrections, in the parameter's unit for the others",
     "not_identified": "the prior decides these more than the data",
     "pauses": "of the servers' front ends, µs",
+    "subsets": "requests fitted of very long runs, chosen by information: at least this share of what all say",
     "valid": "smallest and largest seen in a step; predictions outside warn",
     "covariance": "lower triangle, parameters in the order of sd; of the logarithm for corrections",
 }
@@ -307,6 +318,7 @@ def _check_fit(fit: FitSection, source: Path | str) -> None:
         ("error_pct", fit.error_pct),
         ("paces", fit.paces),
         ("pauses", fit.pauses or {}),
+        ("subsets", fit.subsets or {}),
         ("means_alone", fit.means_alone or ()),
         ("forwards", fit.forwards or ()),
     ):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from roofml.calibration.prediction import Prediction
 from roofml.calibration.prior import Prior
+from roofml.calibration.thinning import LONG_RUN, MOST_KEPT, around_us, can_be_thinned, evenly, served_alike, thinned
 from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.latency.batch import StepSums
@@ -28,16 +29,65 @@ from roofml.latency.launches import drawn_launches
 from roofml.latency.parameters import NAMES, STEP_COUNT, Parameters, from_coordinates
 from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.traces.run import Run
-from roofml.util.arrays import Bools, Floats
+from roofml.traces.selection import Selection
+from roofml.util.arrays import Bools, Floats, Ints
 
 T = TypeVar("T")
+One = TypeVar("One")
 
 SAMPLED_STEPS = 300
 """Steps of a load that say which parameters move its times."""
 AT_ONCE = 500_000
 """Requests of the replays that are made at once, so that they fit into memory."""
+DRAWS = 24
+"""Replays behind an interval, an even number: half of them are mirrors of the others."""
+SLOW, FEW_DRAWS = 100_000, 8
+"""Of a run of more requests than the first a replay takes seconds, and there are so few."""
+STRETCHES = 32
+"""Of a very long run that are served for each draw."""
 NUDGE = 0.1
 """Standard deviations by which a parameter is moved to see what it does."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stretches:
+    """Stretches of a very long run, served alone: how draws differ, which is all that is asked of them, they tell."""
+
+    run: Run
+    places: Ints
+    """(requests of `run`,) in the whole run."""
+
+    @classmethod
+    def of(cls, judged: Selection | None, served: Replay, serve_alone: Callable[[Run], Replay]) -> Stretches | None:
+        """Some of the judged requests, evenly; None of a run that is not very long or cannot be cut (`thinning`)."""
+        if judged is None or len(judged) <= LONG_RUN or not can_be_thinned(judged):
+            return None
+        alone, places = thinned(judged, evenly(judged, STRETCHES), around_us(judged))
+        if len(places) > MOST_KEPT * len(judged.run):
+            return None
+        alike = served_alike(alone, serve_alone(alone.run), served, places)
+        return cls(alone.run, places) if alike else None
+
+    def among_all(self, served: Replay, requests: int) -> Replay:
+        """The replay as one of all requests, of which the others did not complete."""
+
+        def spread(values: Any, missing: Any) -> Any:
+            everywhere = np.full(requests, missing, values.dtype)
+            everywhere[self.places] = values
+            return everywhere
+
+        schedule = served.schedule
+        schedule = replace(
+            schedule,
+            first_step=spread(schedule.first_step, -1),
+            last_step=spread(schedule.last_step, -1),
+            arrival_us=spread(schedule.arrival_us, np.nan),
+            queued_us=spread(schedule.queued_us, np.nan),
+            running_at_arrival=spread(schedule.running_at_arrival, 0),
+            cached_tokens=spread(schedule.cached_tokens, 0),
+            preemptions=spread(schedule.preemptions, 0),
+        )
+        return Replay(spread(served.ttft_us, np.nan), spread(served.e2e_us, np.nan), schedule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,23 +110,32 @@ class DrawnReplays:
     """Metric -> how much wider intervals of its kind must be than the sources say, learned from other models' runs."""
     doubts: Sequence[Doubt] = ()
     """Why the deployment is less sure than one that was measured."""
+    some: Stretches | None = None
+    """What is served of a very long run: the others have no latency in the replays of `each`."""
+    again: Callable[[Parameters, Any], Replay] | None = None
+    """How the load is served by a draw's parameters and tables, where not one server has all of it."""
 
     def __len__(self) -> int:
         return len(self.draws)
 
     def __iter__(self) -> Iterator[Replay]:
-        return (serve(self.run, tables, parameters) for parameters, tables in self.draws)
+        return map(self._served, self.draws)
+
+    def _served(self, draw: tuple[Parameters, Any]) -> Replay:
+        parameters, tables = draw
+        return serve(self.run, tables, parameters) if self.again is None else self.again(parameters, tables)
 
     def each(self, figures: Callable[[Replay], T]) -> list[T]:
         """What `figures` makes of each replay. On several cores: the compiled loop drops the GIL."""
+        some = self.some
+        if some is None:
+            return each_of(self.draws, lambda draw: figures(self._served(draw)), len(self.run))
 
         def of_draw(draw: tuple[Parameters, Any]) -> T:
             parameters, tables = draw
-            return figures(serve(self.run, tables, parameters))
+            return figures(some.among_all(serve(some.run, tables, parameters), len(self.run)))
 
-        at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(len(self.run), 1))
-        with ThreadPoolExecutor(at_once) as threads:
-            return list(threads.map(of_draw, self.draws))
+        return each_of(self.draws, of_draw, len(some.run))
 
     def predicted(
         self, metric: str, value: float, drawn: Sequence[float | None], more: Mapping[str, float] | None = None
@@ -93,6 +152,18 @@ class DrawnReplays:
         for source, variance in {**self.beside(metric), **(more or {})}.items():
             prediction = prediction.wider(source, variance)
         return prediction.stretched(self.stretch(metric)).doubted(self.doubts)
+
+
+def each_of(draws: Sequence[One], figures: Callable[[One], T], requests: int) -> list[T]:
+    """What `figures` makes of each draw of a load of so many requests, on several cores."""
+    at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(requests, 1))
+    with ThreadPoolExecutor(at_once) as threads:
+        return list(threads.map(figures, draws))
+
+
+def draws_for(run: Run) -> int:
+    """How many draws an interval of a run's figures needs, as far as there is time for them."""
+    return DRAWS if len(run) <= SLOW else FEW_DRAWS
 
 
 def draws_of(

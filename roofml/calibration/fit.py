@@ -19,6 +19,7 @@ from roofml.calibration.measured_load import at_measured_load
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, Prior
 from roofml.calibration.solver import SETTLED, Block, Problem, solve
+from roofml.calibration.subset import Subset, subsets_of
 from roofml.engine.replay import Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import LOWER, UPPER, from_coordinates, to_coordinates
@@ -26,6 +27,7 @@ from roofml.latency.pauses import Pauses
 from roofml.latency.stairs import climbed
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Bools, Floats
+from roofml.util.at_once import each as at_once
 from roofml.util.errors import InputError
 
 ROUNDS = 25
@@ -56,18 +58,21 @@ def fit_parameters(
 
     The runs must be of one deployment, that `tables` were made for; or there are tables for each, and one set of
     parameters has to serve them all. The fit starts from the parameter values `start` (parameters,), by default from
-    the prior's. `more` makes blocks of what besides requests was measured; with it no request has to be left.
+    the prior's. `more` makes blocks of what besides requests was measured; with it no request has to be left. Without,
+    of very long runs a subset is fitted (`subset`).
 
     `for_others`: what it finds is for models without a trace, whose formula has no stairs; so the last round is solved
     without them, and what they held of the mean is in the efficiencies. Raises InputError when nothing is left to fit.
     """
     each = [tables] * len(selections) if isinstance(tables, ComponentTables) else list(tables)
-    requests = sum(map(len, selections))
+    requests, subsets = sum(map(len, selections)), dict[str, Subset]()
     if requests == 0 and more is None:
         raise InputError("no successful request to fit")
     if more is None:
         each = [of_run for of_run, selection in zip(each, selections, strict=True) if len(selection)]
         selections = [selection for selection in selections if len(selection)]
+        selections, subsets = subsets_of(selections, each, prior)
+        requests = sum(map(len, selections))
     x = prior.mean if start is None else np.clip(to_coordinates(start), LOWER, UPPER)
     normal, loss = np.linalg.inv(prior.covariance), np.inf
     converged, done, valid, stairs = False, 0, {}, dict[int, float]()
@@ -76,10 +81,10 @@ def fit_parameters(
     for done in range(1, rounds + 1):
         if on_round is not None:
             on_round(done, rounds)
-        schedules = [
-            at_measured_load(selection, climbed(of_run, stairs), from_coordinates(x))
-            for selection, of_run in zip(selections, each, strict=True)
-        ]
+        schedules = at_once(
+            lambda one, stairs=stairs, x=x: at_measured_load(one[0], climbed(one[1], stairs), from_coordinates(x)),
+            list(zip(selections, each, strict=True)),
+        )
         before, valid = x, ranges(schedules, [selection.requests for selection in selections])
         blocks: Sequence[Block] = () if more is None else more(schedules, from_coordinates(x))
         problem = Problem.of(selections, schedules, each, x, prior, blocks, pauses or None)
@@ -108,6 +113,7 @@ def fit_parameters(
         valid=valid,
         pauses={s.run.identity: found for s, found in zip(selections, pauses, strict=True) if found.every_us > 0},
         stairs=stairs,
+        subsets=subsets,
     )
 
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
-from scipy.optimize import brentq, lsq_linear  # pyright: ignore[reportUnknownVariableType]
+from scipy.optimize import brentq  # pyright: ignore[reportUnknownVariableType]
 
+from roofml.calibration.bounded import solved_within
 from roofml.calibration.measured_load import at_measured_load
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
@@ -160,8 +161,7 @@ class _Point:
         step: Floats = np.asarray(np.linalg.lstsq(jacobian[:, others], -held, rcond=None)[0], np.float64)
         low, high = LOWER[others] - self.x[others], UPPER[others] - self.x[others]
         if np.any((step < low) | (step > high)):
-            solution = cast("Any", lsq_linear(jacobian[:, others], -held, bounds=(low - 1e-12, high + 1e-12)))
-            step = np.asarray(solution.x, np.float64)
+            step = solved_within(jacobian[:, others], -held, low - 1e-12, high + 1e-12)
         x = self.x.copy()
         x[others] = np.clip(x[others] + step, LOWER[others], UPPER[others])
         x[index] = value

@@ -23,6 +23,7 @@ import numpy as np
 
 from roofml.calibration.measured_load import decode_ratio
 from roofml.calibration.posterior import Posterior
+from roofml.calibration.thinning import pilot
 from roofml.engine.latency_model import Kind, judged_us, paired_us
 from roofml.engine.replay import Replay
 from roofml.latency.deployment import Deployment, deploy
@@ -30,6 +31,7 @@ from roofml.latency.formula import step_times
 from roofml.latency.parameters import NAMES, Parameters, from_coordinates, to_coordinates
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats
+from roofml.util.at_once import each
 from roofml.util.errors import InputError
 from roofml.util.package_data import data_folder
 
@@ -65,7 +67,8 @@ class _Evidence:
     served: Replay
     """At the fitted parameters and its pace."""
     decode_ratio: float
-    """Mean measured decode time over the prior's prediction at the measured load; NaN where none was measured."""
+    """Mean measured decode time over the prior's prediction at the measured load, of some of a very long run; NaN where
+    none was measured."""
 
     @property
     def wide(self) -> float:
@@ -89,11 +92,9 @@ def judge(
         return (
             "the fit ended with parameters that are no numbers: look at the times of its runs with `roofml doctor`",
         )
-    runs = [
-        _Evidence(selection, replayed, decode_ratio(selection, deployment.tables, posterior.prior.values))
-        for selection, replayed in zip(selections, served, strict=True)
-        if len(selection)
-    ]
+    some = [(selection, replayed) for selection, replayed in zip(selections, served, strict=True) if len(selection)]
+    ratios = each(lambda one: decode_ratio(pilot(one[0]), deployment.tables, posterior.prior.values), some)
+    runs = [_Evidence(*pair, ratio) for pair, ratio in zip(some, ratios, strict=True)]
     sentences: list[str] = []
     for run in runs:
         said = _beyond_physics(deployment, posterior, run) or _beyond_limits(run)
@@ -141,7 +142,7 @@ def _closest_hardware(deployment: Deployment, posterior: Posterior, run: _Eviden
     for name, parallel in others:
         try:
             other = deploy(model, name, parallel, budget)
-            ratio = decode_ratio(run.judged, other.tables, posterior.prior.values)
+            ratio = decode_ratio(pilot(run.judged), other.tables, posterior.prior.values)
         except InputError:
             continue  # no kernel tables, or the model does not divide by this size
         close.append((abs(np.log(ratio)), f"{name}, TP {parallel}"))

@@ -17,13 +17,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from roofml.calibration.running_sums import Columns, climbs_of, columns_of, sums_of
 from roofml.engine.replay import Schedule
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
 from roofml.latency.formula import growth, step_time
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import STEP_COUNT, StepParameters
-from roofml.latency.stairs import stair_of
+from roofml.latency.stairs import SIZES, stair_of
 from roofml.util.arrays import Bools, Floats, Ints
 
 DECODE_DISCREPANCY = 0.003
@@ -45,10 +46,10 @@ COLD = 2
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """The schedule of one run as the fit sees it. Steps are padded; requests are those fitted."""
+    """The schedule of one run as the fit sees it. Requests are those fitted."""
 
-    steps: tuple[Floats, ...]
-    """Components, new tokens, requests and whether mixed, each (padded steps,)."""
+    columns: Columns
+    """What the times of the steps depend on."""
     tables: ComponentTables
     first: Ints
     """(requests,) step of the first token."""
@@ -65,19 +66,23 @@ class Frozen:
     running: Floats
     """(requests,) requests running on arrival."""
     cold: Floats
-    """(2, padded steps) of `Schedule`."""
+    """(2, steps) of `Schedule`."""
     stair: Ints
-    """(padded steps,) of `latency.stairs.stair_of`; -1 also of padding."""
+    """(steps,) of `latency.stairs.stair_of`."""
     latest: dict[bytes, Latencies] = field(default_factory=dict[bytes, "Latencies"])
     """Parameter values that were asked for last, and the answer."""
 
 
 def step_columns(steps: StepSums, tables: ComponentTables) -> tuple[Floats, ...]:
     """Components, new tokens, requests and whether mixed, each (padded steps,): what `times_and_gradients` takes."""
-    count = steps.length
-    padded = FEW_STEPS if count <= FEW_STEPS else -(-count // STEP_PADDING) * STEP_PADDING
-    columns = [*components(tables, steps), steps.new_tokens, steps.requests, steps.mixed]
-    return tuple(np.concatenate((column, np.zeros(padded - count)), dtype=np.float64) for column in columns)
+    return padded((*components(tables, steps), steps.new_tokens, steps.requests, steps.mixed))
+
+
+def padded(columns: Sequence[Floats]) -> tuple[Floats, ...]:
+    """Columns (steps,) with as many zeros behind as make a length that JAX has compiled for."""
+    count = len(columns[-1])
+    length = FEW_STEPS if count <= FEW_STEPS else -(-count // STEP_PADDING) * STEP_PADDING
+    return tuple(np.concatenate((column, np.zeros(length - count)), dtype=np.float64) for column in columns)
 
 
 def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen:
@@ -90,9 +95,11 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
     stalled = schedule.cold[:, before].any(axis=0)
     share = np.where(stalled, left / schedule.step_time_us[before], 0.5)
     waits = (entered > 0) & (left > 0)
-    steps = step_columns(schedule.steps, tables)
+    # What came after the last request that is fitted is in no sum.
+    used = int(schedule.last_step[fitted].max(initial=-1)) + 1
+    columns = columns_of(schedule.steps.at(slice(0, used)), tables)
     return Frozen(
-        steps=steps,
+        columns=columns,
         tables=tables,
         first=schedule.first_step[fitted],
         last=schedule.last_step[fitted],
@@ -100,8 +107,8 @@ def freeze(schedule: Schedule, tables: ComponentTables, fitted: Bools) -> Frozen
         in_flight=np.where(waits, share, 0.0),
         guessed_us=np.where(waits, left - share * schedule.step_time_us[before], 0.0),
         running=schedule.running_at_arrival[fitted].astype(np.float64),
-        cold=np.pad(schedule.cold, ((0, 0), (0, len(steps[0]) - schedule.steps.length))).astype(np.float64),
-        stair=np.where(steps[-3] > 0, stair_of(steps[-3]), -1),
+        cold=schedule.cold[:, :used].astype(np.float64),
+        stair=stair_of(columns.new_tokens),
     )
 
 
@@ -170,15 +177,14 @@ def latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
 
 
 def _latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
-    used = int(frozen.last.max()) + 1  # what is padded, or came after the last request that is fitted, is in no sum
-    times, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
-    times, gradients, stalls = times[:used], gradients[:, :used], frozen.cold[:, :used]
     queueing, per_running, delay = values[STEP_COUNT:-COLD]
-    rows = np.column_stack((times + values[-COLD:] @ stalls, *gradients, *stalls))
-    total = _running(rows)
-    decode = total[frozen.last + 1] - total[frozen.first + 1]
-    wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
-    ttft = total[frozen.first + 1] - total[frozen.entered] + wait
+    step = StepParameters(*values[:STEP_COUNT])
+    if frozen.tables.norm is None:
+        total = sums_of(frozen.columns, frozen.cold, frozen.tables, step, values[-COLD:])
+    else:
+        times, gradients = _of_a_norm(frozen, values)
+        total = _running(np.column_stack((times + values[-COLD:] @ frozen.cold, *gradients, *frozen.cold)))
+    decode, ttft = _differences(total, frozen)
     ttft[:, 0] += queueing + per_running * frozen.running + delay
     outside = np.column_stack((np.ones_like(frozen.running), frozen.running, np.ones_like(frozen.running)))
     by_steps, cold = slice(1, STEP_COUNT + 1), slice(STEP_COUNT + 1, None)
@@ -190,26 +196,38 @@ def _latencies_and_gradients(values: Floats, frozen: Frozen) -> Latencies:
     )
 
 
+def _of_a_norm(frozen: Frozen, values: Floats) -> tuple[Floats, Floats]:
+    """Times (steps,) and derivatives (step parameters, steps) by JAX, where a norm stands in the place of the blend."""
+    parts, *others = frozen.columns
+    times, gradients = times_and_gradients(values[:STEP_COUNT], padded((*parts, *others)), frozen.tables)
+    used = len(frozen.columns.requests)
+    return times[:used], gradients[:, :used]
+
+
 def _running(rows: Floats) -> Floats:
     """(steps + 1, columns) sums of the (steps, columns) before each step."""
-    total = np.zeros((len(rows) + 1, rows.shape[1]))
-    np.cumsum(rows, axis=0, out=total[1:])
-    return total
+    return np.concatenate((np.zeros((1, rows.shape[1])), np.cumsum(rows, axis=0)))
+
+
+def _differences(total: Floats, frozen: Frozen) -> tuple[Floats, Floats]:
+    """(requests, columns) of decode times, and of TTFTs, from sums over the steps before each, (steps + 1, columns)."""
+    before = np.maximum(frozen.entered - 1, 0)
+    first = total[frozen.first + 1]
+    wait = frozen.in_flight[:, None] * (total[before + 1] - total[before])
+    return total[frozen.last + 1] - first, first - total[frozen.entered] + wait
 
 
 def stairs_and_gradients(values: Floats, frozen: Frozen, places: Ints) -> tuple[Floats, Floats]:
     """Derivatives (requests, places) of decode times and TTFTs by the stairs at these `places` in `stairs.SIZES`."""
-    step = StepParameters(*values[:STEP_COUNT])
-    _, gradients = times_and_gradients(values[:STEP_COUNT], frozen.steps, frozen.tables)
-    slowdown = growth(frozen.steps[-3], step)
-    fields = StepParameters._fields
-    climb = (step.weights + slowdown) * gradients[fields.index("weights")]
-    climb = climb + (step.expert_weights + slowdown) * gradients[fields.index("expert_weights")]
-    rows = np.where(frozen.stair[:, None] == places, climb[:, None], 0.0)
-    total = _running(rows)
-    wait = frozen.in_flight[:, None] * rows[np.maximum(frozen.entered - 1, 0)]
-    decode = total[frozen.last + 1] - total[frozen.first + 1]
-    return decode, total[frozen.first + 1] - total[frozen.entered] + wait
+    column = np.full(len(SIZES) + 1, -1)
+    column[places] = np.arange(len(places))
+    step, place = StepParameters(*values[:STEP_COUNT]), column[frozen.stair]
+    if frozen.tables.norm is None:
+        return _differences(climbs_of(frozen.columns, place, len(places), frozen.tables, step), frozen)
+    slowdown, (_, gradients) = growth(frozen.columns.new_tokens, step), _of_a_norm(frozen, values)
+    climb = (step.weights + slowdown) * gradients[StepParameters._fields.index("weights")]
+    climb = climb + (step.expert_weights + slowdown) * gradients[StepParameters._fields.index("expert_weights")]
+    return _differences(_running(np.where(place[:, None] == np.arange(len(places)), climb[:, None], 0.0)), frozen)
 
 
 def residual_weights(measured: Floats, predicted: Floats, discrepancy: float) -> Floats:

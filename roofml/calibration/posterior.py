@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 import numpy as np
 
 from roofml.calibration.prior import Prior
+from roofml.calibration.subset import Subset
 from roofml.latency.parameters import LOWER, NAMES, UPPER, from_coordinates, to_coordinates
 from roofml.latency.pauses import Pauses
 from roofml.util.arrays import Floats
@@ -43,6 +45,8 @@ class Posterior:
     """Identity of a run -> the pauses of its server's front end, where they were found."""
     stairs: Mapping[int, float] = field(default_factory=dict[int, float])
     """Captured size -> how much longer it takes to read its weights, relatively, where steps of it were seen."""
+    subsets: Mapping[str, Subset] = field(default_factory=dict[str, Subset])
+    """Identity of a run -> what was fitted of it, where that is not all."""
 
     @property
     def sd(self) -> Floats:
@@ -60,9 +64,7 @@ class Posterior:
 
         Of what is known without doubt, a parameter that a file lacks, both are its value.
         """
-        from scipy.stats import norm
-
-        reach = float(norm.ppf(0.5 + level / 2)) * self.sd
+        reach = NormalDist().inv_cdf(0.5 + level / 2) * self.sd
         x = to_coordinates(self.values)
         low, high = from_coordinates(np.maximum(x - reach, LOWER)), from_coordinates(np.minimum(x + reach, UPPER))
         return np.where(reach > 0, low, self.values), np.where(reach > 0, high, self.values)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import numpy as np
-from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
+from roofml.calibration.bounded import solved_within
 from roofml.calibration.front_end import pauses_of
 from roofml.calibration.objective import (
     OUTLIER,
@@ -26,6 +26,7 @@ from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.latency.stairs import SIZES, stair_sd
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Floats, Ints
+from roofml.util.at_once import each
 
 PACE_SD = 0.007
 """Servers of one model and GPU differ: one run takes this much longer for the same steps than another, relatively. In
@@ -92,17 +93,17 @@ class Problem:
 
         `pauses` are those of the run's front ends, by default none.
         """
-        held = [0.0] * len(selections) if pauses is None else [each.mean_us for each in pauses]
+        held = [0.0] * len(selections) if pauses is None else [of_run.mean_us for of_run in pauses]
         pairs = zip(selections, schedules, strict=True)
         selections = [selection.completed_in(schedule.last_step >= 0) for selection, schedule in pairs]
         place = [i for i, selection in enumerate(selections) if len(selection)]
-        frozen = [freeze(schedules[i], tables[i], selections[i].requests) for i in place]
+        frozen = each(lambda i: freeze(schedules[i], tables[i], selections[i].requests), place)
         measured = [_measured(selections[i], held[i]) for i in place]
         values = from_coordinates(x)
-        weights = [latency_weights(values, *of_run) for of_run in zip(frozen, measured, strict=True)]
-        sizes = np.unique(np.concatenate([np.zeros(0, np.int64), *(each.stair for each in frozen)]))
+        weights = each(lambda of_run: latency_weights(values, *of_run), list(zip(frozen, measured, strict=True)))
+        sizes = np.unique(np.concatenate([np.zeros(0, np.int64), *(of_run.stair for of_run in frozen)]))
         sizes = sizes[sizes >= 0]
-        climbs = [stairs_and_gradients(values, each, sizes) for each in frozen]
+        climbs = each(lambda of_run: stairs_and_gradients(values, of_run, sizes), frozen)
         sd = max((stair_sd(of_run) for of_run in tables), default=0.0)
         return cls(frozen, measured, weights, place, len(selections), prior, blocks, sizes, climbs, sd, held)
 
@@ -186,10 +187,10 @@ class Problem:
         normals = [np.zeros((width, width)) for _ in range(self.runs)]
         for of_run in normals:
             of_run[0, 0] = PACE_SD**-2
-        for i, f, measured, weights, climbs in zip(
-            self.place, self.frozen, self.measured, self.weights, self.climbs, strict=True
-        ):
-            decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, f)
+
+        def add(number: int) -> None:
+            measured, weights, climbs = self.measured[number], self.weights[number], self.climbs[number]
+            decode, ttft, decode_by, ttft_by = latencies_and_gradients(values, self.frozen[number])
             for now, by, climb, truth, weight in (
                 (decode, decode_by, climbs[0], measured[0], weights[0]),
                 (ttft, ttft_by, climbs[1], measured[1], weights[1]),
@@ -200,7 +201,9 @@ class Problem:
                 paced = now - by[:, STEP_COUNT:] @ values[STEP_COUNT:]
                 rows = np.column_stack((paced, climb, by * by_coordinate, now - truth))
                 rows *= weight[:, None]
-                normals[i] += rows.T @ rows
+                normals[self.place[number]] += rows.T @ rows
+
+        each(add, range(len(self.frozen)))
         for more in self.blocks:
             block = more.rows(values)
             climb = np.zeros((len(block), len(self.sizes)))  # what few steps measured tells nothing of sizes
@@ -233,8 +236,7 @@ def solve(problem: Problem, x: Floats) -> tuple[Floats, Floats, float]:
     """Damped Gauss-Newton within the bounds: the best coordinates, the normal matrix there and the residuals' norm."""
     r = problem.qr_factor(x)
     for _ in range(10):
-        solution = cast("Any", lsq_linear(r[:, :-1], -r[:, -1], bounds=(LOWER - x - 1e-12, UPPER - x + 1e-12)))
-        step = np.asarray(solution.x, np.float64)
+        step = solved_within(r[:, :-1], -r[:, -1], LOWER - x - 1e-12, UPPER - x + 1e-12)
         for damping in (1.0, 0.5, 0.25, 0.1, 0.03):
             tried: Floats = np.clip(x + damping * step, LOWER, UPPER)
             r_tried = problem.qr_factor(tried)

@@ -13,6 +13,7 @@ import typer
 from roofml.cli import options as o
 from roofml.cli.console import (
     OUT,
+    note,
     note_left_out,
     print_json,
     progress,
@@ -85,13 +86,11 @@ def fit(
     """Fit coefficients to the runs of one model, GPU and TP, and write them as YAML (to stdout without -o)."""
     from roofml.calibration.calibrate import fit as fit_runs
     from roofml.calibration.means import means_runs
-    from roofml.catalog.catalog import open_catalog
+    from roofml.calibration.subset import subsets_said
     from roofml.latency.deployment import deployment_of
     from roofml.traces.read import read_all
     from roofml.traces.selection import trainable
     from roofml.util.writing import check_writable
-    from roofml.validation.as_blis import with_blis
-    from roofml.validation.evaluation import evaluate
     from roofml.validation.step_report import cycle_table, judge_fit
 
     o.check_train_fraction(train_fraction)
@@ -108,7 +107,10 @@ def fit(
         believed = prior.prior()
         if reading.judged:  # what is wrong with one is said before anything else
             deployment = deployment_of([*read, *(each.run for each in means)])
-            believed = believed if catalog is None else open_catalog(catalog).prior(deployment)
+            if catalog is not None:
+                from roofml.catalog.catalog import open_catalog
+
+                believed = open_catalog(catalog).prior(deployment)
         elif catalog is not None:
             raise InputError("--catalog: expected a client's file of a server, of which others' fits can say something")
     if target is Target.blis and not read:
@@ -136,13 +138,20 @@ def fit(
     cycles = judge_fit(sampled, used, calibration)
     as_blis = None
     if target is Target.blis:
+        from roofml.validation.as_blis import with_blis
+
         calibration, as_blis = with_blis(calibration, used)
     for sentence in calibration.misfit:
         warn(f"a misfit, accepted: {sentence}")
     warn_not_converged(calibration.converged)
+    if not quiet:
+        for sentence in subsets_said(calibration.posterior.subsets, calibration.runs):
+            note(sentence)
     if output is not None:
         calibration.save(output, accept_misfit=accept_misfit)
     if as_json:
+        from roofml.validation.evaluation import evaluate
+
         in_sample = evaluate(calibration, used, until=train_fraction)
         print_json({**_document(calibration, in_sample, as_blis, cycles, output), **_cases(calibration, reading)})
     elif output is None:

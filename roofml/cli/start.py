@@ -48,6 +48,7 @@ def _clean_environment() -> None:
         if name.startswith(REMOVED):
             del os.environ[name]
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # our matrices have thirty columns: its threads would wait for each other
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import numpy as np
 from roofml.calibration.calibration import Calibration
 from roofml.planning.served_load import ServedLoad, served_load
 from roofml.planning.sessions import serve
+from roofml.planning.shares import share_of
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
@@ -98,6 +99,8 @@ class Trials:
     targets: tuple[Target, ...]
     requests: int = FEWEST
     seeds: Sequence[int] = SEEDS
+    shared_by: int = 1
+    """Servers that share the load out at random, of which this is one: levels are of each."""
     made: dict[float, Trial] = field(default_factory=dict[float, Trial])
 
     def __post_init__(self) -> None:
@@ -110,7 +113,10 @@ class Trials:
 
     def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
         """One replay of so many requests, judged once it is steady."""
-        load, run, replayed = serve(self.calibration, workload.load(requests, seed), self.server)
+        sent = (
+            share_of(workload, requests, self.shared_by, seed) if self.shared_by > 1 else workload.load(requests, seed)
+        )
+        load, run, replayed = serve(self.calibration, sent, self.server)
         return served_load(run, replayed, all_count=False, of_class=load.of_class)
 
     def at(self, level: float) -> Trial:

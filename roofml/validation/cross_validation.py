@@ -126,4 +126,4 @@ def zero_shot(
 def judge(judged: Selection, calibration: Calibration) -> RunReport:
     """Replay a run and compare it, with intervals."""
     served = calibration.replay(judged.run)
-    return report(judged, served, calibration.replays(judged.run, served=served))
+    return report(judged, served, calibration.replays(judged.run, served=served, judged=judged))

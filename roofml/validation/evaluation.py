@@ -243,7 +243,7 @@ def replay_run(calibration: Calibration, judged: Selection, progress: Any = None
     """Serve a run again, and judge the selected requests, with intervals."""
     run = judged.run
     predicted = calibration.replay(run, progress)
-    spread = calibration.replays(run, served=predicted)
+    spread = calibration.replays(run, served=predicted, judged=judged)
     judged_run = report(judged, predicted, spread)
     schedule, tables = predicted.schedule, calibration.deployment.serving(run.server).tables
     launched = said_of_launches(schedule.step_time_us, schedule.steps.new_tokens, tables)

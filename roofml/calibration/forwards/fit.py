@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from scipy.optimize import lsq_linear  # pyright: ignore[reportUnknownVariableType]
 
+from roofml.calibration.bounded import solved_within
 from roofml.calibration.forwards.kernels import KernelRows, kernel_rows
 from roofml.calibration.forwards.offsets import ABSENT, OFFSET_NAMES, OFFSET_PRIOR, OFFSET_SD, OFFSETS, STAIR_SD, stairs
 from roofml.calibration.forwards.times import Timed
@@ -201,7 +201,7 @@ class _Problem:
             right = -np.concatenate((self.whitening @ (z - self.mean)[self.free], residual * weights))
             low, high = (self.low - z)[self.free] - 1e-12, (self.high - z)[self.free] + 1e-12
             step = np.zeros(len(z))
-            step[self.free] = np.asarray(cast("Any", lsq_linear(left, right, bounds=(low, high))).x, np.float64)
+            step[self.free] = solved_within(left, right, low, high)
             cost, before = self._cost(z, weights), z
             for damping in (1.0, 0.5, 0.25, 0.1):
                 tried = np.clip(before + damping * step, self.low, self.high)
