@@ -192,6 +192,10 @@ class Vllm:
             max_model_len=MODEL_LENGTH,
         )
 
+    def more_config(self) -> dict[str, Any]:
+        """Further parts of the config."""
+        return {}
+
     def scheduler_of(self, workload: dict[str, Any]) -> Any:
         """A scheduler with the workload's limits and settings."""
         config = self.config
@@ -215,10 +219,12 @@ class Vllm:
             model_config=self._model,
             cache_config=cache,
             device_config=config.DeviceConfig("cpu"),
+            **self.more_config(),
         )
         block_size = workload["block_size"]
         vllm_config.cache_config.block_size = block_size  # another device's default would stand there
         vllm_config.cache_config.num_gpu_blocks = workload["num_blocks"]
+        vllm_config.scheduler_config.async_scheduling = workload["async"]  # off by default beside this device
         layer = self.kv.FullAttentionSpec(block_size=block_size, num_kv_heads=1, head_size=1, dtype=self.torch.float32)
         return self.kinds[workload["async"]](
             vllm_config=vllm_config,
@@ -274,27 +280,27 @@ class Vllm:
                 sent += 1
             give_up()
             if scheduler.has_requests():
-                formed = self._formed(scheduler)
+                formed = self.formed(scheduler)
                 if formed[1]:
                     steps.append([sum(formed[1].values()), len(formed[1])])
                     flying.append(formed)
                     if len(flying) < depth:
                         continue
                 elif not flying:
-                    self._end(scheduler, formed)
+                    self.end(scheduler, formed)
                     now = max(now, arrivals[sent]) if sent < len(arrivals) else now
                     continue
             if flying:
                 now += STEP
                 give_up()  # vLLM looks for who has gone before it looks at a step's result
-                self._end(scheduler, flying.pop(0))
+                self.end(scheduler, flying.pop(0))
             elif sent < len(arrivals):
                 now = max(now, arrivals[sent])
             else:
                 return steps
         raise RuntimeError(f"{self.version}: no end after {MOST_CALLS} calls of schedule()")
 
-    def _formed(self, scheduler: Any) -> tuple[Any, dict[str, int], set[str]]:
+    def formed(self, scheduler: Any) -> tuple[Any, dict[str, int], set[str]]:
         """What the scheduler forms: its output, tokens by request, and the requests that get one from this step."""
         output = scheduler.schedule()
         tokens: dict[str, int] = dict(output.num_scheduled_tokens)
@@ -307,8 +313,8 @@ class Vllm:
                 sampled.add(name)
         return output, tokens, sampled
 
-    def _end(self, scheduler: Any, formed: tuple[Any, dict[str, int], set[str]]) -> None:
-        """The step has run: its tokens are there."""
+    def end(self, scheduler: Any, formed: tuple[Any, dict[str, int], set[str]], **more: Any) -> None:
+        """The step has run: its tokens are there, and `more` of its output."""
         output, tokens, sampled = formed
         names = list(tokens)
 
@@ -325,6 +331,7 @@ class Vllm:
             logprobs=None,
             prompt_logprobs_dict={},
             pooler_output=[],
+            **more,
         )
         scheduler.update_from_output(output, result)
 

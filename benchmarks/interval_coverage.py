@@ -88,7 +88,10 @@ def pairs(protocol: str, runs: Sequence[Run], kept: Path) -> Iterator[tuple[Sele
     if protocol == "lomo":
         for fold in splits.lomo(runs):
             groups = splits.by_model(fold.train)
-            fits = [fitted(group, lambda _: PACKAGE, kept / f"package-{place_of(group)}") for group in groups]
+            fits = [
+                fitted(group, lambda _: PACKAGE, kept / f"package-{place_of(group)}", for_others=True)
+                for group in groups
+            ]
             evidence = [evidence_of(each.posterior, each.deployment.model.name) for each in fits]
             deployment = deployment_of([judged.run for judged in fold.test])
             calibration = uncalibrated(deployment, untraced(pool(evidence), deployment))
@@ -105,12 +108,15 @@ def place_of(selections: Sequence[Selection]) -> str:
     return "-".join(f"{each.run.identity[:8]}x{len(each)}" for each in selections) + ".yaml"
 
 
-def fitted(selections: Sequence[Selection], prior_of: Callable[[Deployment], Prior], path: Path) -> Calibration:
+def fitted(
+    selections: Sequence[Selection], prior_of: Callable[[Deployment], Prior], path: Path, *, for_others: bool = False
+) -> Calibration:
     """The fit in `path`, or a new one that is kept there."""
     if not path.exists():
         deployment = deployment_of([each.run for each in selections])
         prior = prior_of(deployment)
-        of_selections(deployment, fit_selections(selections, deployment, prior), selections).save(path)
+        found = fit_selections(selections, deployment, prior, for_others=for_others)
+        of_selections(deployment, found, selections).save(path)
     return load(path)
 
 

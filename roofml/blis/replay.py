@@ -122,13 +122,14 @@ def replay(run: Run, deployment: BlisDeployment, alphas: Any, betas: Any, horizo
         UNBOUNDED if horizon_us is None else horizon_us,
     )
     arrival = np.rint(run.arrival_us).astype(np.int64)
+    requests = _requests(run, served, arrival + queueing, server.block_size)
     columns, start, time, admitted, first, last, decoding, preemptions = _run(
-        _requests(run, served, arrival + queueing, server.block_size),
+        requests,
         limits,
+        empty_cache(limits.blocks + 1, requests.keys.total),
         rates(deployment),
         complete(betas),
-        len(betas) >= 9,
-        len(betas) >= 10,
+        (len(betas) >= 9, len(betas) >= 10),
         digest_argument(Path(__file__).with_name("latency.py"), Path(__file__).parents[1] / "engine" / "kv_cache.py"),
     )
     done = last != NOTHING
@@ -199,7 +200,7 @@ def _step_us(constants: Any, betas: Floats, prefill_split: bool, decode_split: b
 
 @compiled(nogil=True)
 def _run(
-    requests: Any, limits: Any, constants: Any, betas: Floats, prefill_split: bool, decode_split: bool, sources: Any
+    requests: Any, limits: Any, cache: Any, constants: Any, betas: Floats, splits: tuple[bool, bool], sources: Any
 ) -> Any:
     """Run all requests through steps.
 
@@ -208,7 +209,6 @@ def _run(
     """
     n = len(requests.prompt)
     block_size = limits.block_size
-    cache = empty_cache(limits.blocks + 1, requests.keys.total)
     most_blocks = np.max(requests.prompt + requests.output) // block_size + 2
 
     computed = np.zeros(n, np.int64)  # tokens known by the end of the step being formed (BLIS: ComputedTokens)
@@ -313,7 +313,7 @@ def _run(
             times = np.concatenate((times, np.empty_like(times)))
         _fill_columns(columns[step], requests, running[:running_count], new_tokens, progress)
         start[step] = now
-        times[step] = _step_us(constants, betas, prefill_split, decode_split, columns[step])
+        times[step] = _step_us(constants, betas, splits[0], splits[1], columns[step])
 
         kept = 0
         for i in range(running_count):

@@ -33,6 +33,7 @@ from roofml.traces.selection import Selection
 from roofml.util.arrays import Bools, Floats, Ints
 
 T = TypeVar("T")
+One = TypeVar("One")
 
 SAMPLED_STEPS = 300
 """Steps of a load that say which parameters move its times."""
@@ -111,26 +112,30 @@ class DrawnReplays:
     """Why the deployment is less sure than one that was measured."""
     some: Stretches | None = None
     """What is served of a very long run: the others have no latency in the replays of `each`."""
+    again: Callable[[Parameters, Any], Replay] | None = None
+    """How the load is served by a draw's parameters and tables, where not one server has all of it."""
 
     def __len__(self) -> int:
         return len(self.draws)
 
     def __iter__(self) -> Iterator[Replay]:
-        return (serve(self.run, tables, parameters) for parameters, tables in self.draws)
+        return map(self._served, self.draws)
+
+    def _served(self, draw: tuple[Parameters, Any]) -> Replay:
+        parameters, tables = draw
+        return serve(self.run, tables, parameters) if self.again is None else self.again(parameters, tables)
 
     def each(self, figures: Callable[[Replay], T]) -> list[T]:
         """What `figures` makes of each replay. On several cores: the compiled loop drops the GIL."""
-
-        run = self.run if self.some is None else self.some.run
+        some = self.some
+        if some is None:
+            return each_of(self.draws, lambda draw: figures(self._served(draw)), len(self.run))
 
         def of_draw(draw: tuple[Parameters, Any]) -> T:
             parameters, tables = draw
-            served = serve(run, tables, parameters)
-            return figures(served if self.some is None else self.some.among_all(served, len(self.run)))
+            return figures(some.among_all(serve(some.run, tables, parameters), len(self.run)))
 
-        at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(len(run), 1))
-        with ThreadPoolExecutor(at_once) as threads:
-            return list(threads.map(of_draw, self.draws))
+        return each_of(self.draws, of_draw, len(some.run))
 
     def predicted(
         self, metric: str, value: float, drawn: Sequence[float | None], more: Mapping[str, float] | None = None
@@ -147,6 +152,13 @@ class DrawnReplays:
         for source, variance in {**self.beside(metric), **(more or {})}.items():
             prediction = prediction.wider(source, variance)
         return prediction.stretched(self.stretch(metric)).doubted(self.doubts)
+
+
+def each_of(draws: Sequence[One], figures: Callable[[One], T], requests: int) -> list[T]:
+    """What `figures` makes of each draw of a load of so many requests, on several cores."""
+    at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(requests, 1))
+    with ThreadPoolExecutor(at_once) as threads:
+        return list(threads.map(figures, draws))
 
 
 def draws_for(run: Run) -> int:

@@ -52,13 +52,17 @@ def fit_parameters(
     on_round: OnRound | None = None,
     more: More | None = None,
     start: Floats | None = None,
+    for_others: bool = False,
 ) -> Posterior:
     """Fit every parameter to the selected requests.
 
     The runs must be of one deployment, that `tables` were made for; or there are tables for each, and one set of
     parameters has to serve them all. The fit starts from the parameter values `start` (parameters,), by default from
     the prior's. `more` makes blocks of what besides requests was measured; with it no request has to be left. Without,
-    of very long runs a subset is fitted (`subset`). Raises InputError when nothing is left to fit.
+    of very long runs a subset is fitted (`subset`).
+
+    `for_others`: what it finds is for models without a trace, whose formula has no stairs; so the last round is solved
+    without them, and what they held of the mean is in the efficiencies. Raises InputError when nothing is left to fit.
     """
     each = [tables] * len(selections) if isinstance(tables, ComponentTables) else list(tables)
     requests, subsets = sum(map(len, selections)), dict[str, Subset]()
@@ -93,6 +97,9 @@ def fit_parameters(
         if float(np.max(np.abs(x - before) / prior.sd)) < SETTLED:
             converged = True
             break
+    if for_others and problem is not None:
+        problem, stairs = problem.without_stairs(), {}
+        x, normal, loss = solve(problem, x)
     servers = [] if problem is None else problem.servers(x)
     return Posterior(
         values=from_coordinates(x),

@@ -95,10 +95,11 @@ class OtherModels(Strict):
 
 
 def saved(fitted: Posterior, deployment: Deployment, runs: Sequence[str]) -> SavedPosterior:
-    """A fit that was made with the package's own prior, as the file has it.
+    """A fit that was made with the package's own prior, for others (`fit_parameters`), as the file has it.
 
     Values are rounded to digits that every machine computes alike.
     """
+    assert not fitted.stairs
     return SavedPosterior(
         model=deployment.model.name,
         config_sha256=deployment.model.config_sha256,
@@ -111,7 +112,8 @@ def saved(fitted: Posterior, deployment: Deployment, runs: Sequence[str]) -> Sav
 
 
 def evidence_of(fitted: Posterior, model: str) -> ModelEvidence:
-    """A fit, made with the package's own prior, for `prior.pool`."""
+    """A fit, made with the package's own prior and for others (`fit_parameters`), for `prior.pool`."""
+    assert not fitted.stairs
     return ModelEvidence(model, to_coordinates(fitted.values), fitted.covariance)
 
 

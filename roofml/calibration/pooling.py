@@ -78,7 +78,7 @@ def fit_models(
     members: list[SavedPosterior] = []
     for done, (deployment, runs) in enumerate(deployments):
         on_model(done, deployment.model.name)
-        fitted = fit_parameters([Selection.between(run) for run in runs], deployment.tables)
+        fitted = fit_parameters([Selection.between(run) for run in runs], deployment.tables, for_others=True)
         misfit = calibrated(deployment, fitted, runs).misfit
         if misfit:
             raise JobFailedError(f"{deployment.title}: its fit does not describe its runs: {'; '.join(misfit)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -106,6 +106,11 @@ class Problem:
         climbs = each(lambda of_run: stairs_and_gradients(values, of_run, sizes), frozen)
         sd = max((stair_sd(of_run) for of_run in tables), default=0.0)
         return cls(frozen, measured, weights, place, len(selections), prior, blocks, sizes, climbs, sd, held)
+
+    def without_stairs(self) -> Problem:
+        """The same of a formula that knows no sizes."""
+        none = [(decode[:, :0], ttft[:, :0]) for decode, ttft in self.climbs]
+        return replace(self, sizes=self.sizes[:0], climbs=none, latest={})
 
     def qr_factor(self, x: Floats) -> Floats:
         """R of the QR factorization of [jacobian | residuals], priors included: (parameters + 1, parameters + 1).

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from roofml.cli import options as o
-from roofml.cli.console import note, print_json, progress, show, warn, warn_of, working
+from roofml.cli.console import OUT, note, print_json, progress, show, warn, warn_of, working
 from roofml.cli.fit import Target
 from roofml.cli.steps import step_data
 from roofml.util.errors import InputError
 
 if TYPE_CHECKING:
     from roofml.traces.server import ServerOverrides
+    from roofml.validation.evaluation import Evaluation
+    from roofml.validation.points.judge import PointsEvaluation
 
 JUDGED_BY = "cycle times are judged with --coeffs and by the protocols temporal and zero-shot"
 
@@ -51,6 +53,9 @@ def evaluate(
         float | None,
         typer.Option(min=0.0, metavar="PCT", help="End with 1 if mean |E2E error| over normal runs is larger, in %."),
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Picture: predicted against measured latencies (extra `plot`).")
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -58,12 +63,16 @@ def evaluate(
 
     With --points: on operating points that others measured, without any trace.
     """
+    from roofml.planning.picture import check_picture
+
+    if plot is not None:
+        check_picture(plot)
     if points is not None:
         given = {"RUN": runs, "--coeffs": coeffs, "--protocol": protocol, "--train-fraction": train_fraction}
         given |= {"--steps": steps, "--target blis": target is Target.blis}
         given |= {"--fail-above": fail_above is not None}
         _check_alone(given, overrides)
-        _judge_points(points, anchor, as_json, quiet)
+        _say(_judged_points(points, anchor, quiet or as_json), plot, as_json, quiet)
         return
     if anchor:
         raise InputError("--anchor: there are points to learn from with --points FILE alone")
@@ -104,10 +113,7 @@ def evaluate(
         warn(text)
     if not evaluation.converged:
         note("a fit's schedule still moved in its last round")
-    if as_json:
-        print_json(evaluation.to_dict())
-    else:
-        show(evaluation)
+    _say(evaluation, plot, as_json, quiet)
     if failed:
         raise typer.Exit(1)
 
@@ -122,16 +128,26 @@ def _check_alone(given: Mapping[str, object], overrides: ServerOverrides) -> Non
         raise InputError(f"--points: each row says what was served and measured: {beside[0]} has no place beside it")
 
 
-def _judge_points(path: Path, anchor: bool, as_json: bool, quiet: bool) -> None:
+def _say(judged: Evaluation | PointsEvaluation, plot: Path | None, as_json: bool, quiet: bool) -> None:
+    """Print it, and draw it where that is wanted."""
+    from roofml.planning.evaluation_picture import plot_evaluation
+
+    if plot is not None:
+        plot_evaluation(judged, plot)
+    if as_json:
+        print_json({**judged.to_dict(), **({} if plot is None else {"plot": str(plot)})})
+        return
+    show(judged)
+    if plot is not None and not quiet:
+        OUT.print(f"written: {plot}", markup=False)
+
+
+def _judged_points(path: Path, anchor: bool, silent: bool) -> PointsEvaluation:
     """Answer and judge the points of a file."""
     from roofml.validation.points.evaluation import evaluate_points
     from roofml.validation.points.point import read_points
 
     points = read_points(path)
-    with progress(quiet or as_json) as shown:
+    with progress(silent) as shown:
         task = shown.add_task("answering", total=len(points))
-        judged = evaluate_points(points, anchor=anchor, on_point=lambda: shown.update(task, advance=1))
-    if as_json:
-        print_json(judged.to_dict())
-    else:
-        show(judged)
+        return evaluate_points(points, anchor=anchor, on_point=lambda: shown.update(task, advance=1))

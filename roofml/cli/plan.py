@@ -44,6 +44,14 @@ def plan(
         str | None,
         typer.Option("--max-num-batched-tokens", metavar="N[,N..]", help="Most new tokens in a step, to compare."),
     ] = None,
+    disaggregated: Annotated[
+        bool,
+        typer.Option("--disaggregated", help="How few prefill and decode servers of the cheapest take --rate, too."),
+    ] = False,
+    link: Annotated[
+        float | None,
+        typer.Option("--link", metavar="GB/s", help="What KV goes over then, of each GPU; else as in a node's sheet."),
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Picture: throughput of a GPU against speed of a user (extra `plot`)."),
@@ -58,8 +66,8 @@ def plan(
     """
     from roofml.catalog.using import on_catalog
     from roofml.planning.ask import ask, prices_of
+    from roofml.planning.picture import check_picture
     from roofml.planning.plan_picture import plot_plan
-    from roofml.util.writing import check_writable
     from roofml.workloads.read import read_workload
     from roofml.workloads.slo import parse_slos
 
@@ -67,7 +75,7 @@ def plan(
         raise InputError("--coeffs and --catalog: expected one of them")
     slos, prices = parse_slos(slo or []), prices_of(price or [])
     if plot is not None:
-        check_writable(plot)
+        check_picture(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, overrides=overrides)
         asked = ask(
@@ -84,7 +92,7 @@ def plan(
         carried = [] if catalog is None else on_catalog(catalog, asked)
     with progress(quiet or as_json) as shown:
         task = shown.add_task("planning", total=len(asked.candidates))
-        planned = asked.plan(slos, rate, prices, lambda done: shown.update(task, completed=done))
+        planned = asked.plan(slos, rate, prices, lambda done: shown.update(task, completed=done), disaggregated, link)
     for text in (*carried, *planned.warnings):
         warn(text)
     if plot is not None:

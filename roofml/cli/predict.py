@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +47,9 @@ def predict(
         typer.Option("--precision", help="Format of the weights, if not the config's: bf16, fp8, fp8_block, nvfp4 ..."),
     ] = None,
     allow_oversize: o.AllowOversize = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Picture of the step's parts (extra `plot`).")
+    ] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -60,6 +64,10 @@ def predict(
     from roofml.traces.server import ServerOverrides
 
     said = ServerOverrides(engine=engine, kv_dtype=kv_dtype)  # checks both
+    if plot is not None:
+        from roofml.planning.picture import check_picture
+
+        check_picture(plot)
     if catalog is not None:
         from roofml.catalog.catalog import open_catalog
         from roofml.catalog.nearest import nearest
@@ -90,12 +98,18 @@ def predict(
     step = replace(calibration, allow_oversize=allow_oversize).step_time(batch)
     for text in step.outside:
         warn(text)
+    if plot is not None:
+        from roofml.planning.step_picture import plot_step
+
+        plot_step(step, plot)
     if as_json:
-        print_json(step.to_dict())
+        print_json({**step.to_dict(), **({} if plot is None else {"plot": str(plot)})})
     elif quiet:
         OUT.print(f"{step.total_us:.1f}")
     else:
         show(step)
+        if plot is not None:
+            OUT.print(f"written: {plot}", markup=False)
 
 
 def _batch(prefill: list[str], decode: list[str]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,29 @@ def simulate(
         int | None, typer.Option("--requests", help="Requests to send; all are judged, as a benchmark's client does.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is random in the load.")] = 0,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", metavar="N", help="Servers alike that share the load out.")
+    ] = None,
+    router: Annotated[
+        str | None,
+        typer.Option("--router", metavar="R", help="round-robin, least-loaded (the default) or prefix-aware."),
+    ] = None,
+    prefill_replicas: Annotated[
+        int | None, typer.Option("--prefill-replicas", metavar="N", help="Servers that compute prompts alone ...")
+    ] = None,
+    decode_replicas: Annotated[
+        int | None, typer.Option("--decode-replicas", metavar="N", help="... and those that make the answers then.")
+    ] = None,
+    link: Annotated[
+        float | None,
+        typer.Option("--link", metavar="GB/s", help="What KV goes over, of each GPU; else as within a node's sheet."),
+    ] = None,
+    prefill_gpu: Annotated[
+        str | None, typer.Option("--prefill-gpu", metavar="G", help="GPU of prefill servers, if another.")
+    ] = None,
+    prefill_tp: Annotated[
+        int | None, typer.Option("--prefill-tp", min=1, help="Tensor parallel size of these, if another.")
+    ] = None,
     precision: o.Precision = None,
     plot: Annotated[
         Path | None,
@@ -49,31 +73,49 @@ def simulate(
     """Serve a load that nobody has run: TTFT, TPOT, ITL, E2E, rates and queues, with 90 % intervals.
 
     On MODEL with --gpu and --tp, by physics and what other models taught, or by the calibration of --coeffs. What
-    nobody says of the server is vLLM's default; of a recorded run, its own.
+    nobody says of the server is vLLM's default; of a recorded run, its own. Several servers share a load that comes at
+    a rate: alike, or some for prompts and some for answers.
     """
     from roofml.calibration.servers import server_for
     from roofml.catalog.using import in_place_of
-    from roofml.planning.simulation import simulate as serve
+    from roofml.planning.picture import check_picture
+    from roofml.planning.simulation import simulate_by
     from roofml.planning.simulation_picture import plot_simulation
     from roofml.planning.subject import calibration_for
-    from roofml.util.writing import check_writable
+    from roofml.planning.wanted import Wanted, system_of
     from roofml.workloads.read import read_workload
     from roofml.workloads.slo import parse_slos
 
     if coeffs is not None and catalog is not None:
         raise InputError("--coeffs and --catalog: expected one of them")
+    wanted = Wanted(replicas, prefill_replicas, decode_replicas, router, link)
+    apart = prefill_gpu is not None or prefill_tp is not None
+    wanted.check(other_prefill=apart)
     slos = parse_slos(slo or [])
     if plot is not None:
-        check_writable(plot)
+        check_picture(plot)
     with working(quiet or as_json, "reading"):
         read = read_workload(load, rate=rate, concurrency=concurrency, requests=requests, overrides=overrides)
         calibration, moved = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
         if catalog is not None:
             calibration, carried = in_place_of(calibration, catalog)
             moved = [*moved, *carried]
-        server = server_for(calibration, overrides, read.server)
+        server, prefill = server_for(calibration, overrides, read.server), None
+        if apart:
+            overrides = replace(
+                overrides,
+                gpu=prefill_gpu or calibration.deployment.gpu.name,
+                tensor_parallel=calibration.deployment.tp if prefill_tp is None else prefill_tp,
+                num_gpu_blocks=None,  # what was said is of a decode server
+            )
+            prefill, carried = calibration_for(coeffs, subject, overrides, precision=precision, recorded=read.server)
+            moved = [*moved, *carried]
+            if catalog is not None:
+                prefill, carried = in_place_of(prefill, catalog)
+                moved = [*moved, *carried]
+        system = system_of(wanted, calibration, server, prefill, overrides)
     with working(quiet or as_json, "serving"):
-        simulated = serve(calibration, read.workload, server, slos=slos, seed=seed)
+        simulated = simulate_by(system, read.workload, slos, seed)
     if not (quiet or as_json):
         told = [finding for finding in read.workload.findings if finding.severity != "info"]
         if told:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from numba.extending import register_jitable
 
+from roofml.engine.incoming import Incoming
 from roofml.engine.kv_cache import BlockKeys
 from roofml.util.arrays import Floats, Ints
 
@@ -30,6 +31,8 @@ class Requests(NamedTuple):
     """After how long a client gives up."""
     pause_us: Floats
     """Of a closed loop, how long a client waits after an answer before it sends this request."""
+    incoming: Incoming | None = None
+    """Of prompts that another server computed (`incoming`)."""
 
 
 @register_jitable

@@ -17,7 +17,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.extending import register_jitable
+
+from roofml.engine.rules import Limits
+from roofml.util.arrays import Bools
 
 TUNED_TOKENS = (256, 512, 1024, 1536, 2048, 3072, 4096)
 """Numbers of tokens for which vLLM's fused-MoE kernel has tuned tile sizes, from the largest captured CUDA graph on; a
@@ -41,12 +45,12 @@ def kernel_variant(new_tokens: int, experts: int, experts_per_token: int) -> int
     return 4 * tile + 2 * int(rows % ALIGNED == 0) + int((rows - experts) % ALIGNED == 0)
 
 
-@register_jitable
-def start_server(met: Any, budget: int, fresh: bool, experts: int, experts_per_token: int, captured: int) -> None:
-    """Mark in `met` (EVENTS,) what has happened before the first request: graph capture, and one step of `budget`."""
-    met[:] = not fresh
-    met[kernel_variant(captured, experts, experts_per_token)] = True
-    met[kernel_variant(budget, experts, experts_per_token)] = True
+def start_server(limits: Limits) -> Bools:
+    """(EVENTS,) what has happened before the first request: graph capture, and one step of the whole budget."""
+    met = np.full(EVENTS, not limits.fresh)
+    for tokens in (limits.captured, limits.budget):
+        met[kernel_variant(tokens, limits.experts, limits.experts_per_token)] = True
+    return met
 
 
 @register_jitable

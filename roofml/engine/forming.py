@@ -12,7 +12,7 @@ from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import RUNNING
-from roofml.latency.batch import NEAR, WHOLE_SUMS, add_near
+from roofml.latency.batch import WHOLE_SUMS, add_near
 from roofml.traces.steps.table import LONG_CONTEXT
 
 NO_PROMPTS = (0, 0, 0.0, 0)
@@ -20,26 +20,30 @@ NO_PROMPTS = (0, 0, 0.0, 0)
 
 
 @register_jitable
-def no_near(reaches: Any) -> Any:
-    """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
-    if reaches is None:  # decided when it is compiled, as in the functions below
-        return None
-    return np.zeros(len(NEAR) * len(reaches))
+def any_decodes(books: Any, seats: Any) -> bool:
+    """Whether a running request is past its prompt."""
+    for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
+        if books.booked[seats.running[i]].sampled != NOTHING:
+            return True
+    return False
+
+
+@register_jitable
+def longest_chunk(rules: Any, budget: int, requests: int) -> int:
+    """Most tokens of one request in this step where there is a limit, with so many requests running and waiting."""
+    if requests < 2 and not rules.longest_chunk_alone:
+        return budget
+    if rules.fair_chunk:
+        return max(rules.longest_chunk, budget // max(requests, 1))
+    return rules.longest_chunk
 
 
 @register_jitable
 def clear_near(near: Any) -> None:
-    """Make them those of an empty step again."""
-    if near is not None:
-        near[:] = 0.0
-
-
-@register_jitable
-def near_length(near: Any) -> int:
-    """How many there are."""
-    if near is None:
-        return 0
-    return len(near)
+    """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
+    if near is not None:  # decided when it is compiled, as in the functions below
+        for i in range(len(near)):
+            near[i] = 0.0
 
 
 @register_jitable
@@ -64,7 +68,9 @@ def grown(rows: Any) -> Any:
     """The same rows with twice as many places. The new ones are not touched, and take no memory yet."""
     places = rows.shape[1]
     larger = np.empty((rows.shape[0], 2 * places), rows.dtype)
-    larger[:, :places] = rows
+    for row in range(rows.shape[0]):
+        for place in range(places):
+            larger[row, place] = rows[row, place]
     return larger
 
 

@@ -74,20 +74,15 @@ def key_of(keys: Any, r: int, index: int) -> int:
     return keys.own_key[r] + index - keys.shared_blocks[r]
 
 
-@compiled()
-def empty_cache(num_gpu_blocks: int, keys: int) -> Any:
+def empty_cache(num_gpu_blocks: int, keys: int) -> KvCache:
     """A cache of which nothing is used. vLLM keeps one block for itself (the null block): blocks - 1 are usable."""
-    blocks = num_gpu_blocks - 1
-    block: Any = np.zeros(blocks + 1, BLOCK)
-    block.key[:] = NOTHING
-    block.next_copy[:] = NOTHING
-    block.previous_copy[:] = NOTHING
-    for i in range(blocks + 1):
-        block[i].after = (i + 1) % (blocks + 1)
-        block[i].before = (i + blocks) % (blocks + 1)
-    key: Any = np.zeros(keys, KEY)
-    key.first[:] = NOTHING
-    return KvCache(block, key, np.full(1, blocks, np.int64))
+    block, key = np.zeros(num_gpu_blocks, BLOCK), np.zeros(keys, KEY)
+    block["after"] = np.arange(1, num_gpu_blocks + 1)
+    block["before"] = np.arange(-1, num_gpu_blocks - 1)
+    block["after"][-1], block["before"][0] = 0, num_gpu_blocks - 1
+    for nothing in (block["key"], block["next_copy"], block["previous_copy"], key["first"]):
+        nothing.fill(NOTHING)
+    return KvCache(block, key, np.full(1, num_gpu_blocks - 1, np.int64))
 
 
 @compiled()

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import release, take_free
+from roofml.util.arrays import Ints
 
 GROUPS, REACH, RATIO = 0, 1, 2
 """Columns of `shares`, a row for each kind: blocks that a block's worth of it takes of the pool; tokens that its window
@@ -40,30 +40,18 @@ def more_blocks(shares: Any, context: int, new: int, block_size: int) -> int:
     return total
 
 
-@register_jitable
-def most_more_blocks(shares: Any, tokens: int, budget: int, block_size: int) -> int:
+def most_more_blocks(shares: Ints | None, tokens: int, budget: int, block_size: int) -> int:
     """The most of them that a request of so many tokens ever holds."""
-    if shares is None:
-        return 0
     most = 0
-    for kind in range(len(shares)):
-        reach = shares[kind, REACH]
-        size = block_size * shares[kind, RATIO]
+    for groups, reach, ratio in () if shares is None else shares.tolist():
+        size = block_size * ratio
         held = 1
         if reach != STATE:
             held = (tokens + size - 1) // size
         if reach > 0:  # wherever in their blocks the window and a step's tokens begin and end
             held = min(held, (min(budget, tokens) + reach - 1 + size - 1) // size + 1)
-        most += shares[kind, GROUPS] * held
+        most += groups * held
     return most
-
-
-@register_jitable
-def no_more(shares: Any, seats: int, most: int) -> Any:
-    """Room for the further blocks of every seat, and how many it holds in the first column; None for one group."""
-    if shares is None:
-        return None
-    return np.zeros((seats, most + 1), np.int64)
 
 
 @register_jitable

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from roofml.engine.clients import Requests
 from roofml.engine.continued import continued
+from roofml.engine.incoming import incoming_of
 from roofml.engine.kv_cache import block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
 from roofml.engine.scheduler import compiled_in, serve
 from roofml.engine.step_time import Callback, Formula, StepTimes
 from roofml.engine.versions import rules_of
+from roofml.engine.workspace import workspace_of
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters, RequestParameters, StepParameters
@@ -28,6 +30,8 @@ from roofml.traces.run import Run
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
 from roofml.util.names import shown
+
+NO_TRANSFERS = np.zeros((2, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,9 @@ class Schedule:
     """(requests,)"""
     cold: NDArray[np.int8]
     """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
+    transfer_us: Floats
+    """(2, requests) when blocks were taken for the KV that comes from elsewhere, and when it was there; NaN of a
+    request that was computed here. (2, 0) where all were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +104,7 @@ def _requests(run: Run) -> Requests:
         min(run.clients, len(run)),
         run.deadline_us,
         run.pause_us if len(run.pause_us) else np.zeros(len(run)),
+        incoming_of(run),
     )
 
 
@@ -118,6 +126,7 @@ def _check_fits(run: Run, shares: Ints | None, drafts: int) -> None:
         if not 1 <= getattr(server, field) <= MOST_OF_SERVER[field]:
             found = shown(getattr(server, field))
             raise InputError(f"{run.name}: {field} {found}: expected between 1 and {MOST_OF_SERVER[field]}")
+    _check_incoming(run)
     if not np.isfinite(run.arrival_us).all():
         raise InputError(f"{run.name}: arrival_us: expected finite times")
     if run.prompt_tokens.min() < 1 or run.output_tokens.min() < 1:
@@ -138,11 +147,36 @@ def _check_fits(run: Run, shares: Ints | None, drafts: int) -> None:
             f"{run.name}: request {run.request_id[worst]}: {tokens[worst]} tokens do not fit in "
             f"{server.num_gpu_blocks} KV blocks of {server.block_size}"
         )
-    seats = min(server.max_num_seqs, len(run)) * (int(tokens[worst]) // server.block_size + 1)
+    rows = min(server.max_num_seqs, len(run)) + (min(len(run), server.num_gpu_blocks) if len(run.kv_tokens) else 0)
+    seats = rows * (int(tokens[worst]) // server.block_size + 1)
     if max(int(_full_blocks(run).sum()), seats) > MOST_BLOCKS:
         raise InputError(
             f"{run.name}: its requests take more than {MOST_BLOCKS} KV blocks of {server.block_size} tokens"
         )
+
+
+def _check_incoming(run: Run) -> None:
+    """Raise InputError for KV from elsewhere that is none, or beside what is not imitated together with it."""
+    if not len(run.kv_tokens):
+        return
+    columns = {"kv_tokens": run.kv_tokens, "kv_block_us": run.kv_block_us, "kv_latency_us": run.kv_latency_us}
+    for name, column in columns.items():
+        if len(column) != len(run) or not (np.isfinite(column).all() and (column >= 0).all()):
+            raise InputError(f"{run.name}: {name}: expected a finite number, not below 0, for each request")
+    if (run.kv_tokens > run.prompt_tokens).any():
+        row = int(np.argmax(run.kv_tokens > run.prompt_tokens))
+        raise InputError(
+            f"{run.name}: request {run.request_id[row]}: kv_tokens {run.kv_tokens[row]}: expected at most the "
+            f"{run.prompt_tokens[row]} of its prompt"
+        )
+    beside = {
+        "a closed loop": run.clients > 0,
+        "clients that give up": bool(np.isfinite(run.deadline_us)),
+        "policy: priority": run.server.settings.policy == "priority",
+    }
+    for what, there in beside.items():
+        if there:
+            raise InputError(f"{run.name}: {what} beside KV from another server: not imitated")
 
 
 def _most_more(run: Run, shares: Ints | None) -> int:
@@ -180,6 +214,8 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         kernels,
         tables.shares,
         int(tables.verified) - 1,
+        tables.acceptance,
+        tables.reaches,
         parameters.pauses,
     )
 
@@ -210,6 +246,8 @@ def _serve(
     kernels: tuple[int, int, int, float] = (0, 0, 0, 0.0),
     shares: Ints | None = None,
     drafts: int = 0,
+    acceptance: float | None = None,
+    reaches: Ints | None = None,
     pauses: Pauses = NO_PAUSES,
 ) -> Replay:
     recorded, run = run, continued(run)
@@ -231,22 +269,34 @@ def _serve(
         1 if server.async_scheduling else 0,
         server.fresh,
         *kernels,
+        drafts,
+        acceptance,
     )
     requests, length = _requests(run), len(recorded)
-    sums, start, duration, cold, first, last, queued, running, cached, preemptions = serve(
+    work = workspace_of(requests, limits, rules.by_priority, reaches, shares)
+    took, sums, times, cold = serve(
         requests,
         limits,
         rules,
         source,
         RequestParameters(*map(float, request)),
         Pauses(*map(float, pauses)),
+        work,
         np.zeros(1, np.int64) if progress is None else progress,
         compiled_in(),
     )
-    arrival, queued = requests.arrival_us[:length], queued[:length]
-    first, last, running, cached, preemptions = (each[:length] for each in (first, last, running, cached, preemptions))
-    took = max(int(first.max()), int(last.max())) + 1 if length < len(run) else len(start)
-    sums, start, duration, cold = sums[:, :took], start[:took], duration[:took], cold[:, :took]
+    arrival = requests.arrival_us[:length]
+    filled = work.filled
+    first, last = filled.first_step[:length], filled.last_step[:length]
+    queued, running = filled.queued_us[:length], filled.running_at_arrival[:length]
+    noted = work.books.noted[:length]
+    cached, preemptions = noted["cached_tokens"].copy(), noted["preemptions"].copy()
+    del work, noted  # most of the memory
+    incoming = requests.incoming
+    transfers = NO_TRANSFERS if incoming is None else np.stack([incoming.begin_us, incoming.end_us])[:, :length]
+    if length < len(run):
+        took = max(int(first.max()), int(last.max())) + 1
+    sums, (start, duration), cold = sums[:, :took], times[:, :took], cold[:, :took]
     end, completed = start + duration, last >= 0
     return Replay(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
@@ -263,5 +313,6 @@ def _serve(
             cached,
             preemptions,
             cold,
+            transfers,
         ),
     )

@@ -21,6 +21,10 @@ class Limits(NamedTuple):
     """New tokens of the largest CUDA graph."""
     launches_us: float
     """Least time of a step of more (`latency.launches`)."""
+    drafts: int
+    """Drafts of a decode that a step verifies."""
+    acceptance: float | None
+    """Tokens that a decode keeps of such a step on average; None: the one."""
 
 
 class Rules(NamedTuple):
@@ -52,3 +56,7 @@ class Rules(NamedTuple):
     """Requests waiting and running beyond which another is turned away."""
     most_queued_tokens: int
     """Prompt tokens of requests without a first token from which on another is turned away."""
+    reserves_for_prompts: bool
+    """KV from elsewhere leaves the blocks free that prompts in the making still need."""
+    waits_for_steps: bool
+    """Beside KV from elsewhere nobody is preempted whose step is in flight."""

@@ -12,9 +12,9 @@ v0.33; what changed between them is in `Rules`, and `versions` says which versio
   later and a finished one leaves one step later;
 - a request that its client gives up leaves the queue, or its seat and blocks, before the next batch is formed.
 
-Nothing is made per step: the compiled loop fills rows that grow by doubling. What it does to one request stands in
-functions of their own (`seats`, `waiting`), which numba compiles into it. `benchmarks/conformance.py` holds it against
-the real one.
+Nothing is made per step: the compiled loop fills a `workspace`, whose rows grow by doubling. What it does to one
+request stands in functions of their own (`seats`, `waiting`), which numba compiles into it. `benchmarks/conformance.py`
+holds it against the real one.
 """
 
 from __future__ import annotations
@@ -22,86 +22,66 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.clients import send
-from roofml.engine.cold_start import EVENTS, first_time, start_server
+from roofml.engine.cold_start import first_time
 from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.forming import (
     NO_PROMPTS,
+    any_decodes,
     clear_near,
     grown,
-    near_length,
-    no_near,
+    longest_chunk,
     summed,
     tokens_made,
     with_prompt,
     withdraw,
     write_sums,
 )
-from roofml.engine.kv_cache import NOTHING, empty_cache, take_free
-from roofml.engine.more_groups import more_needed, most_more_blocks, take_more
+from roofml.engine.incoming import (
+    begin_transfer,
+    comes_from_elsewhere,
+    idle_us,
+    in_flight_still,
+    is_prompt,
+    loaded,
+    loading,
+    next_loaded,
+    next_poll_us,
+    note_step,
+    poll,
+    seat_loaded,
+)
+from roofml.engine.kv_cache import NOTHING, take_free
+from roofml.engine.more_groups import more_needed, take_more
 from roofml.engine.seats import (
     RUNNING,
     admit,
     cached_blocks,
     close_ranks,
     free_seat,
-    no_books,
-    no_seats,
     remember_blocks,
     victim_by_priority,
 )
-from roofml.engine.step_time import acceptance_of, drafts_of, reaches_of, shares_of, time_of_step
-from roofml.engine.waiting import ENTERED, LENGTH, enter, first_waiting, leave_queue, nobody_waits, put_back
-from roofml.latency.batch import WHOLE_SUMS, StepSums, add_near
+from roofml.engine.step_time import time_of_step
+from roofml.engine.waiting import (
+    ENTERED,
+    LENGTH,
+    enter,
+    first_waiting,
+    leave_queue,
+    next_in_queue_us,
+    preempt,
+)
+from roofml.latency.batch import StepSums, add_near
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.pauses import held_us
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.jit_cache import compiled, digest_argument
 
-STEPS_A_REQUEST, MOST_ROOM = 8, 2**24
-"""Steps for which there is room at first: more than a busy server takes. What is not used takes no memory, and growing
-would hold everything twice."""
 ONE_STEP: Any = StepSums
 """The sums of one step, as plain numbers."""
-
-
-@register_jitable
-def _preempt(
-    place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
-) -> None:
-    """Preempt the running request at `place`."""
-    victim = seats.running[place]
-    seats.counts[RUNNING] -= 1
-    for i in range(place, seats.counts[RUNNING]):
-        seats.running[i] = seats.running[i + 1]
-    booked = books.booked[victim]
-    free_seat(booked, seats, cache, requests.keys, victim, limits, rules.empty_first, oldest)
-    books.noted[victim].preemptions += 1
-    if booked.generated < booked.output:  # else it ends with the step in flight
-        put_back(waiting, victim, rules.by_priority)
-
-
-@register_jitable
-def _decodes(books: Any, seats: Any) -> bool:
-    """Whether a running request is past its prompt."""
-    for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
-        if books.booked[seats.running[i]].sampled != NOTHING:
-            return True
-    return False
-
-
-@register_jitable
-def _longest_chunk(rules: Any, budget: int, requests: int) -> int:
-    """Most tokens of one request in this step where there is a limit, with so many requests running and waiting."""
-    if requests < 2 and not rules.longest_chunk_alone:
-        return budget
-    if rules.fair_chunk:
-        return max(rules.longest_chunk, budget // max(requests, 1))
-    return rules.longest_chunk
 
 
 def compiled_in() -> NDArray[Any]:
@@ -112,7 +92,7 @@ def compiled_in() -> NDArray[Any]:
             for name in (
                 *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
                 "latency/pauses",
-                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming"),
+                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming", "engine/incoming"),
                 *("engine/kv_cache", "engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
             )
         )
@@ -120,45 +100,28 @@ def compiled_in() -> NDArray[Any]:
 
 
 @compiled(nogil=True)
-def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: Any, progress: Any, sources: Any) -> Any:
-    """The loop. Returns the steps' sums and, per request, what Schedule holds. `progress[0]` counts those that ended.
+def serve(
+    requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: Any, work: Any, progress: Any, sources: Any
+) -> Any:
+    """The loop, which fills its workspace. `progress[0]` counts the requests that ended.
 
-    Of a request that does not get its answer, `last_step` is NOTHING.
+    Returns how many steps there were, and the workspace's sums, times and cold, which may have had to grow.
     """
     n = len(requests.prompt)
-    block_size = limits.block_size
-    cache = empty_cache(limits.num_gpu_blocks, requests.keys.total)
-    drafts, acceptance = drafts_of(source), acceptance_of(source)
-    most_blocks = (np.max(requests.prompt + requests.output) + drafts + block_size - 1) // block_size + 1
-    books: Any = no_books(requests.prompt, requests.output)
-    reaches: Any = reaches_of(source)
-    shares: Any = shares_of(source)
-    near: Any = no_near(reaches)
-    most_more = most_more_blocks(shares, np.max(requests.prompt + requests.output), limits.budget, block_size)
-    seats: Any = no_seats(limits.max_num_seqs, most_blocks, shares, most_more)
-    waiting: Any = nobody_waits(limits.max_num_seqs, requests.priority, rules.by_priority)
+    block_size, drafts, acceptance = limits.block_size, limits.drafts, limits.acceptance
+    keys, arrival, incoming = requests.keys, requests.arrival_us, requests.incoming
+    cache, books, seats, waiting = work.cache, work.books, work.seats, work.waiting
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
-    running: Any = seats.running
-    blocks, counts, free = seats.blocks, seats.counts, cache.free
+    running, blocks, counts, shares, free = seats.running, seats.blocks, seats.counts, seats.shares, cache.free
     all_booked, all_noted = books.booked, books.noted
-    keys, arrival = requests.keys, requests.arrival_us
-
-    first_step = np.full(n, NOTHING, np.int64)
-    last_step = np.full(n, NOTHING, np.int64)
-    queued = np.full(n, np.inf)
-    running_at_arrival = np.zeros(n, np.int64)
-    finishing = np.empty((2, limits.max_num_seqs), np.int64)  # requests whose last step is in flight
-    finishing_count = np.zeros(2, np.int64)
+    reaches, near = work.reaches, work.near
+    first_step, last_step, queued, running_at_arrival = work.filled
+    finishing, finishing_count, met = work.finishing, work.finishing_count, work.met
+    sums, times, cold = work.sums, work.times, work.cold
+    start, duration = times[0], times[1]
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
     sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
-
-    room = max(1024, min(STEPS_A_REQUEST * n, MOST_ROOM))
-    sums, cold = np.empty((WHOLE_SUMS + near_length(near), room)), np.empty((2, room), np.int8)
-    times = np.empty((2, room))
-    start, duration = times[0], times[1]
-    met = np.zeros(EVENTS, np.bool_)
-    start_server(met, limits.budget, limits.fresh, limits.experts, limits.experts_per_token, limits.captured)
     now, next_deadline = arrival[0], next_deadline_us(requests, 0)
 
     while ended < n:
@@ -187,16 +150,17 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             queued_tokens -= tokens
 
         # Form a batch: first what runs, then, if nothing had to be preempted, what waits.
+        poll(incoming, now)
         budget = limits.budget
         longest = budget
         if rules.longest_chunk > 0:
-            longest = _longest_chunk(rules, budget, counts[RUNNING] + waiting.counts[LENGTH])
+            longest = longest_chunk(rules, budget, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming))
         spaced = rules.prefill_interval > 1
         hold_prefill = (
             spaced
             and not prefill_waits
             and steps + 1 - last_prefill_step < rules.prefill_interval
-            and _decodes(books, seats)
+            and any_decodes(books, seats)
         )
         unsure_from = 2 * (steps - 1) if in_flight > 0 else 2 * steps + 2
         prompts, decodes, decode_context, decode_beyond = NO_PROMPTS, 0, 0, 0
@@ -222,9 +186,11 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                 need = (beyond + block_size - 1) // block_size if beyond > 0 else 0  # mostly spares a division
                 more = more_needed(shares, seats.more, booked.slot, booked.computed, new + ahead, block_size)
                 if need + more > free[0]:
-                    preempting = True
                     while need + more > free[0] and booked.slot != NOTHING:
                         place = counts[RUNNING] - 1
+                        if in_flight_still(incoming, rules, running[place], steps - in_flight):
+                            break
+                        preempting = True
                         if rules.by_priority:
                             place = victim_by_priority(seats, requests.priority, arrival)
                             v = running[place]
@@ -236,33 +202,57 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                                 budget += all_noted[v].new
                                 ending = finishing[this, : finishing_count[this]]
                                 finishing_count[this] = withdraw(all_booked[v], steps, v, first_step, last_step, ending)
-                        _preempt(place, books, seats, waiting, cache, requests, limits, rules, steps - in_flight)
+                        preempt(place, books, seats, waiting, cache, requests, limits, rules, steps - in_flight)
                     if booked.slot == NOTHING:
                         if rules.goes_on:
                             continue
                         break
+                    if need + more > free[0]:
+                        index = counts[RUNNING]  # nobody after it either
+                        continue
             else:
-                if waiting.counts[LENGTH] == 0 or preempting or counts[RUNNING] >= rules.max_running:
+                if preempting or counts[RUNNING] >= rules.max_running:
                     break
-                r = first_waiting(waiting, all_noted, rules.by_priority)
-                booked = all_booked[r]
+                r = next_loaded(incoming, limits.steps_ahead)
+                has_blocks = r != NOTHING
+                hits, idle_hits, held = 0, 0, 0
+                if has_blocks:
+                    booked = all_booked[r]
+                    loaded(incoming, booked, seats, cache, keys, r, limits)
+                    computed, held = booked.computed, booked.held
+                else:
+                    if waiting.counts[LENGTH] == 0:
+                        break
+                    r = first_waiting(waiting, all_noted, rules.by_priority)
+                    booked = all_booked[r]
+                    if limits.prefix_caching:
+                        most_hits = (booked.prompt + booked.generated - 1) // block_size
+                        hits, idle_hits = cached_blocks(cache, keys, r, most_hits)
+                    computed, held = hits * block_size, hits
+                    if comes_from_elsewhere(incoming, r, computed):
+                        if not begin_transfer(
+                            incoming, books, seats, cache, keys, r, hits, idle_hits, limits, rules, now
+                        ):
+                            break
+                        leave_queue(waiting, rules.by_priority)
+                        continue
                 known = booked.prompt + booked.generated
-                hits, idle_hits = 0, 0
-                if limits.prefix_caching:
-                    hits, idle_hits = cached_blocks(cache, keys, r, (known - 1) // block_size)
-                left, ahead = known - hits * block_size, 0
+                left, ahead = known - computed, 0
                 if hold_prefill and left > 1:
                     break
                 new = min(left, budget, longest)
-                need = (hits * block_size + new + block_size - 1) // block_size - hits
-                required = (known + block_size - 1) // block_size - hits if rules.reserve_prompt else need
+                need = max(0, (computed + new + block_size - 1) // block_size - held)
+                required = max(0, (known + block_size - 1) // block_size - held) if rules.reserve_prompt else need
                 if counts[RUNNING] > 0:
                     required += rules.watermark_blocks
-                more = more_needed(shares, seats.more, NOTHING, hits * block_size, new, block_size)
+                more = more_needed(shares, seats.more, booked.slot, computed, new, block_size)
                 if required + more + idle_hits > free[0]:
                     break
-                leave_queue(waiting, rules.by_priority)
-                admit(booked, all_noted[r], seats, cache, keys, r, hits, block_size)
+                if has_blocks:
+                    seat_loaded(incoming, seats)
+                else:
+                    leave_queue(waiting, rules.by_priority)
+                    admit(booked, all_noted[r], seats, cache, keys, r, hits, block_size)
                 index = counts[RUNNING]
                 prefills = prefills or left > 1
 
@@ -274,9 +264,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                 blocks[booked.slot, booked.held] = take_free(cache)
                 booked.held += 1
             booked.computed = context + new
+            note_step(incoming, r, steps)
             if rules.by_priority:
                 all_noted[r].new, all_noted[r].step = new, steps
-            if new > 1 or context < booked.prompt:
+            if is_prompt(incoming, new, context, booked.prompt):
                 prompts = with_prompt(prompts, new, context)
                 if limits.prefix_caching and context < booked.prompt:
                     remember_blocks(booked, seats, cache, keys, r, booked.computed, block_size)
@@ -330,10 +321,10 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
                 continue
         elif in_flight == 0:
             waits_for_client = sent < n and sent < ended + requests.clients
-            if not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
-                # Nothing to do until the next request arrives or reaches the queue.
-                entered = waiting.counts[ENTERED]
-                now = max(now, queued[entered]) if entered < arrived else arrival[arrived]
+            if loading(incoming) > 0:
+                now = next_poll_us(incoming, now, next_in_queue_us(waiting, queued, arrival, arrived))
+            elif not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
+                now = max(now, next_in_queue_us(waiting, queued, arrival, arrived))
             continue
 
         # The oldest step in flight ends: its finished requests leave.
@@ -347,8 +338,9 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             queued_tokens -= tokens
         in_flight -= 1
         which = oldest % 2
-        if finishing_count[which] > 0:
-            for i in range(finishing_count[which]):
+        finished = finishing_count[which]
+        if finished > 0:
+            for i in range(finished):
                 r = finishing[which, i]
                 if all_noted[r].gone:
                     continue
@@ -359,15 +351,6 @@ def serve(requests: Any, limits: Any, rules: Any, source: Any, q: Any, pauses: A
             close_ranks(books, seats)
             finishing_count[which] = 0
             progress[0] = ended
-    return (
-        sums[:, :steps],
-        start[:steps],
-        duration[:steps],
-        cold[:, :steps],
-        first_step,
-        last_step,
-        queued,
-        running_at_arrival,
-        books.noted.cached_tokens.copy(),
-        books.noted.preemptions.copy(),
-    )
+        if in_step == 0:
+            now += idle_us(incoming, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming) + finished)
+    return steps, sums, times, cold

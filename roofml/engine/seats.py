@@ -12,7 +12,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.kv_cache import NOTHING, key_of, release, remember, take_cached
-from roofml.engine.more_groups import no_more, release_more
+from roofml.engine.more_groups import release_more
 from roofml.util.arrays import Ints
 
 BOOKED = np.dtype(
@@ -51,35 +51,32 @@ class Seats(NamedTuple):
     counts: Ints
     more: Ints | None
     """(seats, 1 + blocks) how many blocks of further layer groups each has, and which (`more_groups`)."""
+    shares: Ints | None
+    """How those go."""
 
 
 RUNNING, FREE = 0, 1
 """Places in `Seats.counts`."""
 
 
-@register_jitable
-def no_seats(seats: int, blocks: int, shares: Any, more: int) -> Any:
+def no_seats(seats: int, blocks: int, shares: Ints | None, more: int) -> Seats:
     """Seats that nobody has, of so many blocks each, and `more` of further layer groups."""
     return Seats(
         np.empty((seats, blocks), np.int64),
         np.arange(seats)[::-1].copy(),
         np.empty(seats, np.int64),
         np.array([0, seats]),
-        no_more(shares, seats, more),
+        None if shares is None else np.zeros((seats, more + 1), np.int64),
+        shares,
     )
 
 
-@register_jitable
-def no_books(prompt: Any, output: Any) -> Any:
+def no_books(prompt: Ints, output: Ints) -> Books:
     """Books of requests that were never scheduled."""
-    booked: Any = np.zeros(len(prompt), BOOKED)
-    booked.prompt[:] = prompt
-    booked.output[:] = output
-    booked.slot[:] = NOTHING
-    booked.sampled[:] = NOTHING
-    noted: Any = np.zeros(len(prompt), NOTED)
-    noted.cached_tokens[:] = NOTHING
-    noted.step[:] = NOTHING
+    booked, noted = np.zeros(len(prompt), BOOKED), np.zeros(len(prompt), NOTED)
+    booked["prompt"], booked["output"] = prompt, output
+    for nothing in (booked["slot"], booked["sampled"], noted["cached_tokens"], noted["step"]):
+        nothing.fill(NOTHING)
     return Books(booked, noted)
 
 
@@ -98,8 +95,8 @@ def cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
 
 
 @register_jitable
-def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
-    """Seat request r with the `hits` blocks that it found in the cache."""
+def take_seat(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
+    """A row of `Seats.blocks` for request r, with the `hits` blocks that it found in the cache."""
     seats.counts[FREE] -= 1
     booked.slot = seats.free[seats.counts[FREE]]
     for j in range(hits):
@@ -109,6 +106,12 @@ def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hi
     booked.held, booked.remembered, booked.computed = hits, hits, hits * block_size
     if noted.cached_tokens == NOTHING:
         noted.cached_tokens = booked.computed
+
+
+@register_jitable
+def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
+    """Seat request r with the `hits` blocks that it found in the cache: it runs."""
+    take_seat(booked, noted, seats, cache, keys, r, hits, block_size)
     seats.running[seats.counts[RUNNING]] = r
     seats.counts[RUNNING] += 1
 

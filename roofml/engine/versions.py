@@ -22,6 +22,10 @@ ACTIVE_SEATS: Release = (0, 31, 0)
 PREFILL_INTERVAL: Release = (0, 33, 0)
 """`prefill_schedule_interval` without data parallelism; before, only between data-parallel engines."""
 QUEUE_LIMITS: Release = (0, 29, 0)
+RESERVES_FOR_PROMPTS: Release = (0, 23, 0)
+"""`_inflight_prefill_reserved_blocks`, for asynchronous loads of a KV connector."""
+WAITS_FOR_STEPS: Release = (0, 30, 0)
+"""`_request_blocks_can_be_freed`, of a consumer of KV with batches formed ahead."""
 NO_LIMIT = 2**62
 
 
@@ -48,4 +52,6 @@ def rules_of(server: Server) -> Rules:
         prefill_interval=settings.prefill_schedule_interval if release >= PREFILL_INTERVAL else 1,
         most_requests=(settings.max_num_queued_reqs if limited else None) or NO_LIMIT,
         most_queued_tokens=(settings.max_num_queued_tokens if limited else None) or NO_LIMIT,
+        reserves_for_prompts=release >= RESERVES_FOR_PROMPTS,
+        waits_for_steps=release >= WAITS_FOR_STEPS,
     )

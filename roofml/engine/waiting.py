@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.extending import register_jitable
 
+from roofml.engine.seats import RUNNING, free_seat
 from roofml.util.arrays import Ints
 
 
@@ -32,8 +33,7 @@ PREEMPTED, HEAPED, ENTERED, ADMITTED, LENGTH = 0, 1, 2, 3, 4
 come, first served, the first `ADMITTED` have left it. `LENGTH` is how many wait."""
 
 
-@register_jitable
-def nobody_waits(seats: int, priority: Any, by_priority: bool) -> Any:
+def nobody_waits(seats: int, priority: Ints, by_priority: bool) -> Waiting:
     """An empty queue."""
     return Waiting(
         np.empty(seats, np.int64),
@@ -70,6 +70,15 @@ def enter(waiting: Any, by_priority: bool, gone: bool) -> None:
 
 
 @register_jitable
+def next_in_queue_us(waiting: Any, queued: Any, arrival: Any, arrived: int) -> float:
+    """When the next request reaches the queue, or arrives where none is on its way; infinite after the last."""
+    entered = waiting.counts[ENTERED]
+    if entered < arrived:
+        return queued[entered]
+    return arrival[arrived] if arrived < len(arrival) else np.inf
+
+
+@register_jitable
 def leave_queue(waiting: Any, by_priority: bool) -> None:
     """The first one has a seat."""
     waiting.counts[LENGTH] -= 1
@@ -93,6 +102,22 @@ def put_back(waiting: Any, r: int, by_priority: bool) -> None:
 
 
 @register_jitable
+def preempt(
+    place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
+) -> None:
+    """The running request at `place` loses its seat and blocks, and waits to be computed again."""
+    victim = seats.running[place]
+    seats.counts[RUNNING] -= 1
+    for i in range(place, seats.counts[RUNNING]):
+        seats.running[i] = seats.running[i + 1]
+    booked = books.booked[victim]
+    free_seat(booked, seats, cache, requests.keys, victim, limits, rules.empty_first, oldest)
+    books.noted[victim].preemptions += 1
+    if booked.generated < booked.output:  # else it ends with the step in flight
+        put_back(waiting, victim, rules.by_priority)
+
+
+@register_jitable
 def give_up_waiting(waiting: Any, r: int, by_priority: bool) -> None:
     """Request r, which is marked as gone, waits no more."""
     counts = waiting.counts
@@ -103,8 +128,9 @@ def give_up_waiting(waiting: Any, r: int, by_priority: bool) -> None:
         return
     for i in range(counts[PREEMPTED]):
         if waiting.preempted[i] == r:
-            waiting.preempted[i : counts[PREEMPTED] - 1] = waiting.preempted[i + 1 : counts[PREEMPTED]].copy()
             counts[PREEMPTED] -= 1
+            for j in range(i, counts[PREEMPTED]):
+                waiting.preempted[j] = waiting.preempted[j + 1]
             return
 
 

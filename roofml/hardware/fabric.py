@@ -1,4 +1,4 @@
-"""All-reduces that nobody measured: a latency, and a ring's bytes at a share of the link's bandwidth."""
+"""What links of GPUs reach, and all-reduces that nobody measured: a latency, and a ring's bytes at that rate."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ ALLREDUCE_SD = 0.4
 """Relative standard deviation of such a time."""
 
 
+def reached_bytes_per_us(gpu: Gpu) -> float:
+    """What of the sheet's bandwidth to the other GPUs of the node a large message reaches, bytes/µs."""
+    return (PCIE_SHARE if gpu.over_pcie else LINK_SHARE) * gpu.interconnect_bytes_per_us
+
+
 def allreduce_tables(gpu: Gpu) -> tuple[Floats, dict[int, Floats]]:
     """(messages,) bytes, and GPUs -> (messages,) time, µs: latency + 2·(n - 1)/n·bytes/(share·bandwidth)."""
-    share = PCIE_SHARE if gpu.over_pcie else LINK_SHARE
     times: dict[int, Floats] = {}
     for gpus in GPUS:
         latency = PCIE_LATENCY_US * gpus if gpu.over_pcie else LATENCY_US
-        times[gpus] = latency + 2 * (gpus - 1) / gpus * MESSAGES / (share * gpu.interconnect_bytes_per_us)
+        times[gpus] = latency + 2 * (gpus - 1) / gpus * MESSAGES / reached_bytes_per_us(gpu)
     return MESSAGES, times

@@ -21,8 +21,9 @@ from roofml.models.architectures.fields import Fields
 from roofml.models.attention import Attention as Attention
 from roofml.models.attention import LatentAttention
 from roofml.models.feed_forward import FeedForward as FeedForward
+from roofml.models.kv_size import token_bytes
 from roofml.models.layer import Layer as Layer
-from roofml.models.operations import AttentionOp, Gemm, MixerOp, StateOp
+from roofml.models.operations import Gemm, MixerOp, StateOp
 from roofml.models.positions import longest_context
 from roofml.models.quantization import NONE, Quantization, read_quantization
 from roofml.models.weights import DTYPE_BYTES as DTYPE_BYTES
@@ -187,12 +188,8 @@ class ModelSpec:
         Grouped-query attention: 2·Hkv/tp·head_dim elements a layer; latent attention: kv_lora_rank + rope elements on
         every rank. Recurrent layers take nothing per token: see `state_bytes`.
         """
-        total = 0
-        for op in self.mixers(tp):
-            if isinstance(op, AttentionOp):
-                merged = (op.kv_bytes + op.index_bytes) // op.compression if op.compression > 1 else op.index_bytes
-                total += op.count * (op.kv_bytes + merged)
-        return total
+        near, far = token_bytes(self.mixers(tp))
+        return sum(near.values()) + far
 
     def state_bytes(self, tp: int) -> int:
         """Bytes of recurrent state that one running request keeps on one of `tp` ranks, all layers."""

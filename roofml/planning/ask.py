@@ -37,11 +37,23 @@ class Asked:
         rate: float | None = None,
         prices: Mapping[str, float] | None = None,
         on_done: Callable[[int], None] | None = None,
+        disaggregated: bool = False,
+        link_gb_per_s: float | None = None,
     ) -> Plan:
         """The answer. Raises as `plan`, and for a rate that is none."""
         if rate is not None and not 0 < rate <= 1e7:
             raise InputError(f"--rate {rate:g}: expected {self.workload.unit} above 0, up to 1e7")
-        return plan(self.workload, slos, self.stand, self.candidates, rate=rate, prices=prices, on_done=on_done)
+        return plan(
+            self.workload,
+            slos,
+            self.stand,
+            self.candidates,
+            rate=rate,
+            prices=prices,
+            on_done=on_done,
+            disaggregated=disaggregated,
+            link_gb_per_s=link_gb_per_s,
+        )
 
 
 def ask(
@@ -129,7 +141,10 @@ def prices_of(texts: Sequence[str]) -> dict[str, float]:
             raise InputError(f"--price {shown(text)}: expected GPU=PRICE OF AN HOUR, such as H100=2.5")
         if not 0 < float(amount) <= MOST_PRICE:
             raise InputError(f"--price {shown(text)}: expected a price above 0, up to {MOST_PRICE:g}")
-        prices[load_gpu(gpu.strip()).name] = float(amount)
+        name = load_gpu(gpu.strip()).name
+        if name in prices:
+            raise InputError(f"--price {shown(text)}: {name} has a price already, expected one for each GPU")
+        prices[name] = float(amount)
     return prices
 
 

@@ -13,21 +13,25 @@ The servers do not know of each other, so each is replayed by itself.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
-from roofml.engine.replay import Replay
+from roofml.engine.replay import Replay, replay
+from roofml.latency.parameters import Parameters
+from roofml.planning.joined import joined
 from roofml.planning.served_load import statistic_of, steady_window
 from roofml.planning.trials import Trials
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools, Floats, Ints
 from roofml.util.errors import InputError
+from roofml.util.names import shown
 from roofml.workloads.load import Load
 
 Router = Literal["round robin", "least loaded", "prefix aware"]
@@ -49,46 +53,93 @@ class ServedByReplicas:
 
     replica: Ints
     """(requests,) who got each."""
-    ttft_us: Floats
-    """(requests,)"""
-    e2e_us: Floats
-    """(requests,)"""
-    replays: Sequence[Replay]
-    """Of each replica, its own requests."""
+    places: Sequence[Ints]
+    """Of each replica that got any, which requests."""
     runs: Sequence[Run]
+    """Of each, its own requests."""
+    replays: Sequence[Replay]
+
+    @cached_property
+    def joined(self) -> Replay:
+        """As one replay of the load."""
+        return joined(self.places, self.replays, len(self.replica))
+
+    def again(self, parameters: Parameters, tables: Any) -> Replay:
+        """The same requests to the same servers, at other step times. As one replay."""
+        return joined(self.places, [replay(run, tables, parameters) for run in self.runs], len(self.replica))
+
+    @property
+    def ttft_us(self) -> Floats:
+        """(requests,)"""
+        return self.joined.ttft_us
+
+    @property
+    def e2e_us(self) -> Floats:
+        """(requests,)"""
+        return self.joined.e2e_us
 
     @property
     def completed(self) -> Bools:
         """(requests,) those that got their answer."""
-        return np.isfinite(self.e2e_us)
+        return self.joined.completed
+
+
+def check_replicas(replicas: int, router: str, what: str = "replicas") -> None:
+    """Raise InputError for a number of servers, or a router, that is none."""
+    if router not in ROUTERS:
+        raise InputError(f"router {shown(router)}: expected one of {', '.join(ROUTERS)}")
+    if not 1 <= replicas <= MOST_REPLICAS:
+        raise InputError(f"{replicas} {what}: expected 1 to {MOST_REPLICAS}")
+
+
+def check_shared_out(load: Load) -> None:
+    """Raise InputError for a load that no router shares out here: clients, and sessions, wait for their answers."""
+    if load.clients:
+        raise InputError(f"{load.name}: a closed loop has a server of its own: expected requests that come at a rate")
+    if len(load.after):
+        raise InputError(
+            f"{load.name}: sessions whose requests follow each other's answers: not routed here, expected one server, "
+            "or requests that come at a rate"
+        )
 
 
 def serve_by_replicas(
     calibration: Calibration, load: Load, server: Server, replicas: int, router: Router = "least loaded"
 ) -> ServedByReplicas:
     """Serve an open load by so many servers. Raises InputError for a closed one, whose clients have a server each, for
-    a router that is none, and as a replay does."""
-    if router not in ROUTERS:
-        raise InputError(f"router {router!r}: expected one of {', '.join(ROUTERS)}")
-    if not 1 <= replicas <= MOST_REPLICAS:
-        raise InputError(f"{replicas} replicas: expected 1 to {MOST_REPLICAS}")
-    if load.clients:
-        raise InputError(f"{load.name}: a closed loop has a server of its own: expected requests that come at a rate")
-    run = load.run(server)
+    sessions, for a router that is none, and as a replay does."""
+    check_replicas(replicas, router)
+    check_shared_out(load)
+    return serve_run(calibration, load.run(server), replicas, router)
+
+
+def serve_run(calibration: Calibration, run: Run, replicas: int, router: Router) -> ServedByReplicas:
+    """Serve requests that come when they come by so many servers."""
     if router == "round robin" or replicas == 1:
-        turns: Ints = np.tile(np.arange(replicas), len(run) // replicas + 1)[: len(run)]
-        return _serve(calibration, run, turns, replicas)
-    lasts = np.full(len(run), _usual_us(calibration, run))
-    to = _deal(run, lasts, replicas, router)
-    served = _serve(calibration, run, to, replicas)
+        return served_as(run, np.arange(len(run)) % replicas, calibration.replay)
+    to = _deal(run, np.full(len(run), _usual_us(calibration, run)), replicas, router)
+    served = served_as(run, to, calibration.replay)
     for _ in range(ROUNDS):
         lasts = np.where(served.completed, served.e2e_us, np.inf)
         again = _deal(run, lasts, replicas, router)
         moved: Bools = again != to
-        to, served = again, _serve(calibration, run, again, replicas)
+        to, served = again, served_as(run, again, calibration.replay)
         if moved.mean() <= SETTLED:
             break
     return served
+
+
+def served_as(run: Run, to: Ints, serve: Callable[[Run], Replay]) -> ServedByReplicas:
+    """Each server's requests by themselves, where `to` says who gets each."""
+    places = [np.flatnonzero(to == each) for each in np.unique(to)]
+    # Arrivals stay those of the whole load: `take` would begin each replica's time with its own first request.
+    shares = [run.take(np.isin(np.arange(len(run)), place)) for place in places]
+    runs = [
+        share if share is run else replace(share, arrival_us=run.arrival_us[place], identity="")
+        for share, place in zip(shares, places, strict=True)
+    ]
+    with ThreadPoolExecutor() as threads:
+        return ServedByReplicas(to, places, runs, list(threads.map(serve, runs)))
 
 
 def _usual_us(calibration: Calibration, run: Run) -> float:
@@ -120,20 +171,6 @@ def _deal(run: Run, lasts_us: Floats, replicas: int, router: Router) -> Ints:
         under_way[chosen] += 1
         heapq.heappush(ends, (sent + lasts, chosen))
     return to
-
-
-def _serve(calibration: Calibration, run: Run, to: Ints, replicas: int) -> ServedByReplicas:
-    """Each replica's requests by themselves."""
-    ttft, e2e = np.full(len(run), np.nan), np.full(len(run), np.nan)
-    shares = [to == each for each in range(replicas)]
-    busy = [share for share in shares if share.any()]
-    # Arrivals stay those of the whole load: `take` would begin each replica's time with its own first request.
-    runs = [replace(run.take(share), arrival_us=run.arrival_us[share], identity="") for share in busy]
-    with ThreadPoolExecutor() as threads:
-        replays = list(threads.map(calibration.replay, runs))
-    for share, replayed in zip(busy, replays, strict=True):
-        ttft[share], e2e[share] = replayed.ttft_us, replayed.e2e_us
-    return ServedByReplicas(to, ttft, e2e, replays, runs)
 
 
 def fewest_replicas(trials: Trials, rate: float, most: int) -> int | None:

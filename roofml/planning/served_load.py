@@ -19,7 +19,7 @@ from roofml.workloads.slo import LATENCIES, STATISTICS, Slo
 
 WARM_UP, WARM_UP_E2E = 0.1, 2.0
 """Left out at the start: a share of the time in which requests come, or so many times the median E2E if that is more,
-but never more than MOST_LEFT_OUT."""
+but never more than MOST_LEFT_OUT. Of sessions, E2E and the pause after it."""
 MOST_LEFT_OUT = 1 / 3
 COOL_DOWN = 0.15
 """Left out at the end: the median E2E, but never more than this share of that time."""
@@ -137,8 +137,13 @@ def statistic_of(values: Floats, statistic: str) -> float | None:
     return float(np.mean(values) if statistic == "mean" else np.percentile(values, PERCENTILES[statistic]))
 
 
-def served_load(run: Run, replay: Replay, *, all_count: bool, of_class: Ints = ONE_CLASS) -> ServedLoad:
-    """A load as it was served: `all_count` of a benchmark or recording, else once it is steady."""
+def served_load(
+    run: Run, replay: Replay, *, all_count: bool, of_class: Ints = ONE_CLASS, between_s: float = 0.0
+) -> ServedLoad:
+    """A load as it was served: `all_count` of a benchmark or recording, else once it is steady.
+
+    `between_s`: the pause of a session between an answer and its next request, on average.
+    """
     sent = replay.schedule.arrival_us
     done = replay.completed
     grows = not run.clients and _grows(run, replay)
@@ -149,18 +154,18 @@ def served_load(run: Run, replay: Replay, *, all_count: bool, of_class: Ints = O
         ended = np.sort((sent + replay.e2e_us)[done])
         left_out = int(WARM_UP * len(ended))
         return ServedLoad(run, replay, done, grows, float(ended[left_out]), float(ended[-1 - left_out]), of_class)
-    begin, end = steady_window(sent, replay.e2e_us)
+    begin, end = steady_window(sent, replay.e2e_us, between_s)
     judged = done & (sent >= begin) & (sent <= end)
     if not judged.any():  # all came at once
         return ServedLoad(run, replay, done, grows, float(sent[0]), float(np.nanmax(sent + replay.e2e_us)), of_class)
     return ServedLoad(run, replay, judged, grows, begin, end, of_class)
 
 
-def steady_window(sent_us: Floats, e2e_us: Floats) -> tuple[float, float]:
+def steady_window(sent_us: Floats, e2e_us: Floats, between_s: float = 0.0) -> tuple[float, float]:
     """(begin, end) of what counts of requests sent at these times, µs; NaN of what has no answer."""
     first, last = float(sent_us[0]), float(sent_us[-1])
     span, usual = last - first, float(np.nanmedian(e2e_us))
-    begin = first + min(max(WARM_UP * span, WARM_UP_E2E * usual), MOST_LEFT_OUT * span)
+    begin = first + min(max(WARM_UP * span, WARM_UP_E2E * (usual + 1e6 * between_s)), MOST_LEFT_OUT * span)
     return begin, last - min(usual, COOL_DOWN * span)
 
 

@@ -15,11 +15,10 @@ import numpy as np
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.prediction import Prediction
 from roofml.engine.replay import Replay
-from roofml.latency.doubts import by_size
-from roofml.latency.launches import said_of_launches
 from roofml.planning.served_load import ServedLoad, served_load
-from roofml.planning.sessions import serve
+from roofml.planning.sessions import as_drawn
 from roofml.planning.spread import chance_of, predictions
+from roofml.planning.systems import Answer, OneServer, System, on_tables
 from roofml.planning.timeline import Timeline, timeline_of
 from roofml.traces.run import Run
 from roofml.traces.server import Server
@@ -36,6 +35,8 @@ FIRST = 1000
 """Requests of the first try."""
 MOST = 32_000
 """Requests of the last."""
+MOST_OF_EACH, MOST_OF_ALL = 4000, 200_000
+"""The same of several servers: so many for each, if that is more, up to so many."""
 SEEDS = 8
 """Other loads of the same kind that say what is chance."""
 RATES = ("requests_per_s", "output_tokens_per_s", "goodput_per_s")
@@ -46,6 +47,8 @@ class Simulation(Shown):
     """A load as a calibrated server would serve it."""
 
     workload: Workload
+    system: System
+    """What served it."""
     served: ServedLoad
     metrics: Mapping[str, Prediction]
     """`ttft_mean`, `e2e_p99`, ...: µs."""
@@ -55,6 +58,11 @@ class Simulation(Shown):
     by_class: Mapping[str, Mapping[str, float]]
     """Of a load of several classes: class -> metric -> µs."""
     timeline: Timeline
+    """Of the servers that make tokens: where others compute prompts, requests wait here until these have theirs."""
+    prompt_timeline: Timeline | None
+    """Of the servers that compute prompts, where they are others."""
+    of_system: Mapping[str, float]
+    """What is told of servers and links beside the schedule."""
     seed: int
     warnings: Sequence[str] = ()
 
@@ -89,6 +97,7 @@ class Simulation(Shown):
             "largest_kv_use": self.timeline.largest_kv_use,
             "cached_share_of_prompts": float(schedule.cached_tokens.clip(0).sum()) / prompts,
             "preemptions": float(schedule.preemptions.sum()),
+            **self.of_system,
         }
 
     def tables(self) -> list[Table]:
@@ -111,7 +120,8 @@ class Simulation(Shown):
             f"{key.replace('_', ' ')} {f'{value:,.0f}' if value == int(value) else digits(value)}"
             for key, value in self.facts.items()
         )
-        shown = [Table(self.workload.name, ["latency", "predicted", "90 % interval"], rows, caption)]
+        title = f"{self.workload.name}: {self.system.said}" if self.system.said else self.workload.name
+        shown = [Table(title, ["latency", "predicted", "90 % interval"], rows, caption)]
         if self.slos:
             judged = [
                 [
@@ -162,6 +172,8 @@ class Simulation(Shown):
             },
             "schedule": dict(self.facts),
             "timeline": self.timeline.to_dict(),
+            **({} if self.prompt_timeline is None else {"prompt_timeline": self.prompt_timeline.to_dict()}),
+            **({} if (system := self.system.to_dict()) is None else {"system": system}),
         }
 
 
@@ -179,41 +191,55 @@ def simulate(
     `progress`, an array of one, is kept at the number of finished requests of the first replay. Raises InputError for a
     server that cannot be and for a request that can never run.
     """
-    calibration = replace(calibration, deployment=calibration.deployment.serving(server))  # tables once for all replays
-    workload = workload.within(server.max_model_len)
-    served = long_enough(calibration, workload, server, slos, seed, progress)
-    run, replay, of_class = served.run, served.replay, served.of_class
+    return simulate_by(OneServer(on_tables(calibration, server), server), workload, slos, seed, progress)
+
+
+def simulate_by(
+    system: System, workload: Workload, slos: tuple[Slo, ...] = (), seed: int = 0, progress: Any = None
+) -> Simulation:
+    """Serve a load by one server or several. As `simulate`, and raises InputError for a load that they cannot share."""
+    workload = workload.within(system.server.max_model_len)
+    answer, served = long_enough(system, workload, slos, seed, progress)
+    run, replayed, of_class = served.run, served.replay, served.of_class
     every = workload.requests is not None
 
     def figures(of: ServedLoad) -> dict[str, float]:
         return {**of.figures(), **of.rates(_wanted(workload, slos, of))}
 
-    def figures_of(run: Run, replayed: Replay) -> dict[str, float]:
-        return figures(served_load(run, replayed, all_count=every, of_class=of_class))
+    def figures_of(again: Replay) -> dict[str, float]:
+        judged = served_load(run, again, all_count=every, of_class=of_class, between_s=workload.between_s)
+        return figures(judged)
 
     values = figures(served)
     chance: dict[str, float] = {}
     if workload.random:
-        others = [workload.load(len(run), seed + 1 + each) for each in range(SEEDS)]
         samples: list[Mapping[str, float]] = [values]
-        for other in others:
-            sent, other_run, again = serve(calibration, other, server)
-            samples.append(figures(served_load(other_run, again, all_count=every, of_class=sent.of_class)))
+        for each in range(SEEDS):
+            samples.append(figures(_served(system, workload, len(run), seed + 1 + each)[1]))
         chance = chance_of(samples)
-    found = predictions(calibration, served, values, figures_of, chance)
+    spread = answer.spread(replace(run, saturated=served.grows))
+    found = predictions(spread, served, values, figures_of, chance)
     by_class: dict[str, dict[str, float]] = {}
     if len(workload.classes) > 1:
         by_class = {each.name: served.figures(of_class == i) for i, each in enumerate(workload.classes)}
     return Simulation(
         workload,
+        system,
         served,
         {name: of for name, of in found.items() if name not in RATES},
         {name: found[name] for name in RATES},
         slos,
         by_class,
-        timeline_of(run, replay),
+        timeline_of(run, replayed, system.servers),
+        timeline_of(*answer.prompts, system.prompt_servers) if answer.prompts is not None else None,
+        answer.facts or {},
         seed,
-        [*_warnings(calibration, served), *_cut_short(workload, served)],
+        [
+            *_growing(served),
+            *workload.too_short(len(run)),
+            *system.warnings(answer, run),
+            *_cut_short(workload, served),
+        ],
     )
 
 
@@ -225,42 +251,50 @@ def _wanted(workload: Workload, slos: tuple[Slo, ...], served: ServedLoad) -> li
 
 
 def long_enough(
-    calibration: Calibration,
-    workload: Workload,
-    server: Server,
-    slos: tuple[Slo, ...],
-    seed: int,
-    progress: Any = None,
-) -> ServedLoad:
+    system: System, workload: Workload, slos: tuple[Slo, ...], seed: int, progress: Any = None
+) -> tuple[Answer, ServedLoad]:
     """The load, of as many requests as it has, or as its slowest figure takes to be known to `WANTED`."""
     if workload.requests is not None:
-        load, run, replayed = serve(calibration, workload.load(seed=seed), server, progress)
-        return served_load(run, replayed, all_count=True, of_class=load.of_class)
+        return _served(system, workload, workload.requests, seed, progress)
     metrics = [*SLOWEST, *(slo.metric for slo in slos if slo.metric not in SLOWEST)]
     clients = int(workload.level) if workload.closed else 0
-    count = max(FIRST, 10 * clients)
-    while True:
-        load, run, replayed = serve(calibration, workload.load(count, seed), server, progress)
-        served = served_load(run, replayed, all_count=False, of_class=load.of_class)
-        unsure = served.unsure(metrics)
-        if served.grows or not unsure or max(unsure.values()) <= WANTED or count >= MOST:
-            return served
-        wanted = count * (max(unsure.values()) / WANTED) ** 2
-        count = int(min(MOST, max(1.5 * count, min(wanted, 4 * count))))
-
-
-def _warnings(calibration: Calibration, served: ServedLoad) -> list[str]:
-    """What is taken on trust, and where there is no steady state."""
-    run, schedule = served.run, served.replay.schedule
-    tables = calibration.deployment.serving(run.server).tables
-    launched = said_of_launches(schedule.step_time_us, schedule.steps.new_tokens, tables)
-    growing = (
-        [f"{run.name}: the queue grows as long as requests come: latencies hold for {len(run)} requests alone"]
-        if served.grows
-        else []
+    servers = max(system.servers, system.prompt_servers)  # each of which is to be steady
+    count, most = (
+        min(max(FIRST * servers, 10 * clients, workload.fewest), MOST_OF_ALL),
+        min(max(MOST, MOST_OF_EACH * servers), MOST_OF_ALL),
     )
-    doubts = [doubt.sentence for doubt in by_size(calibration.open_doubts)]
-    return [*growing, *calibration.warnings_for(run), *doubts, *calibration.outside(schedule.steps), *launched]
+    while True:
+        answer, served = _served(system, workload, count, seed, progress)
+        unsure = served.unsure(metrics)
+        if served.grows or not unsure or max(unsure.values()) <= WANTED or count >= most:
+            return answer, served
+        wanted = count * (max(unsure.values()) / WANTED) ** 2
+        count = int(min(most, max(1.5 * count, min(wanted, 4 * count))))
+
+
+def _served(
+    system: System, workload: Workload, requests: int, seed: int, progress: Any = None
+) -> tuple[Answer, ServedLoad]:
+    """So many requests of a load, and what counts of them."""
+    answer = as_drawn(
+        workload,
+        lambda answer_s: workload.load(requests, seed, answer_s),
+        lambda load: system.serve(load, progress),
+        lambda served: served.replay,
+    )
+    every = workload.requests is not None
+    of_class = answer.load.of_class
+    return answer, served_load(
+        answer.run, answer.replay, all_count=every, of_class=of_class, between_s=workload.between_s
+    )
+
+
+def _growing(served: ServedLoad) -> list[str]:
+    """A sentence where there is no steady state."""
+    if not served.grows:
+        return []
+    run = served.run
+    return [f"{run.name}: the queue grows as long as requests come: latencies hold for {len(run)} requests alone"]
 
 
 def _cut_short(workload: Workload, served: ServedLoad) -> list[str]:

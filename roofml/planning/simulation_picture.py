@@ -10,17 +10,20 @@ from roofml.planning.picture import AMBER, BLUE, DARK, GREEN, RED, new_figure, s
 from roofml.planning.simulation import Simulation
 from roofml.util.outside_text import for_line
 
+COLORS = {"ttft": BLUE, "tpot": GREEN, "e2e": DARK}
+
 
 def plot_simulation(simulated: Simulation, path: Path) -> None:
     """Draw it; the suffix of `path` gives the format. Raises InputError where it cannot be drawn or written."""
     figure = new_figure(path, 9, 3.8)
     shares, over_time = figure.subplots(1, 2)
-    for latency, color in (("ttft", BLUE), ("tpot", GREEN), ("e2e", DARK)):
+    for latency, color in COLORS.items():
         values = np.sort(simulated.served.latency_us(latency))
         if len(values):
             shares.plot(values / 1e3, 100 * np.arange(1, len(values) + 1) / len(values), color=color, label=latency)
     for slo in simulated.slos:
-        shares.axvline(slo.limit_us / 1e3, color=RED, linewidth=0.8, linestyle="--")
+        color = COLORS.get(slo.latency, RED)
+        shares.axvline(slo.limit_us / 1e3, color=color, linewidth=1, linestyle="--", label=str(slo))
     shares.set(xscale="log", xlabel="ms", ylabel="% of requests below", ylim=(0, 101))
     shares.grid(visible=True, alpha=0.2)
     shares.legend(fontsize=8)

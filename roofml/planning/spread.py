@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from roofml.calibration.calibration import Calibration
 from roofml.calibration.prediction import REQUESTS, Prediction
 from roofml.calibration.scatter import scatter
 from roofml.engine.replay import Replay
-from roofml.latency.doubts import total_sd
+from roofml.latency.doubts import Doubt, total_sd
 from roofml.planning.served_load import ServedLoad
-from roofml.traces.run import Run
+from roofml.planning.systems import Spread
 from roofml.util.arrays import Floats
 
 CHANCE = "load"
@@ -23,22 +21,20 @@ DOUBTS = "doubts"
 
 
 def predictions(
-    calibration: Calibration,
+    spread: Spread,
     served: ServedLoad,
     values: Mapping[str, float],
-    figures: Callable[[Run, Replay], Mapping[str, float]],
+    figures: Callable[[Replay], Mapping[str, float]],
     chance: Mapping[str, float],
 ) -> dict[str, Prediction]:
-    """Metric -> prediction: its value, and how it varies with what is uncertain of the server and with `chance`, a
-    variance of its logarithm. `figures` are those of a replay of the run."""
-    run = replace(served.run, saturated=served.grows)
-    spread = calibration.replays(run, served=served.replay)
-    drawn = spread.each(lambda replayed: figures(run, replayed))
+    """Metric -> prediction: its value, and how it varies with what is uncertain of the servers and with `chance`, a
+    variance of its logarithm. `figures` are those of a replay of the load."""
+    drawn = spread.each(figures)
     found: dict[str, Prediction] = {}
     for metric, value in values.items():
         of_draws = [each.get(metric) for each in drawn]
         if metric.endswith("_per_s"):
-            prediction = _rate(value, of_draws, [each.get("e2e_mean") for each in drawn], calibration)
+            prediction = _rate(value, of_draws, [each.get("e2e_mean") for each in drawn], spread.doubts)
         else:
             own = scatter(metric, served.latency_us(metric.split("_")[0]))
             prediction = spread.predicted(metric, value, of_draws, {REQUESTS: own})
@@ -49,14 +45,14 @@ def predictions(
 
 
 def _rate(
-    value: float, drawn: Sequence[float | None], e2e: Sequence[float | None], calibration: Calibration
+    value: float, drawn: Sequence[float | None], e2e: Sequence[float | None], doubts: Sequence[Doubt]
 ) -> Prediction:
     """A rate varies with its server as much as it does in the draws: not at all where requests come at a rate of their
     own, as much as E2E where clients wait for it. Doubts count in that proportion."""
     rates, times = (np.array([np.nan if each is None else each for each in of], np.float64) for of in (drawn, e2e))
     known = (rates > 0) & (times > 0)
     prediction = Prediction.of_draws(value, rates)
-    sd = total_sd(calibration.open_doubts)
+    sd = total_sd(doubts)
     if sd == 0 or known.sum() < 3:
         return prediction
     of_times: Floats = np.log(times[known])

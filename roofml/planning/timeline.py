@@ -26,7 +26,7 @@ class Timeline:
     waiting: Floats
     """Requests that had neither."""
     kv_use: Floats
-    """Share of the KV blocks that they hold, 0 to 1; blocks that they share count for each."""
+    """Share of the KV blocks of all servers that they hold, 0 to 1; blocks that they share count for each."""
 
     @property
     def mean_running(self) -> float:
@@ -56,8 +56,9 @@ class Timeline:
         }
 
 
-def timeline_of(run: Run, replay: Replay) -> Timeline:
-    """The timeline of a replay. A request counts as running from the start of its first token's step on.
+def timeline_of(run: Run, replay: Replay, servers: int = 1) -> Timeline:
+    """The timeline of a replay by so many servers. A request counts as running from the start of its first token's
+    step on.
 
     KV of a request is taken to grow evenly from its prompt to its last token.
     """
@@ -70,7 +71,8 @@ def timeline_of(run: Run, replay: Replay) -> Timeline:
     edges = np.linspace(float(sent.min()), float(end.max()), PARTS + 1)
     width = max(float(edges[1] - edges[0]), 1e-9)
     prompt, output = run.prompt_tokens[done], run.output_tokens[done]
-    held = (prompt + output / 2) / (run.server.block_size * max(run.server.num_gpu_blocks - 1, 1))
+    blocks = servers * max(run.server.num_gpu_blocks - 1, 1)
+    held = (prompt + output / 2) / (run.server.block_size * blocks)
     return Timeline(
         (edges[1:] - edges[0]) / 1e6,
         _mean_inside(began, end, edges, np.ones(len(sent))) / width,

@@ -16,11 +16,13 @@ import numpy as np
 
 from roofml.calibration.calibration import Calibration
 from roofml.planning.served_load import ServedLoad, served_load
-from roofml.planning.sessions import serve
+from roofml.planning.sessions import as_drawn, serve
+from roofml.planning.shares import share_of
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
 from roofml.workloads.arrivals import Closed
+from roofml.workloads.load import Load
 from roofml.workloads.slo import Slo
 from roofml.workloads.workload import Workload
 
@@ -35,8 +37,12 @@ FLOOD = 600
 MOST_FLOOD = 12_000
 FLOODED, FULL = 1.5, 0.4
 """The rate that is too much, over a first guess, and the share of the time after which the server is full."""
-SESSIONS_FLOODED = 4.0
-"""The same of sessions: they wait for answers, and find their past in the cache, which the first guess does not."""
+KEPT = 0.85
+"""Of sessions: share of a rate that is answered, below which it is too much. A load's own rate differs by less."""
+FIRST_GUESS = 0.5
+"""The first rate of sessions that is tried, of a guess: one too many takes the longest to serve."""
+APART, NEAR_FULL, FARTHEST = 1.4, 1.05, 64.0
+"""Rates of sessions that are tried are so far apart, then as near as that, and no farther than that from a guess."""
 QUIET = 60
 """Requests of a load that is all but alone."""
 ALONE = 0.02
@@ -81,11 +87,20 @@ class Trial:
     """Mean."""
     running: float
     """Requests in a step, on average."""
+    requests_per_s: float = math.nan
+    """That are answered."""
+    grows: bool = False
+    """More and more requests wait, by most seeds."""
 
     @property
     def worst(self) -> float:
         """Of the target that is nearest to its limit, or farthest beyond."""
         return max(self.excess)
+
+    @property
+    def too_many(self) -> bool:
+        """Of sessions: whether they come faster than they are answered, which slows them down as well."""
+        return self.grows or self.requests_per_s < KEPT * self.level
 
 
 @dataclass
@@ -98,11 +113,16 @@ class Trials:
     targets: tuple[Target, ...]
     requests: int = FEWEST
     seeds: Sequence[int] = SEEDS
+    shared_by: int = 1
+    """Servers that share the load out at random, of which this is one: levels are of each."""
     made: dict[float, Trial] = field(default_factory=dict[float, Trial])
 
     def __post_init__(self) -> None:
-        """A load that is not random has one seed, and a recording is as long as it is."""
-        self.workload = self.workload.within(self.server.max_model_len)
+        """A load that is not random has one seed, and a recording is as long as it is.
+
+        Nobody gives up: a request whose client did would not be among those that an SLO judges.
+        """
+        self.workload = replace(self.workload.within(self.server.max_model_len), deadline_us=math.inf)
         if self.workload.requests is not None:
             self.requests = self.workload.requests
         if not self.workload.random:
@@ -110,8 +130,16 @@ class Trials:
 
     def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
         """One replay of so many requests, judged once it is steady."""
-        load, run, replayed = serve(self.calibration, workload.load(requests, seed), self.server)
-        return served_load(run, replayed, all_count=False, of_class=load.of_class)
+
+        def draw(answer_s: float) -> Load:
+            if self.shared_by > 1:
+                return share_of(workload, requests, self.shared_by, seed, answer_s)
+            return workload.load(requests, seed, answer_s)
+
+        load, run, replayed = as_drawn(
+            workload, draw, lambda load: serve(self.calibration, load, self.server), lambda served: served[2]
+        )
+        return served_load(run, replayed, all_count=False, of_class=load.of_class, between_s=workload.between_s)
 
     def at(self, level: float) -> Trial:
         """The trial at a level, made now or before."""
@@ -137,13 +165,16 @@ class Trials:
             excess.append(float(np.mean(np.log(known)) - np.log(target.slo.limit_us)) if known else -math.inf)
         tpot = [value for each in served if (value := each.figure("tpot_mean")) is not None]
         e2e = [value for each in served if (value := each.figure("e2e_mean")) is not None]
+        rates = [each.rates() for each in served]
         return Trial(
             level,
             tuple(excess),
-            float(np.mean([each.rates()["output_tokens_per_s"] for each in served])),
+            float(np.mean([each["output_tokens_per_s"] for each in rates])),
             float(np.mean(tpot)) if tpot else float("nan"),
             float(np.mean(e2e)) if e2e else float("nan"),
             float(np.mean([each.replay.schedule.steps.requests.mean() for each in served])),
+            float(np.mean([each["requests_per_s"] for each in rates])),
+            2 * sum(each.grows for each in served) > len(served),
         )
 
     def _whose(self, served: ServedLoad, target: Target) -> Bools | None:
@@ -176,14 +207,36 @@ class Trials:
             count = min(MOST_FLOOD, max(3 * most, 2 * count))
         crude = 1e6 * count / float(np.nanmax(replayed.e2e_us))
         if self.workload.requests is None:
-            self.requests = int(np.clip(IN_FLIGHT * most, FEWEST, MOST))
+            fewest = max(IN_FLIGHT * most, self.workload.at(crude).fewest)
+            self.requests = int(np.clip(fewest, FEWEST, MOST))
+        if self.workload.sessions:
+            return self._most_sessions(crude)
         rates: list[float] = []
         for seed in self.seeds:
-            many = (SESSIONS_FLOODED if self.workload.sessions else FLOODED) * crude
-            load = self.workload.at(many).load(self.requests, seed)
-            _, run, replayed = serve(self.calibration, load, self.server)
+            run = self.workload.at(FLOODED * crude).load(self.requests, seed).run(self.server)
+            replayed = self.calibration.replay(run)
             done = np.sort((run.arrival_us + replayed.e2e_us)[replayed.completed])
             begin, end = FULL * float(run.arrival_us[-1]), float(run.arrival_us[-1])
             inside = np.searchsorted(done, [begin, end])
             rates.append(1e6 * float(inside[1] - inside[0]) / (end - begin))
         return float(np.mean(rates))
+
+    def _most_sessions(self, guess: float) -> float:
+        """Requests a second that are answered of sessions which come a little too fast.
+
+        A server that is flooded has more of the first requests of sessions than it ever has in the long run: later ones
+        wait for answers. So rates are tried. `guess` is of a cache in which nothing stays.
+        """
+        high = FIRST_GUESS * guess
+        while self.at(high).too_many and high > guess / FARTHEST:
+            high /= APART
+        low = high
+        while not self.at(high).too_many and high < guess * FARTHEST:
+            low, high = high, high * APART
+        if high == low:
+            high = low * APART
+        while high / low > NEAR_FULL:
+            middle = float(np.sqrt(low * high))
+            low, high = (low, middle) if self.at(middle).too_many else (middle, high)
+        answered = max(self.at(low).requests_per_s, self.at(high).requests_per_s)
+        return min(float(np.sqrt(low * high)), answered)

@@ -87,11 +87,13 @@ def _table(table: Table) -> str:
             classes[0] = ' class="name"'
         return "".join(f"<{tag}{kind}>{escaped(cell)}</{tag}>" for kind, cell in zip(classes, row, strict=True))
 
-    caption = f"<caption>{escaped(table.title)}</caption>" if table.title else ""
+    # Above the part that scrolls: a title is read whole on a phone, however wide its table is.
+    title = f'<p class="title">{escaped(table.title)}</p>' if table.title else ""
+    label = f' aria-label="{escaped(table.title)}"' if table.title else ""
     head = f"<thead><tr>{cells('th', table.columns)}</tr></thead>"
     rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
     note = f'<p class="note">{escaped(table.caption)}</p>' if table.caption else ""
-    return f'<div class="wide" tabindex="0"><table>{caption}{head}<tbody>{rows}</tbody></table></div>{note}'
+    return f'{title}<div class="wide" tabindex="0"><table{label}>{head}<tbody>{rows}</tbody></table></div>{note}'
 
 
 def _own(name: str) -> str:

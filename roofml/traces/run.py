@@ -18,7 +18,7 @@ from roofml.util.digest import digest
 from roofml.util.display import Shown, Table
 
 NOT_COUNTED = np.zeros(0, np.int64)
-OPTIONAL = ("counted_tokens", "late", "priority", "pause_us", "stage")
+OPTIONAL = ("counted_tokens", "late", "priority", "pause_us", "stage", "kv_tokens", "kv_block_us", "kv_latency_us")
 """Columns of a run that may be empty."""
 
 
@@ -71,6 +71,12 @@ class Run(Shown):
     """Of sessions, whose next prompt holds the answer too: `prefix_tokens` may go beyond the prompt into it."""
     pause_us: Floats = field(default_factory=lambda: NOT_COUNTED.astype(np.float64))
     """Of a closed loop, how long its client waits after an answer before it sends this request; empty: not at all."""
+    kv_tokens: Ints = field(default_factory=lambda: NOT_COUNTED)
+    """Tokens of the start of each prompt that another server computed and sends; empty: all are computed here."""
+    kv_block_us: Floats = field(default_factory=lambda: NOT_COUNTED.astype(np.float64))
+    """How long the link takes for a block of them, µs."""
+    kv_latency_us: Floats = field(default_factory=lambda: NOT_COUNTED.astype(np.float64))
+    """How long a transfer takes beside that, µs."""
     overview: Overview | None = None
     """What its file says of it as a whole; None of a run made in memory."""
     identity: str = ""

@@ -77,9 +77,11 @@ def of_fold(fold: Fold, prior_of: PriorOf = package_prior) -> Calibration:
     return of_selections(deployment, fit_selections(fold.train, deployment, prior_of(deployment)), fold.train)
 
 
-def fit_selections(selections: Sequence[Selection], deployment: Deployment, prior: Prior = PACKAGE) -> Posterior:
-    """Fit the selected requests, which are of one deployment."""
-    return fit_parameters(selections, deployment.tables, prior=prior)
+def fit_selections(
+    selections: Sequence[Selection], deployment: Deployment, prior: Prior = PACKAGE, *, for_others: bool = False
+) -> Posterior:
+    """Fit the selected requests, which are of one deployment, `for_others` as `fit_parameters` has it."""
+    return fit_parameters(selections, deployment.tables, prior=prior, for_others=for_others)
 
 
 def of_selections(deployment: Deployment, fitted: Posterior, selections: Sequence[Selection]) -> Calibration:
@@ -103,7 +105,8 @@ def lomo(runs: Sequence[Run], on_fold: OnFold | None = None) -> Judged:
         for group in splits.by_model(fold.train):
             deployment = deployment_of([selection.run for selection in group])
             if deployment.identity not in fits:
-                fits[deployment.identity] = of_selections(deployment, fit_selections(group, deployment), group)
+                fitted = fit_selections(group, deployment, for_others=True)
+                fits[deployment.identity] = of_selections(deployment, fitted, group)
             evidence.append(evidence_of(fits[deployment.identity].posterior, deployment.model.name))
         deployment = deployment_of([judged.run for judged in fold.test])
         calibration = uncalibrated(deployment, untraced(pool(evidence), deployment))

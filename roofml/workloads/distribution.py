@@ -99,7 +99,7 @@ def parse_distribution(text: str, source: str, unit: str, most: float, least: fl
         raise InputError(f"{source} {shown(text)}: expected {unit}, or {_kinds()}")
     values = [number for number in numbers if number is not None]
     if len(values) != KINDS[kind] or len(numbers) != KINDS[kind]:
-        raise InputError(f"{source} {shown(text)}: {kind} takes {KINDS[kind]} numbers")
+        raise InputError(f"{source} {shown(text)}: {kind} takes {_numbers(KINDS[kind])}")
     found = Distribution(kind, *values)
     if kind == "uniform" and values[0] > values[1]:
         raise InputError(f"{source} {shown(text)}: expected the smaller end first")
@@ -122,3 +122,7 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def _numbers(count: int) -> str:
+    return "1 number" if count == 1 else f"{count} numbers"

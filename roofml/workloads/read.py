@@ -10,7 +10,7 @@ import numpy as np
 from roofml.traces.formats.workload import detect as is_workload
 from roofml.traces.read import kind_of_path, read_runs
 from roofml.traces.run import Run
-from roofml.traces.server import Server, ServerOverrides
+from roofml.traces.server import FLAGS, Server, ServerOverrides
 from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.util.reading import is_folder, is_there
@@ -55,7 +55,10 @@ def read_workload(
     InputError for what is no load, and for a rate, a concurrency or a number of requests that cannot be.
     """
     _check(rate, concurrency, requests)
-    found = _read(text, rate, concurrency, overrides or ServerOverrides())
+    overrides = overrides or ServerOverrides()
+    found = _read(text, rate, concurrency, overrides)
+    if found.run is None:
+        _check_recorded(text, overrides)
     workload = found.workload
     if concurrency is not None:
         if workload.sessions:
@@ -98,6 +101,13 @@ def _check(rate: float | None, concurrency: int | None, requests: int | None) ->
         raise InputError("--rate and --concurrency: a load is open or closed, expected one of them")
     if requests is not None and not 1 <= requests <= 5_000_000:
         raise InputError(f"--requests {requests}: expected from 1 to 5,000,000")
+
+
+def _check_recorded(text: str, overrides: ServerOverrides) -> None:
+    """Raise InputError for what is said of a recorded run's client, where there is none."""
+    for name in ("output_tokens", "deadline_s"):
+        if getattr(overrides, name) is not None:
+            raise InputError(f"{FLAGS[name]}: corrects a recorded run, and load {shown(text)} is none")
 
 
 def _read(text: str, rate: float | None, concurrency: int | None, overrides: ServerOverrides) -> ReadLoad:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from roofml.workloads.distribution import Distribution
 from roofml.workloads.slo import Slo
 
 ONCE, NO_PAUSE = Distribution("constant", 1.0), Distribution("constant", 0.0)
+TURNS_REACH = 4.0
+"""Means of a session's requests beyond which sessions are too rare to count."""
 CLASS, INPUT, OUTPUT, GROUP, TURNS, THINK = 1, 2, 3, 4, 7, 8
 """Streams of random numbers of one seed; arrivals and pauses have others (`Workload`)."""
 
@@ -30,7 +33,7 @@ class RequestClass:
     """Tokens of a prompt, those it shares included."""
     output: Distribution
     share: float = 1.0
-    """Of the requests, beside those of other classes."""
+    """Of the requests, beside those of other classes; of the sessions, where there are any."""
     shared_prefix: int = 0
     """Leading tokens of a prompt that the requests of a group have in common."""
     groups: int = 1
@@ -69,6 +72,14 @@ class Requests:
     def __len__(self) -> int:
         return len(self.prompt_tokens)
 
+    def beside(self, others: Requests) -> Requests:
+        """These sessions and then those others, each with a prefix group of its own."""
+        apart = int(self.session[-1]) + 1
+        moved = replace(others, session=others.session + apart, prefix_group=others.prefix_group + apart)
+        return Requests(
+            *(np.concatenate((getattr(self, each.name), getattr(moved, each.name))) for each in fields(self))
+        )
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -84,7 +95,22 @@ class Drawn:
     @property
     def turns(self) -> float:
         """Requests of a session, on average over sessions."""
-        return sum(each.share * each.turns.mean for each in self.classes) / sum(each.share for each in self.classes)
+        return self._mean([each.turns.mean for each in self.classes])
+
+    @property
+    def pauses_s(self) -> float:
+        """All pauses of a session together, on average over sessions."""
+        return self._mean([(each.turns.mean - 1) * each.think_s.mean for each in self.classes])
+
+    def longest_session_s(self, answer_s: float) -> float:
+        """How long nearly every session is over after, if each answer takes so long."""
+        most = (min(each.turns.most, TURNS_REACH * each.turns.mean) for each in self.classes)
+        return max(turns * (each.think_s.mean + answer_s) for turns, each in zip(most, self.classes, strict=True))
+
+    def _mean(self, values: Sequence[float]) -> float:
+        """Of a figure of each class, by its share of the sessions."""
+        shares = [each.share for each in self.classes]
+        return sum(share * value for share, value in zip(shares, values, strict=True)) / sum(shares)
 
     def sessions(self, count: int, seed: int) -> Requests:
         """The requests of the first `count` sessions, one session after the other."""

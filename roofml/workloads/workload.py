@@ -14,10 +14,14 @@ from roofml.workloads.arrivals import Closed, Pattern, Recorded
 from roofml.workloads.load import Load
 from roofml.workloads.requests import Drawn, Given, RequestClass, stream
 
-ARRIVALS, PAUSES = 5, 6
+ARRIVALS, PAUSES, BEFORE = 5, 6, 9
 """Streams of random numbers of one seed; `requests` has the others."""
+OTHER_SEED = 1_000_003
+"""Added to the seed of sessions that began before the load."""
 USUAL = 2000
 """Requests of an open load where nobody says how many."""
+PAUSES_LONG = 8.0
+"""How long a load of sessions is at least, in pauses between two requests."""
 ROUNDS = 10
 """Requests of each client of a closed loop where nobody says, as InferenceX sends."""
 
@@ -98,20 +102,55 @@ class Workload:
         """Whether requests follow each other's answers."""
         return isinstance(self.source, Drawn) and self.source.turns != 1.0
 
-    def _of_sessions(self, count: int, seed: int) -> Load:
-        """The first `count` requests of sessions that begin by the pattern, if answers took no time."""
+    @property
+    def sessions_per_request(self) -> float:
+        """Sessions that begin for each request that comes; 1 where requests are alone."""
+        return 1 / self.source.turns if isinstance(self.source, Drawn) else 1.0
+
+    @property
+    def between_s(self) -> float:
+        """Of sessions, the pause before a request on average, first ones included; 0 without sessions."""
+        return self.source.pauses_s / self.source.turns if isinstance(self.source, Drawn) else 0.0
+
+    @property
+    def fewest(self) -> int:
+        """Requests of sessions without end that outlast PAUSES_LONG pauses: fewer are of their beginning."""
+        return math.ceil(PAUSES_LONG * self.between_s * self.level) if self.sessions else 0
+
+    def too_short(self, requests: int) -> list[str]:
+        """A sentence where so many requests are of the beginning of sessions alone."""
+        if self.requests is not None or requests >= self.fewest:
+            return []
+        return [
+            f"{self.name}: {requests} requests at {self.level:.3g} a second come in {requests / self.level:.3g} s, "
+            f"with pauses of {self.between_s:.3g} s on average before those of a session: too few to be steady"
+        ]
+
+    def _of_sessions(self, count: int, seed: int, answer_s: float) -> Load:
+        """The first `count` requests of sessions that begin by the pattern, if each answer took so long.
+
+        A load of a given number of requests begins with nobody there, as a benchmark does. One without end has been
+        going on: sessions that began before it are under way, as many as there always are.
+        """
         assert isinstance(self.source, Drawn)
         assert not isinstance(self.pattern, Closed)
-        turns = self.source.turns
-        sessions = int(1.5 * count / turns) + 20
-        drawn = self.source.sessions(sessions, seed)
-        begins = self.pattern.at(self.pattern.level / turns).times_us(stream(seed, ARRIVALS), sessions)
-        waits = np.cumsum(drawn.think_us)
+        begin = self.pattern.at(self.pattern.level / self.source.turns)
+        forward = int(1.5 * count / self.source.turns) + 20
+        drawn = self.source.sessions(forward, seed)
+        begins = begin.times_us(stream(seed, ARRIVALS), forward)
+        if self.requests is None:
+            lasting_s = self.source.longest_session_s(answer_s)
+            before = min(int(1.5 * begin.level * lasting_s) + 20, 2 * count + 20)
+            begins = np.concatenate((begins, -begin.times_us(stream(seed, BEFORE), before + 1)[1:]))
+            drawn = drawn.beside(self.source.sessions(before, seed + OTHER_SEED))
+        waits = np.cumsum(drawn.think_us + np.where(drawn.turn > 0, 1e6 * answer_s, 0.0))
         waits -= waits[np.flatnonzero(drawn.turn == 0)][drawn.session]
         arrival = begins[drawn.session] + waits
-        order = np.argsort(arrival, kind="stable")[:count]
+        order = np.argsort(arrival, kind="stable")
+        order = order[arrival[order] >= 0][:count]
         place = np.full(len(drawn), -1, np.int64)
         place[order] = np.arange(len(order))
+        # The first request of a session that was under way waits for nobody: what it follows was before all this.
         before = np.where(drawn.turn[order] > 0, place[order - 1], -1)
         return Load(
             name=self.name,
@@ -127,11 +166,14 @@ class Workload:
             deadline_us=self.deadline_us,
         )
 
-    def load(self, requests: int | None = None, seed: int = 0) -> Load:
-        """The first `requests` of it as they are drawn with a seed; by default all there are, or `usual` many."""
+    def load(self, requests: int | None = None, seed: int = 0, answer_s: float = 0.0) -> Load:
+        """The first `requests` of it as they are drawn with a seed; by default all there are, or `usual` many.
+
+        `answer_s` is a guess of how long an answer takes: of sessions, it says where those are that have begun.
+        """
         count = self.usual if requests is None else requests
         if self.sessions:
-            return self._of_sessions(count, seed).within(self.most_tokens)
+            return self._of_sessions(count, seed, answer_s).within(self.most_tokens)
         drawn = self.source.draw(count, seed)
         if isinstance(self.pattern, Closed):
             pauses = self.pattern.pauses_us(stream(seed, PAUSES), count)

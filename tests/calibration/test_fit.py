@@ -29,6 +29,7 @@ from roofml.latency.parameters import (
     from_coordinates,
     to_coordinates,
 )
+from roofml.latency.stairs import SIZES, climbed
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection, first
 from roofml.util.errors import InputError
@@ -281,3 +282,19 @@ def test_a_saved_file_keeps_them_apart_and_finds_them_by_what_they_are(
         assert found.pace_of(replace(run, name="moved")) == found.pace_of(run)
         assert found.warnings_for(run) == []
     assert found.pace_of(replace(served_at(1.02, 13, where), name="run")) == 1.0
+
+
+def test_a_fit_for_others_describes_the_mean_without_stairs(where: Deployment, run: Run) -> None:
+    few = run.take(np.arange(len(run)) < 120)
+    higher = {size: 0.03 if place % 2 else 0.01 for place, size in enumerate(SIZES)}
+    served = replay(few, climbed(where.tables, higher), Parameters.of(PRIOR_VALUES))
+    few = measured_again(few, ttft_us=served.ttft_us, e2e_us=served.e2e_us)
+    chosen = [Selection.between(few)]
+    with_stairs = fit_parameters(chosen, where.tables)
+    for_others = fit_parameters(chosen, where.tables, for_others=True)
+    assert with_stairs.stairs
+    assert not for_others.stairs
+    pace = for_others.paces[few.identity]
+    again = replay(few, where.tables, Parameters.of(for_others.values).paced(pace))
+    assert np.mean(again.e2e_us - again.ttft_us) == pytest.approx(np.mean(few.e2e_us - few.ttft_us), rel=2e-3)
+    assert for_others.loss > with_stairs.loss, "a formula without stairs cannot say as much"

@@ -38,6 +38,18 @@ def test_a_model_without_a_trace_has_intervals(monkeypatch: pytest.MonkeyPatch) 
     assert max(map(len, rows)) <= 80
 
 
+def test_several_servers_are_told_with_their_link(coeffs: Path) -> None:
+    alike = ok("simulate", "--coeffs", coeffs, "--load", LOAD, "--replicas", "2", "--router", "round-robin", "--json")
+    assert alike.document["system"] == {"replicas": 2, "router": "round robin", "gpus": 2}
+    two = ("--prefill-replicas", "1", "--decode-replicas", "1")
+    found = ok("simulate", "--coeffs", coeffs, "--load", LOAD, *two, "--link", "12.5", "--json").document
+    assert found["system"]["link_gb_per_s"] == 12.5
+    assert found["schedule"]["transfer_ms"] > 0.6
+    shown = ok("simulate", "--coeffs", coeffs, "--load", LOAD, *two, "--prefill-tp", "2")
+    assert "1 prefill and 1 decode servers, least loaded" in " ".join(shown.out.split())
+    assert "give --link what yours carries" in " ".join(shown.err.split())
+
+
 def test_a_picture_is_written_where_it_was_asked_for(coeffs: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "picture.png"
@@ -49,6 +61,19 @@ def test_a_picture_is_written_where_it_was_asked_for(coeffs: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("llama-2-7b-hf", "--gpu", "H100", "--load", LOAD, "--replicas", "0"), "0 replicas: expected 1 to 1000"),
+        (
+            ("llama-2-7b-hf", "--gpu", "H100", "--load", LOAD, "--replicas", "2", "--router", "dice"),
+            "router 'dice': expected one of round robin, least loaded",
+        ),
+        (("--load", LOAD, "--router", "least-loaded"), "--router: expected --replicas, or --prefill-replicas"),
+        (("--load", LOAD, "--prefill-replicas", "1"), "--decode-replicas missing"),
+        (("--load", LOAD, "--link", "5"), "--link: expected --prefill-replicas and --decode-replicas"),
+        (("--load", LOAD, "--prefill-tp", "2"), "another prefill server: expected --prefill-replicas"),
+        (
+            ("llama-2-7b-hf", "--gpu", "H100", "--load", "closed:concurrency=2,input=9,output=9", "--replicas", "2"),
+            "a closed loop has a server of its own",
+        ),
         (("--load", LOAD), "MODEL and --gpu missing"),
         (("llama-2-7b-hf", "--gpu", "H100", "--load", "poisson:rate=x,input=1,output=1"), "rate 'x'"),
         (("llama-2-7b-hf", "--gpu", "H100", "--load", LOAD, "--slo", "p95"), "--slo 'p95'"),

@@ -45,7 +45,17 @@ def whole_numbers(budget: int = 2048) -> ComponentTables:
     return plain_tables(gemm_us=3.0, kv_token_us=1.0, budget=budget)
 
 
-NEXT_TO_THE_LOOP = ("clients", "deadlines", "forming", "kv_cache", "more_groups", "seats", "step_time", "waiting")
+NEXT_TO_THE_LOOP = (
+    "clients",
+    "deadlines",
+    "forming",
+    "incoming",
+    "kv_cache",
+    "more_groups",
+    "seats",
+    "step_time",
+    "waiting",
+)
 
 
 def step_us(row: Row) -> float:

@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 from fitted import a_calibration, a_run
 
+from roofml.planning.candidates import Candidate
+from roofml.planning.capacity import capacity
+from roofml.planning.plan import Option, Plan
 from roofml.planning.sessions import serve
 from roofml.planning.simulation import simulate
+from roofml.planning.trials import Trials, targets_of
 from roofml.util.errors import InputError
+from roofml.workloads.slo import parse_slos
 from roofml.workloads.spec import parse_spec
 
 SERVER = replace(a_run().server, fresh=False, num_gpu_blocks=20_000)
@@ -71,3 +76,50 @@ def test_the_past_is_found_in_the_cache_answers_too() -> None:
 def test_what_a_session_cannot_be_is_refused(more: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse_spec(f"poisson:rate=1,input=100,output=9,{more}")
+
+
+def test_sessions_without_end_have_been_going_on() -> None:
+    """From its first minute on a load has its rate, as many turns of each place, and long prompts."""
+    workload = parse_spec("poisson:rate=10,input=100,output=50,turns=8,think=30")
+    load = workload.load(6000, 1, answer_s=1.0)
+    minutes = np.histogram(load.arrival_us / 60e6, np.arange(11))[0]
+    assert minutes == pytest.approx(np.full(10, 600), rel=0.3)
+    early, late = load.arrival_us < 60e6, load.arrival_us > 300e6
+    assert load.prompt_tokens[early].mean() == pytest.approx(load.prompt_tokens[late].mean(), rel=0.1)
+    benchmark = workload.of(6000).load(seed=1)  # of so many requests, as a client sends them
+    assert np.sum(benchmark.arrival_us < 60e6) < 200
+    assert benchmark.prompt_tokens[benchmark.arrival_us < 30e6].max() == 100
+
+
+def test_no_two_sessions_share_a_prompt_and_each_goes_on_where_it_was() -> None:
+    load = parse_spec(f"{LINE}").load(500, 3, answer_s=2.0)
+    for group in np.unique(load.prefix_group):
+        prompts = load.prompt_tokens[load.prefix_group == group]
+        assert (np.diff(prompts) > 0).all()
+    first = np.flatnonzero(load.after < 0)
+    assert len(np.unique(load.prefix_group[first])) == len(first)
+
+
+def test_a_plan_of_sessions_holds_what_is_answered_and_says_how_many_they_are() -> None:
+    workload = parse_spec("poisson:rate=1,input=uniform(50,200),output=40,turns=3,think=1")
+    targets = targets_of(workload, parse_slos(["p95 ttft < 30s"]))
+    trials = Trials(CALIBRATION, workload, SERVER, targets)
+    full = trials.flood()
+    quiet, over = trials.at(0.5 * full), trials.at(1.5 * full)
+    assert not quiet.too_many
+    assert over.too_many
+    assert quiet.requests_per_s == pytest.approx(0.5 * full, rel=0.12)
+    assert over.requests_per_s < 1.2 * full
+    held = capacity(trials)
+    option = Option(Candidate("m", "H100", 1), SERVER, held)
+    (told,) = (each["sessions"] for each in Plan(workload, targets, [option], None).to_dict()["candidates"])
+    assert told["per_s"] == pytest.approx(held.level.value / 3)
+    assert told["under_way"] == pytest.approx(told["per_s"] * (3 * held.at_knee.e2e_us / 1e6 + 2))
+
+
+def test_a_load_that_ends_before_its_pauses_is_called_too_short() -> None:
+    workload = parse_spec("poisson:rate=1,input=9,output=9,turns=3,think=3000")
+    assert workload.at(50).fewest == 8 * 50 * 2000
+    (told,) = workload.at(50).too_short(1200)
+    assert "1200 requests at 50 a second come in 24 s, with pauses of 2e+03 s on average" in told
+    assert workload.at(50).of(1200).too_short(1200) == parse_spec(LINE).too_short(1200) == []

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from fitted import a_calibration, a_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from served import served
 
 from roofml.calibration.coefficients import BlisSection
@@ -49,6 +51,26 @@ def test_littles_law_holds_for_a_steady_load() -> None:
     arrived = simulated.served.sent_us
     rate = (len(arrived) - 1) / (arrived[-1] - arrived[0])
     assert np.mean(in_flight) == pytest.approx(rate * simulated.metrics["e2e_mean"].value, rel=0.02)
+
+
+@pytest.mark.parametrize("think", [0.0, 0.5])
+def test_clients_are_where_their_time_says(think: float) -> None:
+    """Little's law of a closed loop: clients are throughput times what each spends on an answer and a pause."""
+    line = f"closed:concurrency=8,think=exponential({think}),{QUICK}" if think else f"closed:concurrency=8,{QUICK}"
+    simulated = simulate(CALIBRATION, parse_spec(line), SERVER)
+    per_s, e2e_s = simulated.rates["requests_per_s"].value, simulated.metrics["e2e_mean"].value / 1e6
+    assert per_s * (e2e_s + think) == pytest.approx(8, rel=0.03)
+
+
+@given(rate=st.floats(1, 40), limit_ms=st.integers(1, 3000), seed=st.integers(0, 99))
+@settings(max_examples=12)
+def test_goodput_is_never_more_than_throughput(rate: float, limit_ms: int, seed: int) -> None:
+    run = parse_spec(f"poisson:rate={rate},{QUICK}").load(120, seed).run(SERVER)
+    served = served_load(run, CALIBRATION.replay(run), all_count=seed % 2 == 0)
+    wanted = [(slo, np.ones(120, np.bool_)) for slo in parse_slos([f"p90 e2e < {limit_ms}ms", "mean tpot < 20ms"])]
+    rates = served.rates(wanted)
+    assert 0 <= rates["goodput_per_s"] <= rates["requests_per_s"]
+    assert served.rates()["goodput_per_s"] == rates["requests_per_s"]
 
 
 def test_goodput_is_throughput_at_most_and_falls_with_the_limit() -> None:

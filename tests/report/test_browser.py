@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, browser
 
@@ -26,6 +29,9 @@ pytestmark = [
 ]
 NAME = "run-with-a-name-as-long-as-they-are-20260218-150304-codellama-34b-tp2-general"
 
+LATENCIES = {"p95 <b>TTFT</b>": [2e4, 3e4, 6e4, 4e5], "mean TPOT": [1e4, 1.1e4, 1.4e4, 2e4]}
+KNEE = Prediction(5.0, {"x": 0.01})
+
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,9 +40,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Curve(
             [1.0, 2.0, 4.0, 8.0],
             "requests/s",
-            {"p95 <b>TTFT</b>": [2e4, 3e4, 6e4, 4e5], "mean TPOT": [1e4, 1.1e4, 1.4e4, 2e4]},
+            LATENCIES,
             {"mean TPOT": 1.8e4},
-            Prediction(5.0, {"x": 0.01}),
+            KNEE,
         )
     )
     table = Table("wide", [f"column {n}" for n in range(14)], [[NAME, *["123.456"] * 13]] * 3)
@@ -115,6 +121,61 @@ def test_paper_is_white_and_pictures_do_not_lie_on_texts(page: Browser, report: 
         "p.querySelector('svg').getBoundingClientRect().height])"
     )
     assert all(inside <= box + 1 for box, inside in heights)
+
+
+GOLDEN = Path(__file__).parent / "golden_pictures.json"
+"""What pictures look like: light, dark and on a phone, each as CELLS shades from 0 (black) to 255.
+
+Looked at, and written again where they are to look otherwise, by ROOFML_WRITE_GOLDEN=1.
+"""
+CELLS = (32, 12)
+ALIKE = 0.88
+"""Of `likeness`: with letters of another kind 0.91 to 1.00, without its knee or with another curve 0.87 at most."""
+SCREENS = {"light": (1280, False), "dark": (1280, True), "phone": (390, False)}
+
+
+def shades(page: Browser, report: Path, width: int, dark: bool) -> Any:
+    """(rows, columns) how bright the first picture is, part by part."""
+    image: Any = pytest.importorskip("PIL.Image", reason="comes with matplotlib")
+    page.show(width, 844, dark=dark, mobile=width < 600)
+    page.open(report)
+    page.until("document.documentElement.dataset.drawn")
+    box: Any = page.run("document.querySelector('#figure-0').getBoundingClientRect().toJSON()")
+    top: Any = page.run("window.scrollY")
+    shot = image.open(io.BytesIO(page.screenshot())).convert("L")
+    corners = [box["left"], box["top"] + top, box["right"], box["bottom"] + top]
+    return np.asarray(shot.crop([round(corner) for corner in corners]).resize(CELLS, image.Resampling.BOX), float)
+
+
+def likeness(one: Any, other: Any) -> float:
+    """How alike two pictures are drawn on their papers, 0 to 1: the cosine between what is not paper."""
+    ink, also = one - np.median(one), other - np.median(other)
+    return float((ink * also).sum() / np.sqrt((ink**2).sum() * (also**2).sum() + 1e-9))
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_pictures_look_as_they_did_when_somebody_looked_at_them(page: Browser, report: Path, screen: str) -> None:
+    looks = shades(page, report, *SCREENS[screen])
+    if os.environ.get("ROOFML_WRITE_GOLDEN"):
+        known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+        GOLDEN.write_text(json.dumps(known | {screen: np.rint(looks).astype(int).tolist()}) + "\n")
+    golden = {name: np.array(rows, float) for name, rows in json.loads(GOLDEN.read_text()).items()}
+    assert likeness(looks, golden[screen]) > ALIKE
+
+
+def test_a_picture_that_looks_otherwise_is_told_apart(page: Browser, tmp_path: Path) -> None:
+    """Curves of a server that is never full, and the same curves without the knee."""
+    golden = np.array(json.loads(GOLDEN.read_text())["light"], float)
+    levels, limits = [1.0, 2.0, 4.0, 8.0], {"mean TPOT": 1.8e4}
+    flat = {"p95 <b>TTFT</b>": [2e4] * 4, "mean TPOT": [1e4] * 4}
+    pictures = [
+        curve(Curve(levels, "requests/s", flat, limits, KNEE)),
+        curve(Curve(levels, "requests/s", LATENCIES, limits, None)),
+    ]
+    for place, drawn in enumerate(pictures):
+        path = tmp_path / f"{place}.html"
+        path.write_text(to_html(Page("A report", "In a sentence.", [Section("One", [drawn])])), "utf-8")
+        assert likeness(shades(page, path, 1280, False), golden) < ALIKE
 
 
 def test_pixels_are_those_of_pictures(page: Browser, report: Path) -> None:

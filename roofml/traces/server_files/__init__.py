@@ -20,7 +20,7 @@ from roofml.util.display import Shown, Table
 from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.util.outside_text import for_line
-from roofml.util.reading import is_folder
+from roofml.util.reading import is_folder, is_there
 
 
 class Reader(NamedTuple):
@@ -205,6 +205,8 @@ def read_server(path: Path) -> Facts:
 
     Raises InputError if it says nothing, and for a server whose runs cannot be used.
     """
+    if not is_there(path):
+        raise InputError(f"{path}: no such file or folder")
     report = server_reports([path])[0]
     if report.refused:
         raise InputError(f"{path}: {report.refused}")

@@ -158,7 +158,8 @@ def learn(variant: Variant, fold: Fold, elsewhere: Sequence[Selection], cache: F
         return model(_fit(variant, sorted(own + others, key=lambda s: s.run.name), start, cache), own + others)
     if not own or variant.prior == "pooled":
         evidence = [
-            evidence_of(_fit(variant, group, start, cache), group[0].run.server.model) for group in by_model(others)
+            evidence_of(_fit(variant, group, start, cache, for_others=True), group[0].run.server.model)
+            for group in by_model(others)
         ]
         start = hold(variant, pool(evidence, start))
     if not own:
@@ -228,11 +229,13 @@ def _best(variant: Variant, selections: Sequence[Selection], prior: Prior) -> tu
     return min(fits, key=lambda of_norm: of_norm[1].loss)
 
 
-def _fit(variant: Variant, selections: Sequence[Selection], prior: Prior, cache: FitCache) -> Posterior:
+def _fit(
+    variant: Variant, selections: Sequence[Selection], prior: Prior, cache: FitCache, *, for_others: bool = False
+) -> Posterior:
     """Fit one set of parameters to all runs, each with the tables of its own model, or take it from the cache."""
-    key = digest(variant.name, *(part for s in selections for part in (s.run.identity, s.requests)))
+    key = digest(variant.name, str(for_others), *(part for s in selections for part in (s.run.identity, s.requests)))
     if key not in cache.fits:
         norm = variant.norms[len(variant.norms) // 2] if variant.norms else None
         tables = [deployment_for(variant, [selection.run], norm).tables for selection in selections]
-        cache.fits[key] = fit_parameters(selections, tables, prior=prior)
+        cache.fits[key] = fit_parameters(selections, tables, prior=prior, for_others=for_others)
     return cache.fits[key]
