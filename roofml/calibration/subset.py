@@ -193,6 +193,7 @@ def _piece(schedule: Schedule, requests: Ints) -> Schedule:
         cached_tokens=schedule.cached_tokens[requests],
         preemptions=schedule.preemptions[requests],
         cold=schedule.cold[:, low:high],
+        transfer_us=schedule.transfer_us[:, requests] if schedule.transfer_us.shape[1] else schedule.transfer_us,
     )
 
 

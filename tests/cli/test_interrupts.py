@@ -94,7 +94,7 @@ def lines(runs: list[Path]) -> dict[str, list[Any]]:
         "fit": ["fit", *runs, *gpu, "-o", "out.yaml"],
         "evaluate": ["evaluate", *runs, *gpu],
         "evaluate temporal": ["evaluate", *runs, *gpu, "--protocol", "temporal"],
-        "leaderboard": ["leaderboard", *runs, *gpu, *METHODS, "-o", "board.md"],
+        "leaderboard": ["leaderboard", *runs, *gpu, *METHODS, "-o", "board.md", "--quiet"],
         "identify": ["identify", *runs, *gpu],
         "pool": ["pool", *runs, *gpu, "-o", "pool.yaml"],
         "demo": ["demo"],
