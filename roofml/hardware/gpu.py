@@ -95,6 +95,9 @@ def load_gpu(gpu: str) -> Gpu:
     path = Path(gpu)
     if path.suffix in {".yaml", ".yml"}:
         return _gpu(read_mapping(path), path)
+    for entry in _entries():  # most are called as their file is, and the other sheets need no reading
+        if entry.stem.lower() == gpu.lower():
+            return _sheet(entry).gpu
     sheets = _packaged()
     written = [sheet for sheet in sheets if gpu.lower() in sheet.names]
     key = name_key(gpu)
@@ -117,21 +120,29 @@ class Sheet(NamedTuple):
 
 
 @cache
+def _entries() -> tuple[Path, ...]:
+    """The files of `hardware/`, in order."""
+    return tuple(sorted(data_folder("hardware").glob("*.yaml")))
+
+
+@cache
+def _sheet(entry: Path) -> Sheet:
+    """What a file of `hardware/` says."""
+    sheet = read_mapping(entry)
+    gpu = _gpu(sheet, entry)
+    names = dict.fromkeys((gpu.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)))
+    return Sheet(gpu, entry.stem, tuple(names))
+
+
 def _packaged() -> tuple[Sheet, ...]:
     """All sheets of `hardware/`, in the order of their files."""
-    sheets: list[Sheet] = []
-    for entry in sorted(data_folder("hardware").glob("*.yaml")):
-        sheet = read_mapping(entry)
-        gpu = _gpu(sheet, entry)
-        names = dict.fromkeys((gpu.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)))
-        sheets.append(Sheet(gpu, entry.stem, tuple(names)))
-    return tuple(sheets)
+    return tuple(map(_sheet, _entries()))
 
 
 def packaged_gpu(name: str) -> Gpu | None:
     """The GPU of `hardware/` with this name, or with one that stands for the same folder; None if there is none."""
     folder = for_file_name(name)
-    return next((sheet.gpu for sheet in _packaged() if for_file_name(sheet.stem) == folder), None)
+    return next((_sheet(entry).gpu for entry in _entries() if for_file_name(entry.stem) == folder), None)
 
 
 @dataclass(frozen=True)
