@@ -83,14 +83,14 @@ class Simulation(Shown):
 
     @property
     def facts(self) -> Mapping[str, float]:
-        """What the schedule was like."""
+        """What the schedule was like: batches of one server, all else of all of them."""
         schedule = self.served.replay.schedule
         prompts = float(self.run.prompt_tokens.sum())
         return {
             "requests": float(len(self.run)),
             "judged": float(self.served.judged.sum()),
             "steps": float(schedule.steps.length),
-            "mean_batch": self.timeline.mean_running,
+            "mean_batch": self.timeline.mean_running / self.system.servers,
             "largest_batch": float(schedule.steps.requests.max()),
             "mean_queue": self.timeline.mean_waiting,
             "mean_kv_use": self.timeline.mean_kv_use,

@@ -165,6 +165,7 @@ def test_one_replica_is_the_server_to_the_digit_and_two_are_faster() -> None:
         assert two.metrics[metric].value < one.metrics[metric].value
         assert two.metrics[metric].interval_90 is not None
     assert two.timeline.mean_kv_use < one.timeline.mean_kv_use
+    assert two.facts["mean_batch"] < min(one.facts["mean_batch"], two.facts["largest_batch"])  # of one of them
     assert two.to_dict()["system"] == {"replicas": 2, "router": "least loaded", "gpus": 2}
     assert "2 replicas" in str(two)
     assert "system" not in one.to_dict()
