@@ -113,8 +113,6 @@ class Sheet(NamedTuple):
     """One sheet of `hardware/`."""
 
     gpu: Gpu
-    stem: str
-    """The name of its file."""
     names: tuple[str, ...]
     """Its name, its file's and its aliases, in lower case."""
 
@@ -131,7 +129,7 @@ def _sheet(entry: Path) -> Sheet:
     sheet = read_mapping(entry)
     gpu = _gpu(sheet, entry)
     names = dict.fromkeys((gpu.name.lower(), entry.stem.lower(), *_aliases(sheet, entry)))
-    return Sheet(gpu, entry.stem, tuple(names))
+    return Sheet(gpu, tuple(names))
 
 
 def _packaged() -> tuple[Sheet, ...]:
