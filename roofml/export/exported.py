@@ -94,8 +94,13 @@ def make_folder(folder: Path) -> None:
     """Make a folder, if it is not there. Raises InputError where it cannot be."""
     if folder.is_dir():
         return
-    check_writable(folder)
-    if folder.exists():
+    try:
+        check_writable(folder)
+    except InputError:
+        if folder.is_dir():  # another command has made it since
+            return
+        raise
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder")
     try:
         folder.mkdir(exist_ok=True)
