@@ -27,7 +27,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -341,13 +341,17 @@ def read(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     yield from (json.loads(line) for line in lines if line.strip())
 
 
-def compare(workloads: Iterable[dict[str, Any]], engine_version: str | None) -> int:
-    """Print how many differ, and the first difference of some; the number of them."""
-    vllm = Vllm()
+def compare(
+    workloads: Iterable[dict[str, Any]],
+    engine_version: str | None,
+    vllm: Vllm,
+    steps_of: Callable[[dict[str, Any], str | None], list[list[int]]],
+) -> int:
+    """Print how many differ, and the first difference of some; the number of them. `steps_of` are our steps."""
     total, steps, differ = 0, 0, 0
     for number, workload in enumerate(workloads):
         theirs = vllm.steps(workload)
-        ours = our_steps(workload, engine_version or vllm.version)
+        ours = steps_of(workload, engine_version or vllm.version)
         total, steps = total + 1, steps + len(theirs)
         if theirs == ours:
             continue
@@ -388,7 +392,8 @@ def main() -> None:
             print(json.dumps(workload))
     else:
         random = random_workloads(options.seed, options.workloads, options.asynchronous, options.more)
-        sys.exit(1 if compare(read(sys.stdin) if options.compare else random, options.engine_version) else 0)
+        asked = read(sys.stdin) if options.compare else random
+        sys.exit(1 if compare(asked, options.engine_version, Vllm(), our_steps) else 0)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from typing import Any
 
 import conformance
 import numpy as np
-from conformance import MOST_CALLS, Vllm, random_workloads, read
+from conformance import MOST_CALLS, Vllm, compare, random_workloads, read
 
 from roofml.engine.incoming import POLL_US
 from roofml.engine.replay import replay_at
@@ -211,19 +211,8 @@ def main() -> None:
             steps = vllm.steps(workload) if vllm else our_steps(workload, options.engine_version)
             print(json.dumps(steps), flush=True)
         return
-    vllm, differ, total = VllmWithKv(), 0, 0
-    for number, workload in enumerate(with_kv(options.seed, options.workloads, options.asynchronous)):
-        theirs, ours = vllm.steps(workload), our_steps(workload, options.engine_version or vllm.version)
-        total += len(theirs)
-        if theirs != ours:
-            differ += 1
-            pairs = zip(theirs, ours, strict=False)
-            place = next((k for k, (a, b) in enumerate(pairs) if a != b), min(len(theirs), len(ours)))
-            limits = {name: value for name, value in workload.items() if name != "requests"}
-            print(f"workload {number}: {limits}, {len(workload['requests'])} requests")
-            print(f"  step {place} of {len(theirs)}: vLLM {theirs[place : place + 3]}, ours {ours[place : place + 3]}")
-    print(f"vLLM {vllm.version}: {options.workloads} workloads with KV, {total} steps, {differ} differ")
-    sys.exit(1 if differ else 0)
+    asked = with_kv(options.seed, options.workloads, options.asynchronous)
+    sys.exit(1 if compare(asked, options.engine_version, VllmWithKv(), our_steps) else 0)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from roofml.calibration.untraced import untraced
 from roofml.hardware.gpu import load_gpu
 from roofml.hardware.load_kernels import Kernels, load_kernels
 from roofml.latency.deployment import Deployment, deploy
+from roofml.planning.systems import on_tables
 from roofml.planning.what_if import carried
 from roofml.traces.server import Server, ServerOverrides
 from roofml.util.errors import InputError
@@ -115,7 +116,7 @@ class Stand:
             max_num_batched_tokens=candidate.max_num_batched_tokens or self.overrides.max_num_batched_tokens,
         )
         server = server_for(calibration, said)
-        return replace(calibration, deployment=calibration.deployment.serving(server)), server
+        return on_tables(calibration, server), server
 
     def __post_init__(self) -> None:
         """Read what is read once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from roofml.calibration.servers import server_for
 from roofml.planning.candidates import Candidate
 from roofml.planning.capacity import Capacity, NotMetError, capacity
 from roofml.planning.plan import Option, Plan
+from roofml.planning.systems import on_tables
 from roofml.planning.trials import Trials, targets_of
 from roofml.report.blocks import Block, Paragraph, Section
 from roofml.report.figures import Curve, curve, speeds
@@ -56,7 +57,7 @@ def held(calibration: Calibration, question: Question) -> Section:
     An SLO that no load meets is said on the page.
     """
     server = server_for(calibration, question.overrides, question.recorded)
-    calibration = replace(calibration, deployment=calibration.deployment.serving(server))
+    calibration = on_tables(calibration, server)
     targets = targets_of(question.workload, question.slos)
     trials = Trials(calibration, question.workload, server, targets)
     asked = ", ".join(map(str, targets))
