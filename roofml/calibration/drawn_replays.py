@@ -9,9 +9,7 @@ parameters themselves, for near capacity steps that are all too long would only 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -31,6 +29,7 @@ from roofml.latency.pauses import NO_PAUSES, Pauses
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
 from roofml.util.arrays import Bools, Floats, Ints
+from roofml.util.at_once import each
 
 T = TypeVar("T")
 One = TypeVar("One")
@@ -156,9 +155,7 @@ class DrawnReplays:
 
 def each_of(draws: Sequence[One], figures: Callable[[One], T], requests: int) -> list[T]:
     """What `figures` makes of each draw of a load of so many requests, on several cores."""
-    at_once = min(os.cpu_count() or 1, 1 + AT_ONCE // max(requests, 1))
-    with ThreadPoolExecutor(at_once) as threads:
-        return list(threads.map(figures, draws))
+    return each(figures, draws, 1 + AT_ONCE // max(requests, 1))
 
 
 def draws_for(run: Run) -> int:

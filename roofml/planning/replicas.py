@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -30,6 +29,7 @@ from roofml.planning.trials import Trials
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools, Floats, Ints
+from roofml.util.at_once import each
 from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.workloads.load import Load
@@ -138,8 +138,7 @@ def served_as(run: Run, to: Ints, serve: Callable[[Run], Replay]) -> ServedByRep
         share if share is run else replace(share, arrival_us=run.arrival_us[place], identity="")
         for share, place in zip(shares, places, strict=True)
     ]
-    with ThreadPoolExecutor() as threads:
-        return ServedByReplicas(to, places, runs, list(threads.map(serve, runs)))
+    return ServedByReplicas(to, places, runs, each(serve, runs))
 
 
 def _usual_us(calibration: Calibration, run: Run) -> float:

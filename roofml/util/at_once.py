@@ -11,9 +11,13 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def each(function: Callable[[S], T], things: Sequence[S]) -> list[T]:
-    """What `function` makes of each of `things`, in their order. For compiled code, which lets other threads run."""
-    if len(things) < 2:
+def each(function: Callable[[S], T], things: Sequence[S], most: int | None = None) -> list[T]:
+    """What `function` makes of each of `things`, in their order, of `most` at a time where memory sets a limit.
+
+    For compiled code, which lets other threads run.
+    """
+    workers = min(os.cpu_count() or 1, len(things), len(things) if most is None else most)
+    if workers < 2:
         return [function(thing) for thing in things]
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(things))) as threads:
+    with ThreadPoolExecutor(workers) as threads:
         return list(threads.map(function, things))

@@ -103,11 +103,6 @@ class Workload:
         return isinstance(self.source, Drawn) and self.source.turns != 1.0
 
     @property
-    def sessions_per_request(self) -> float:
-        """Sessions that begin for each request that comes; 1 where requests are alone."""
-        return 1 / self.source.turns if isinstance(self.source, Drawn) else 1.0
-
-    @property
     def between_s(self) -> float:
         """Of sessions, the pause before a request on average, first ones included; 0 without sessions."""
         return self.source.pauses_s / self.source.turns if isinstance(self.source, Drawn) else 0.0
