@@ -27,6 +27,8 @@ def square(task: dict[str, Any], code: str) -> dict[str, Any]:
     if task.get("die"):
         os._exit(1)
     time.sleep(task.get("sleep_s", 0.0))
+    if told := task.get("tell"):
+        (Path(told) / f"{task['number']}-{os.getpid()}").touch()
     return {"result": {"square": task["number"] ** 2, "worker": os.getpid()}}
 
 

@@ -94,22 +94,26 @@ class Cluster:
                 self.client.submit(_in_worker, doer, task, code, key=f"roofml-{key}", pure=False, priority=-number): key
                 for number, (key, task) in enumerate(tasks.items())
             }
-            for future in cast("Any", as_completed(list(futures), loop=self.client.loop)):
+            ended = as_completed(list(futures), loop=self.client.loop)
+            for future in cast("Any", ended):
+                if future.status in ("pending", "lost"):  # its worker died with the result, and it is done again
+                    ended.add(future)
+                    continue
                 key = futures.pop(future)
-                error = future.exception() if future.status == "error" else None
-                if isinstance(error, KilledWorker):
+                try:
+                    answer = cast("dict[str, Any]", future.result())
+                except KilledWorker:
                     suspects.append(key)
                     continue
-                if isinstance(error, (InputError, JobFailedError)):
-                    raise error
-                if error is not None:
+                except (InputError, JobFailedError):
+                    raise
+                except Exception as error:
+                    if future.status != "error":
+                        raise
                     raise JobFailedError(
                         f"{self.where}: a worker cannot do a task: {type(error).__name__}: {error}: expected the same "
                         "roofml and Dask on all of them"
-                    )
-                if future.status != "finished":
-                    raise self._lost(None)
-                answer = cast("dict[str, Any]", future.result())
+                    ) from None
                 future.release()
                 if "other_code" in answer:
                     raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -59,6 +60,22 @@ def test_a_cluster_does_them_and_a_task_that_ends_its_workers_costs_the_others_n
     ours.code = "another"
     with pytest.raises(InputError, match="a worker has another roofml, or sees other files"):
         ours.results({"other": {"number": 1}}, lambda *_: None)
+
+
+@needs_dask
+@pytest.mark.slow
+def test_a_result_that_died_with_its_worker_is_computed_again(tmp_path: Path, stack: ExitStack) -> None:
+    ours = stack.enter_context(cluster.opened(Wanted(workers=2)))
+    tasks = {key: {**task, "tell": str(tmp_path)} for key, task in TASKS.items()}
+    results = ours.results(jobtasks.square, tasks, jobtasks.CODE)
+    found = dict([next(results)])  # the others' are not asked for yet
+    wait_for(lambda: len(list(tmp_path.iterdir())) == len(TASKS))
+    workers = {int(told.name.partition("-")[2]) for told in tmp_path.iterdir()}
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: not any(alive(worker) for worker in workers))
+    found.update(results)
+    assert {key: result["square"] for key, result in found.items()} == {k: t["number"] ** 2 for k, t in TASKS.items()}
 
 
 def test_without_dask_this_process_does_them_where_it_may(
