@@ -1,10 +1,10 @@
 """The knee that a plan finds against a brute-force scan, on random deployments and loads; and how long a plan takes.
 
-    python benchmarks/plan_knee.py [DEPLOYMENTS]
+    python benchmarks/plan_knee.py [DEPLOYMENTS] [sessions]
 
 Each deployment (by default 50) is a model, GPU, tensor parallel size and limits drawn at random, under a load and
-SLOs drawn at random. The scan tries every rate from 25 % below to 25 % above the answer, half a per cent apart, by
-the same seeds.
+SLOs drawn at random; with `sessions` its requests are turns that wait for each other's answers. The scan tries every
+rate from 25 % below to 25 % above the answer, half a per cent apart, by the same seeds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ GPUS = ("H100", "H200", "A100", "L40S", "B200")
 ARRIVALS = ("poisson:rate=1", "gamma:rate=1,burstiness=0.4", "constant:rate=1")
 INPUTS = ("300", "uniform(100,900)", "lognormal(800,0.7)", "2000")
 OUTPUTS = ("60", "uniform(20,300)", "exponential(150)", "256")
+SESSIONS = ("turns=3,think=exponential(2)", "turns=8,think=exponential(10)", "turns=5,think=0")
 SLOS = (
     ("p95 ttft < 500ms",),
     ("p50 ttft < 300ms", "mean tpot < 40ms"),
@@ -46,7 +47,7 @@ SLOS = (
 )
 
 
-def main(count: int) -> None:
+def main(count: int, of_sessions: bool) -> None:
     """Print a row for each deployment, and the sums."""
     random = np.random.default_rng(7)
     print("| deployment | load | SLOs | plan | scan | off | plan, s | processor s |")
@@ -58,6 +59,8 @@ def main(count: int) -> None:
         tp, seats = int(random.choice([1, 2, 4])), int(random.choice([32, 128, 256]))
         line = f"{random.choice(ARRIVALS)},input={random.choice(INPUTS)},output={random.choice(OUTPUTS)}"
         slos = SLOS[int(random.integers(len(SLOS)))]
+        if of_sessions:
+            line += f",{random.choice(SESSIONS)}"
         try:
             calibration = uncalibrated(deploy(model, gpu, tp))
             server = server_for(calibration, ServerOverrides(max_num_seqs=seats, max_num_batched_tokens=2048))
@@ -89,4 +92,5 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)
+    words = sys.argv[1:]
+    main(next((int(word) for word in words if word.isdigit()), 50), "sessions" in words)

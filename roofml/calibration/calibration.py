@@ -28,7 +28,7 @@ from roofml.calibration.prior import Prior
 from roofml.calibration.seen_range import beyond, excesses
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
 from roofml.calibration.subset import subsets_written
-from roofml.engine.replay import Replay
+from roofml.engine.replay import Replay, Waits
 from roofml.engine.replay import replay as serve
 from roofml.engine.step_time import StepTimes
 from roofml.hardware.gpu import load_gpu
@@ -196,14 +196,14 @@ class Calibration(Shown):
         tables, step = self.deployment.tables, self.parameters_for(run).step
         return lambda steps: step_times(tables, steps, step)
 
-    def replay(self, run: Run, progress: Ints | None = None) -> Replay:
+    def replay(self, run: Run, progress: Ints | None = None, waits: Waits | None = None) -> Replay:
         """Serve the run's requests again, as vLLM would at this calibration's step times.
 
-        `progress` as in `engine.replay.replay`. Raises InputError for a run of another model, GPU or tensor parallel
-        size, and for a request that can never run.
+        `progress` and `waits` as in `engine.replay.replay`. Raises InputError for a run of another model, GPU or tensor
+        parallel size, and for a request that can never run.
         """
         self.check(run)
-        return serve(run, self._tables_for(run), self.parameters_for(run), progress)
+        return serve(run, self._tables_for(run), self.parameters_for(run), progress, waits)
 
     def replays(
         self, run: Run, count: int | None = None, served: Replay | None = None, judged: Selection | None = None

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from numba.extending import register_jitable
 
+from roofml.engine.followers import Followers
 from roofml.engine.incoming import Incoming
 from roofml.engine.kv_cache import BlockKeys
 from roofml.util.arrays import Floats, Ints
@@ -33,6 +34,9 @@ class Requests(NamedTuple):
     """Of a closed loop, how long a client waits after an answer before it sends this request."""
     incoming: Incoming | None = None
     """Of prompts that another server computed (`incoming`)."""
+    followers: Followers | None = None
+    """Of requests that wait for others' answers (`followers`): what is said above is then of the first to arrive, the
+    second and so on, and filled in when they do."""
 
 
 @register_jitable

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
+from roofml.engine.followers import follow
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import close_ranks, free_seat
 from roofml.engine.waiting import give_up_waiting
@@ -40,6 +41,7 @@ def give_up(
             continue
         noted.gone = 1
         left += 1
+        follow(requests.followers, requests, r, requests.given_up_us[r])
         last_step[r] = NOTHING
         if booked.generated == 0:
             tokens += booked.prompt

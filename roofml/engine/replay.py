@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from roofml.engine.clients import Requests
 from roofml.engine.continued import continued
+from roofml.engine.followers import followers_of
 from roofml.engine.incoming import incoming_of
-from roofml.engine.kv_cache import block_keys
+from roofml.engine.kv_cache import BlockKeys, block_keys
 from roofml.engine.more_groups import most_more_blocks
 from roofml.engine.rules import Limits
 from roofml.engine.scheduler import compiled_in, serve
@@ -81,6 +82,24 @@ class Replay:
         """(requests,) those that got their answer."""
         return self.schedule.last_step >= 0
 
+    def taken(self, places: Ints) -> Replay:
+        """The same requests in another order."""
+        schedule, by_request = self.schedule, ("first_step", "last_step", "arrival_us", "queued_us")
+        by_request += ("running_at_arrival", "cached_tokens", "preemptions")
+        taken = {name: getattr(schedule, name)[places] for name in by_request}
+        transfers = schedule.transfer_us[:, places] if schedule.transfer_us.shape[1] else schedule.transfer_us
+        return Replay(self.ttft_us[places], self.e2e_us[places], replace(schedule, transfer_us=transfers, **taken))
+
+
+@dataclass(frozen=True, eq=False)
+class Waits:
+    """Who waits for whose answer: sessions. Arrays have shape (requests,)."""
+
+    after: Ints
+    """The request, an earlier one, whose answer each waits for; -1: it is sent when the run says."""
+    pause_us: Floats
+    """How long after that answer it is sent."""
+
 
 def _requests(run: Run) -> Requests:
     """The run's requests, and keys for every full block of prompt and output: a preempted request finds its own."""
@@ -105,6 +124,23 @@ def _requests(run: Run) -> Requests:
         run.deadline_us,
         run.pause_us if len(run.pause_us) else np.zeros(len(run)),
         incoming_of(run),
+    )
+
+
+def _not_sent(requests: Requests, waits: Waits) -> Requests:
+    """Requests whose places in the order of arrival are not known yet."""
+    size, keys = len(waits.after), requests.keys
+    shared_blocks, shared_key, own_key = np.zeros((3, size), np.int64)
+    return requests._replace(
+        arrival_us=np.full(size, np.inf),
+        keys=BlockKeys(shared_blocks, shared_key, own_key, keys.total),
+        priority=np.zeros(size, np.int64),
+        given_up_us=np.full(size, np.inf),
+        giving_up=np.arange(size),
+        followers=followers_of(
+            *(requests.arrival_us, requests.prompt, requests.output, keys, requests.priority),
+            *(waits.after, waits.pause_us),
+        ),
     )
 
 
@@ -190,11 +226,27 @@ def _full_blocks(run: Run) -> Ints:
     return (run.prompt_tokens + run.output_tokens) // run.server.block_size + 1
 
 
-def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: Ints | None = None) -> Replay:
+def _check_waits(run: Run, waits: Waits) -> None:
+    """Raise InputError for a run that has no sessions, ValueError for who waits for nobody."""
+    if run.clients or len(run.kv_tokens):
+        raise InputError(f"{run.name}: sessions in a closed loop, or beside KV from another server: not imitated")
+    if not len(waits.after) == len(waits.pause_us) == len(run) or (waits.after >= np.arange(len(run))).any():
+        raise ValueError("waits: expected a number for each request, and an earlier request to wait for")
+
+
+def replay(
+    run: Run,
+    tables: ComponentTables,
+    parameters: Parameters,
+    progress: Ints | None = None,
+    waits: Waits | None = None,
+) -> Replay:
     """Serve the run's requests as vLLM would, with steps as long as the parameters say.
 
     `progress`, an array of one, is kept at the number of finished requests while the compiled loop runs (it releases
-    the GIL). Raises InputError for a request that can never run, ValueError for tables that end before the budget.
+    the GIL). Of requests that wait for answers the schedule says when each was sent; those whose client gave up, or was
+    turned away, wait no longer. Raises InputError for a request that can never run, ValueError for tables that end
+    before the budget.
     """
     budget = run.server.max_num_batched_tokens
     if len(tables.gemm) <= budget:
@@ -217,6 +269,7 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         tables.acceptance,
         tables.reaches,
         parameters.pauses,
+        waits,
     )
 
 
@@ -249,6 +302,7 @@ def _serve(
     acceptance: float | None = None,
     reaches: Ints | None = None,
     pauses: Pauses = NO_PAUSES,
+    waits: Waits | None = None,
 ) -> Replay:
     recorded, run = run, continued(run)
     _check_fits(run, shares, drafts)
@@ -273,6 +327,9 @@ def _serve(
         acceptance,
     )
     requests, length = _requests(run), len(recorded)
+    if waits is not None:
+        _check_waits(run, waits)
+        requests = _not_sent(requests, waits)
     work = workspace_of(requests, limits, rules.by_priority, reaches, shares)
     took, sums, times, cold = serve(
         requests,
@@ -297,8 +354,8 @@ def _serve(
     if length < len(run):
         took = max(int(first.max()), int(last.max())) + 1
     sums, (start, duration), cold = sums[:, :took], times[:, :took], cold[:, :took]
-    end, completed = start + duration, last >= 0
-    return Replay(
+    end, completed = start + duration if took else np.full(1, np.nan), last >= 0  # no step: all gave up before
+    served = Replay(
         ttft_us=np.where(completed, end[first] - arrival + request.pipeline_delay_us, np.nan),
         e2e_us=np.where(completed, end[last] - arrival + request.pipeline_delay_us, np.nan),
         schedule=Schedule(
@@ -316,3 +373,4 @@ def _serve(
             transfers,
         ),
     )
+    return served if requests.followers is None else served.taken(np.argsort(requests.followers.order))

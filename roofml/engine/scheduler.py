@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from roofml.engine.clients import send
 from roofml.engine.cold_start import first_time
 from roofml.engine.deadlines import give_up, next_deadline_us
+from roofml.engine.followers import arrive, expect, follow
 from roofml.engine.forming import (
     NO_PROMPTS,
     any_decodes,
@@ -91,9 +92,9 @@ def compiled_in() -> NDArray[Any]:
             Path(__file__).parents[1] / f"{name}.py"
             for name in (
                 *("models/reach", "latency/batch", "latency/components", "latency/formula", "latency/launches"),
-                "latency/pauses",
-                *("engine/clients", "engine/cold_start", "engine/deadlines", "engine/forming", "engine/incoming"),
-                *("engine/kv_cache", "engine/more_groups", "engine/seats", "engine/step_time", "engine/waiting"),
+                *("latency/pauses", "engine/clients", "engine/cold_start", "engine/deadlines", "engine/followers"),
+                *("engine/forming", "engine/incoming", "engine/kv_cache", "engine/more_groups", "engine/seats"),
+                *("engine/step_time", "engine/waiting"),
             )
         )
     )
@@ -109,7 +110,7 @@ def serve(
     """
     n = len(requests.prompt)
     block_size, drafts, acceptance = limits.block_size, limits.drafts, limits.acceptance
-    keys, arrival, incoming = requests.keys, requests.arrival_us, requests.incoming
+    keys, arrival, incoming, followers = requests.keys, requests.arrival_us, requests.incoming, requests.followers
     cache, books, seats, waiting = work.cache, work.books, work.seats, work.waiting
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
     running, blocks, counts, shares, free = seats.running, seats.blocks, seats.counts, seats.shares, cache.free
@@ -122,6 +123,7 @@ def serve(
     arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
     sent = requests.clients if requests.clients > 0 else n
     last_prefill_step, prefill_waits = -rules.prefill_interval, False
+    expect(followers, requests)
     now, next_deadline = arrival[0], next_deadline_us(requests, 0)
 
     while ended < n:
@@ -131,13 +133,17 @@ def serve(
             sent += 1
         while arrived < n and arrival[arrived] <= now:
             r: Any = arrived
+            arrive(followers, requests, all_booked, r)
             running_at_arrival[r] = counts[RUNNING]
             queueing = arrival[r] + q.queueing_us + q.queueing_per_running_us * counts[RUNNING]
             queued[r] = queueing + held_us(arrival[r], pauses)
             arrived += 1
+            if followers is not None:
+                next_deadline = next_deadline_us(requests, given_up)
             if arrived - ended > rules.most_requests or queued_tokens >= rules.most_queued_tokens:
                 all_noted[r].gone = 1
                 ended += 1
+                follow(followers, requests, r, arrival[r])
             else:
                 queued_tokens += all_booked[r].prompt
         while waiting.counts[ENTERED] < arrived and queued[waiting.counts[ENTERED]] <= now:
@@ -346,6 +352,7 @@ def serve(
                     continue
                 all_noted[r].gone = 1
                 ended += 1
+                follow(followers, requests, r, now + q.pipeline_delay_us)
                 if all_booked[r].slot != NOTHING:  # else it was preempted meanwhile
                     free_seat(all_booked[r], seats, cache, keys, r, limits, rules.empty_first, oldest + 1)
             close_ranks(books, seats)

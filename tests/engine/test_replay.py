@@ -48,6 +48,7 @@ def whole_numbers(budget: int = 2048) -> ComponentTables:
 NEXT_TO_THE_LOOP = (
     "clients",
     "deadlines",
+    "followers",
     "forming",
     "incoming",
     "kv_cache",

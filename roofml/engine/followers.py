@@ -1,0 +1,113 @@
+"""Followers: requests that are sent when another one is answered, as the next turn of a session is.
+
+The compiled loop knows a request by its place in the order of arrival, and when a follower arrives is found out on the
+way. So requests are kept aside until they arrive, and each then takes the next place. Functions that numba compiles
+into `scheduler`; for a run in which nobody waits for an answer `followers` is None, and they cost nothing (asked of
+every run, they cost it a sixth).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import register_jitable
+
+from roofml.engine.kv_cache import NOTHING, BlockKeys
+from roofml.util.arrays import Floats, Ints
+
+DUE, ARRIVED = 0, 1
+"""Places in `Followers.counts`: requests that are under way to the server, and those that have arrived."""
+
+
+class Followers(NamedTuple):
+    """Requests that are not sent yet, those of a run in its order. Arrays have shape (requests,)."""
+
+    prompt: Ints
+    output: Ints
+    keys: BlockKeys
+    priority: Ints
+    first: Ints
+    """The first request that follows the answer of each, or NOTHING."""
+    others: Ints
+    """The next that follows the same answer, or NOTHING."""
+    pause_us: Floats
+    """How long after that answer each is sent."""
+    due: Ints
+    """Requests whose time is known, the next one last: the first `counts[DUE]`."""
+    due_us: Floats
+    """When these are sent."""
+    order: Ints
+    """Which request has arrived first, second and so on. Filled in."""
+    counts: Ints
+
+
+def followers_of(
+    arrival_us: Floats, prompt: Ints, output: Ints, keys: BlockKeys, priority: Ints, after: Ints, pause_us: Floats
+) -> Followers:
+    """Of requests each of which waits for the answer of `after`, an earlier one, or is sent at `arrival_us`: -1."""
+    size = len(after)
+    first, others = np.full(size, NOTHING, np.int64), np.full(size, NOTHING, np.int64)
+    for request in np.flatnonzero(after >= 0)[::-1]:
+        others[request], first[after[request]] = first[after[request]], request
+    known = np.flatnonzero(after < 0)
+    known = known[np.argsort(arrival_us[known], kind="stable")][::-1]
+    due, due_us = np.zeros(size, np.int64), np.zeros(size)
+    due[: len(known)], due_us[: len(known)] = known, arrival_us[known]
+    return Followers(
+        prompt,
+        output,
+        keys,
+        priority,
+        first,
+        others,
+        np.ascontiguousarray(pause_us, np.float64),
+        due,
+        due_us,
+        np.zeros(size, np.int64),
+        np.array([len(known), 0]),
+    )
+
+
+@register_jitable
+def expect(followers: Any, requests: Any) -> None:
+    """The next place is that of the next request that is due, as far as is known now."""
+    if followers is not None:  # decided when it is compiled, as in the functions below
+        place, due = followers.counts[ARRIVED], followers.counts[DUE]
+        if place < len(requests.arrival_us):
+            when = followers.due_us[due - 1] if due > 0 else np.inf
+            requests.arrival_us[place] = when
+            requests.given_up_us[place] = when + requests.deadline_us
+
+
+@register_jitable
+def arrive(followers: Any, requests: Any, booked: Any, place: int) -> None:
+    """The request that is due takes its place."""
+    if followers is not None:
+        followers.counts[DUE] -= 1
+        r = followers.due[followers.counts[DUE]]
+        followers.order[place] = r
+        booked[place].prompt, booked[place].output = followers.prompt[r], followers.output[r]
+        requests.priority[place] = followers.priority[r]
+        theirs, ours = followers.keys, requests.keys
+        ours.shared_blocks[place] = theirs.shared_blocks[r]
+        ours.shared_key[place] = theirs.shared_key[r]
+        ours.own_key[place] = theirs.own_key[r]
+        followers.counts[ARRIVED] = place + 1
+        expect(followers, requests)
+
+
+@register_jitable
+def follow(followers: Any, requests: Any, place: int, answered_us: float) -> None:
+    """Those that follow the request at a place are due: it was answered, or its client waits no longer."""
+    if followers is not None:
+        r = followers.first[followers.order[place]]
+        while r != NOTHING:
+            when, i = answered_us + followers.pause_us[r], followers.counts[DUE]
+            while i > 0 and (followers.due_us[i - 1], followers.due[i - 1]) < (when, r):
+                followers.due[i], followers.due_us[i] = followers.due[i - 1], followers.due_us[i - 1]
+                i -= 1
+            followers.due[i], followers.due_us[i] = r, when
+            followers.counts[DUE] += 1
+            r = followers.others[r]
+        expect(followers, requests)
