@@ -28,7 +28,8 @@ from roofml.calibration.prior import Prior
 from roofml.calibration.seen_range import beyond, excesses
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
 from roofml.calibration.subset import subsets_written
-from roofml.engine.replay import Replay, Waits
+from roofml.engine.arguments import Waits
+from roofml.engine.replay import Replay
 from roofml.engine.replay import replay as serve
 from roofml.engine.step_time import StepTimes
 from roofml.hardware.gpu import load_gpu

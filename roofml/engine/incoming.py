@@ -67,13 +67,17 @@ def incoming_of(run: Run) -> Incoming | None:
     """What arrives with its KV computed of a run; None where nothing does."""
     if not len(run.kv_tokens):
         return None
-    size = len(run)
-    nothing = np.full(size, NOTHING)
     block_us, latency_us = (np.ascontiguousarray(each, np.float64) for each in (run.kv_block_us, run.kv_latency_us))
+    return no_incoming(len(run))._replace(tokens=run.kv_tokens, block_us=block_us, latency_us=latency_us)
+
+
+def no_incoming(size: int) -> Incoming:
+    """Of requests that have not arrived."""
+    nothing = np.full(size, NOTHING)
     return Incoming(
-        run.kv_tokens,
-        block_us,
-        latency_us,
+        np.zeros(size, np.int64),
+        np.zeros(size),
+        np.zeros(size),
         np.full(size, np.nan),
         np.full(size, np.nan),
         nothing,
@@ -82,6 +86,15 @@ def incoming_of(run: Run) -> Incoming | None:
         np.zeros(3, np.int64),
         np.zeros(1),
     )
+
+
+@register_jitable
+def take_place(incoming: Any, place: int, theirs: Any, r: int) -> None:
+    """What is said of request r, among others that have not arrived, is of the one at this place."""
+    if incoming is not None:
+        incoming.tokens[place] = theirs.tokens[r]
+        incoming.block_us[place] = theirs.block_us[r]
+        incoming.latency_us[place] = theirs.latency_us[r]
 
 
 def most_loading(incoming: Incoming | None, blocks: int) -> int:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from roofml.engine.clients import send
 from roofml.engine.cold_start import first_time
 from roofml.engine.deadlines import give_up, next_deadline_us
-from roofml.engine.followers import arrive, expect, follow
+from roofml.engine.followers import arrive, expect, follow, no_later, resume, stand_still, stands_still
 from roofml.engine.forming import (
     NO_PROMPTS,
     any_decodes,
@@ -120,13 +120,13 @@ def serve(
     finishing, finishing_count, met = work.finishing, work.finishing_count, work.met
     sums, times, cold = work.sums, work.times, work.cold
     start, duration = times[0], times[1]
-    arrived, given_up, ended, in_flight, steps, queued_tokens = 0, 0, 0, 0, 0, 0
-    sent = requests.clients if requests.clients > 0 else n
-    last_prefill_step, prefill_waits = -rules.prefill_interval, False
     expect(followers, requests)
-    now, next_deadline = arrival[0], next_deadline_us(requests, 0)
+    arrived, given_up, ended, in_flight, steps, queued_tokens, last_prefill_step, prefill_waits, now = resume(
+        followers, rules.prefill_interval, arrival[0]
+    )
+    sent, next_deadline = requests.clients if requests.clients > 0 else n, next_deadline_us(requests, given_up)
 
-    while ended < n:
+    while ended < n and not stands_still(followers, now, ended):
         while sent < n and sent < ended + requests.clients:
             send(requests, arrived, sent, now + q.pipeline_delay_us + requests.pause_us[sent])
             next_deadline = next_deadline_us(requests, given_up)
@@ -330,7 +330,7 @@ def serve(
             if loading(incoming) > 0:
                 now = next_poll_us(incoming, now, next_in_queue_us(waiting, queued, arrival, arrived))
             elif not (preempting or waits_for_client):  # else the blocks that are free now serve somebody at once
-                now = max(now, next_in_queue_us(waiting, queued, arrival, arrived))
+                now = max(now, no_later(followers, next_in_queue_us(waiting, queued, arrival, arrived)))
             continue
 
         # The oldest step in flight ends: its finished requests leave.
@@ -360,4 +360,8 @@ def serve(
             progress[0] = ended
         if in_step == 0:
             now += idle_us(incoming, counts[RUNNING] + waiting.counts[LENGTH] + loading(incoming) + finished)
+    stand_still(
+        followers, arrived, given_up, ended, in_flight, steps, queued_tokens, last_prefill_step, rules.prefill_interval,
+        prefill_waits, now,
+    )  # fmt: skip
     return steps, sums, times, cold

@@ -63,10 +63,18 @@ class Workspace(NamedTuple):
 
 
 def workspace_of(
-    requests: Requests, limits: Limits, by_priority: bool, reaches: Ints | None, shares: Ints | None
+    requests: Requests,
+    longest: int,
+    limits: Limits,
+    by_priority: bool,
+    reaches: Ints | None,
+    shares: Ints | None,
 ) -> Workspace:
-    """Room for a run of which nothing is served yet. `reaches` and `shares` are the model's (`ComponentTables`)."""
-    size, seats, longest = len(requests.prompt), limits.max_num_seqs, int((requests.prompt + requests.output).max())
+    """Room for a run of which nothing is served yet, and whose requests have `longest` tokens at most.
+
+    `reaches` and `shares` are the model's (`ComponentTables`).
+    """
+    size, seats = len(requests.prompt), limits.max_num_seqs
     blocks = -(-(longest + limits.drafts) // limits.block_size) + 1
     more = most_more_blocks(shares, longest, limits.budget, limits.block_size)
     rows = seats + most_loading(requests.incoming, limits.num_gpu_blocks)

@@ -65,7 +65,7 @@ def _meets(trials: Trials, rate: float, prefill: int, decode: int, link: Link) -
     for seed in trials.seeds:
         load = trials.workload.at(rate).load(trials.requests * max(prefill, decode), seed)
         answer = system.serve(load)
-        served = served_load(answer.run, answer.replay, all_count=False, of_class=answer.load.of_class)
+        served = served_load(answer.run, answer.replay, all_count=False, of_class=answer.of_class)
         if served.grows:
             return False
         judged = replace(trials, made={}).judge(rate, [served])

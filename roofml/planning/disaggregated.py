@@ -25,7 +25,8 @@ from roofml.latency.doubts import Doubt
 from roofml.latency.parameters import Parameters
 from roofml.models.kv_size import kept_bytes
 from roofml.planning.joined import in_two_stages, joined
-from roofml.planning.replicas import Router, ServedByReplicas, check_replicas, check_shared_out, serve_run, served_as
+from roofml.planning.replicas import ServedByReplicas, check_replicas, live, serve_run, served_as
+from roofml.planning.routing import Router
 from roofml.planning.systems import Answer, Spread, warnings_of
 from roofml.planning.transfer import NODE, Link, block_us
 from roofml.traces.run import Run
@@ -55,6 +56,10 @@ class Side:
     def gpus(self) -> int:
         """Of all of them."""
         return self.servers * self.server.tensor_parallel
+
+    def serve(self, run: Run, router: Router) -> ServedByReplicas:
+        """Requests that come when they come."""
+        return serve_run(run, self.servers, router, live(self.calibration), self.calibration.replay)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -124,11 +129,11 @@ class Disaggregated:
         self._check(load)
         alone = replace(load, name=f"{load.name}, prompts", output_tokens=np.ones_like(load.output_tokens))
         prompts = alone.run(self.prefill.server)
-        first = serve_run(self.prefill.calibration, prompts, self.prefill.servers, self.router)
+        first = self.prefill.serve(prompts, self.router)
         if not first.completed.all():
             raise InputError(f"{load.name}: prefill servers turn requests away: not modelled beside decode servers")
         order, answers = self.answers_of(load, first.joined)
-        then = serve_run(self.decode.calibration, answers, self.decode.servers, self.router)
+        then = self.decode.serve(answers, self.router)
         pulled = joined([order], [then.joined], len(load))
         run = load.run(self.decode.server)
         held, used = _held(first, pulled, prompts), _link_use(first, pulled, prompts, answers.kv_block_us, order)
@@ -153,7 +158,7 @@ class Disaggregated:
             "prefill_link_use": used,
         }
         whole = in_two_stages(first.joined, pulled)
-        return Answer(load, run, whole, spread, facts, self._left_out(held, used), (prompts, first.joined))
+        return Answer(run, load.of_class, whole, spread, facts, self._left_out(held, used), (prompts, first.joined))
 
     def answers_of(self, load: Load, prompts: Replay) -> tuple[Ints, Run]:
         """(the order in which requests reach decode servers, their run there), of prompts that were served so."""
@@ -203,7 +208,12 @@ class Disaggregated:
         return found
 
     def _check(self, load: Load) -> None:
-        check_shared_out(load)
+        if load.clients or len(load.after):
+            what = "clients" if load.clients else "sessions"
+            raise InputError(
+                f"{load.name}: {what} that wait for answers, beside prefill and decode servers: expected requests that "
+                "come at a rate, or servers alike (--replicas)"
+            )
         if np.isfinite(load.deadline_us):
             raise InputError(f"{load.name}: clients that give up: not modelled beside prefill and decode servers")
 

@@ -1,29 +1,25 @@
-"""Replicas: one load served by several servers alike, and who gets which request.
+"""Replicas: one load served by several servers alike behind a router.
 
-- `round robin`: each in its turn;
-- `least loaded`: the one with the fewest requests under way, as far as the router knows: it sees what it sent, and what
-  was answered. When that is depends on who got what, so requests are dealt out by an estimate of how long each takes,
-  served, and dealt out again by how long they took, until no more than a few go elsewhere;
-- `prefix aware`: where requests of its prefix group went before, unless that server has so many more under way than the
-  least loaded that it is not worth it.
-
-The servers do not know of each other, so each is replayed by itself.
+`routing` says who gets which request, and when each was sent where that depends on answers. The servers do not know of
+each other, so each is then replayed by itself.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal, get_args
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
+from roofml.engine.arguments import Waits
+from roofml.engine.live import LiveServer
 from roofml.engine.replay import Replay, replay
 from roofml.latency.parameters import Parameters
 from roofml.planning.joined import joined
+from roofml.planning.routing import ROUTERS, Router, route
 from roofml.planning.served_load import statistic_of, steady_window
 from roofml.planning.trials import Trials
 from roofml.traces.run import Run
@@ -34,23 +30,18 @@ from roofml.util.errors import InputError
 from roofml.util.names import shown
 from roofml.workloads.load import Load
 
-Router = Literal["round robin", "least loaded", "prefix aware"]
-ROUTERS: tuple[Router, ...] = get_args(Router)
 MOST_REPLICAS = 1000
 MOST_REQUESTS = 200_000
 """Of all replicas together, to find out how few are enough."""
-ROUNDS = 4
-"""Times that requests are dealt out by how long they take."""
-SETTLED = 0.01
-"""Share of the requests that may still go elsewhere."""
-WORTH = 8
-"""Requests that a server may have more under way than the least loaded, and still get those of its prefixes."""
 
 
 @dataclass(frozen=True, eq=False)
 class ServedByReplicas:
-    """A load as several servers served it."""
+    """A load as several servers served it. Requests are in the order in which they were sent."""
 
+    run: Run
+    order: Ints
+    """(requests,) which of the load each is."""
     replica: Ints
     """(requests,) who got each."""
     places: Sequence[Ints]
@@ -92,44 +83,90 @@ def check_replicas(replicas: int, router: str, what: str = "replicas") -> None:
         raise InputError(f"{replicas} {what}: expected 1 to {MOST_REPLICAS}")
 
 
-def check_shared_out(load: Load) -> None:
-    """Raise InputError for a load that no router shares out here: clients, and sessions, wait for their answers."""
-    if load.clients:
-        raise InputError(f"{load.name}: a closed loop has a server of its own: expected requests that come at a rate")
-    if len(load.after):
-        raise InputError(
-            f"{load.name}: sessions whose requests follow each other's answers: not routed here, expected one server, "
-            "or requests that come at a rate"
-        )
+Live = Callable[[Run, float, bool], LiveServer]
+"""A server with room for a share of a run's requests, and whether it stands still at each answer."""
+Serve = Callable[[Run], Replay]
+
+
+def live(calibration: Calibration) -> Live:
+    """Servers of a calibration. What makes them raises as a replay does."""
+
+    def of(run: Run, share: float, each_end: bool) -> LiveServer:
+        calibration.check(run)
+        tables = calibration.deployment.serving(run.server).tables
+        return LiveServer.of(run, tables, calibration.parameters_for(run), share, each_end=each_end)
+
+    return of
 
 
 def serve_by_replicas(
-    calibration: Calibration, load: Load, server: Server, replicas: int, router: Router = "least loaded"
+    calibration: Calibration,
+    load: Load,
+    server: Server,
+    replicas: int,
+    router: Router = "least loaded",
+    progress: Ints | None = None,
 ) -> ServedByReplicas:
-    """Serve an open load by so many servers. Raises InputError for a closed one, whose clients have a server each, for
-    sessions, for a router that is none, and as a replay does."""
+    """Serve a load, whoever waits for whose answer, by so many servers.
+
+    `progress`, an array of one, is kept at the number of requests that were sent. Raises InputError for a router that
+    is none, and as a replay does.
+    """
     check_replicas(replicas, router)
-    check_shared_out(load)
-    return serve_run(calibration, load.run(server), replicas, router)
+    return _serve_load(load, server, replicas, router, live(calibration), calibration.replay, progress)
 
 
-def serve_run(calibration: Calibration, run: Run, replicas: int, router: Router) -> ServedByReplicas:
+def served_anew(
+    served: ServedByReplicas, load: Load, server: Server, replicas: int, router: Router
+) -> Callable[[Parameters, Any], Replay]:
+    """How a load that was `served` so is served at other step times, as one replay of the same requests in their order.
+
+    By the same servers, but where requests wait for answers: they are sent at other times, and routed anew.
+    """
+    if not load.clients and not len(load.after):
+        return served.again
+
+    def anew(parameters: Parameters, tables: Any) -> Replay:
+        def other(run: Run, share: float, each_end: bool) -> LiveServer:
+            return LiveServer.of(run, tables, parameters, share, each_end=each_end)
+
+        again = _serve_load(load, server, replicas, router, other, lambda run: replay(run, tables, parameters))
+        return again.joined.taken(np.argsort(again.order)[served.order])
+
+    return anew
+
+
+def _serve_load(
+    load: Load,
+    server: Server,
+    replicas: int,
+    router: Router,
+    made: Live,
+    serve: Serve,
+    progress: Ints | None = None,
+) -> ServedByReplicas:
+    run = load.run(server)
+    if not load.clients and not len(load.after):
+        return serve_run(run, replicas, router, made, serve, progress)
+    alone = replace(run, clients=0, pause_us=np.zeros(0))
+    waits = Waits(load.after, load.pause_us) if len(load.after) else None
+    routed = route(run, replicas, router, partial(made, alone), waits, progress)
+    sent, order = load.sent(routed.sent_us)
+    run = sent.run(server)
+    served = served_as(replace(run, clients=0), routed.replica[order], serve)
+    return replace(served, run=run, order=order)
+
+
+def serve_run(
+    run: Run, replicas: int, router: Router, made: Live, serve: Serve, progress: Ints | None = None
+) -> ServedByReplicas:
     """Serve requests that come when they come by so many servers."""
     if router == "round robin" or replicas == 1:
-        return served_as(run, np.arange(len(run)) % replicas, calibration.replay)
-    to = _deal(run, np.full(len(run), _usual_us(calibration, run)), replicas, router)
-    served = served_as(run, to, calibration.replay)
-    for _ in range(ROUNDS):
-        lasts = np.where(served.completed, served.e2e_us, np.inf)
-        again = _deal(run, lasts, replicas, router)
-        moved: Bools = again != to
-        to, served = again, served_as(run, again, calibration.replay)
-        if moved.mean() <= SETTLED:
-            break
-    return served
+        return served_as(run, np.arange(len(run)) % replicas, serve)
+    return served_as(run, route(run, replicas, router, partial(made, run), progress=progress).replica, serve)
 
 
-def served_as(run: Run, to: Ints, serve: Callable[[Run], Replay]) -> ServedByReplicas:
+def served_as(run: Run, to: Ints, serve: Serve) -> ServedByReplicas:
     """Each server's requests by themselves, where `to` says who gets each."""
     places = [np.flatnonzero(to == each) for each in np.unique(to)]
     # Arrivals stay those of the whole load: `take` would begin each replica's time with its own first request.
@@ -138,38 +175,7 @@ def served_as(run: Run, to: Ints, serve: Callable[[Run], Replay]) -> ServedByRep
         share if share is run else replace(share, arrival_us=run.arrival_us[place], identity="")
         for share, place in zip(shares, places, strict=True)
     ]
-    return ServedByReplicas(to, places, runs, each(serve, runs))
-
-
-def _usual_us(calibration: Calibration, run: Run) -> float:
-    """How long a request takes that is all but alone: a first guess."""
-    some = np.arange(len(run)) < 8
-    alone = replace(run.take(some), arrival_us=1e9 * np.arange(int(some.sum()), dtype=np.float64), identity="")
-    return float(np.nanmean(calibration.replay(alone).e2e_us))
-
-
-def _deal(run: Run, lasts_us: Floats, replicas: int, router: Router) -> Ints:
-    """(requests,) who gets each, if each lasts so long."""
-    under_way = [0] * replicas
-    ends: list[tuple[float, int]] = []
-    at: dict[int, int] = {}
-    to = np.zeros(len(run), np.int64)
-    for request, (sent, lasts, group) in enumerate(
-        zip(run.arrival_us.tolist(), lasts_us.tolist(), run.prefix_group.tolist(), strict=True)
-    ):
-        while ends and ends[0][0] <= sent:
-            under_way[heapq.heappop(ends)[1]] -= 1
-        # Of equally loaded ones the next in turn, so that a quiet load is not all the first one's.
-        chosen = min(range(replicas), key=lambda each, turn=request: (under_way[each], (each - turn) % replicas))
-        if router == "prefix aware" and group >= 0:
-            before = at.get(group)
-            if before is not None and under_way[before] <= under_way[chosen] + WORTH:
-                chosen = before
-            at[group] = chosen
-        to[request] = chosen
-        under_way[chosen] += 1
-        heapq.heappush(ends, (sent + lasts, chosen))
-    return to
+    return ServedByReplicas(run, np.arange(len(run)), to, places, runs, each(serve, runs))
 
 
 def fewest_replicas(trials: Trials, rate: float, most: int) -> int | None:

@@ -148,8 +148,8 @@ def served_load(
     done = replay.completed
     grows = not run.clients and _grows(run, replay)
     if all_count or not done.any():
-        end = float(np.max((sent + replay.e2e_us)[done])) if done.any() else float(sent[-1])
-        return ServedLoad(run, replay, done, grows, float(sent[0]), end, of_class)
+        end = float(np.max((sent + replay.e2e_us)[done])) if done.any() else float(sent.max())
+        return ServedLoad(run, replay, done, grows, float(sent.min()), end, of_class)
     if grows:
         ended = np.sort((sent + replay.e2e_us)[done])
         left_out = int(WARM_UP * len(ended))
@@ -157,13 +157,13 @@ def served_load(
     begin, end = steady_window(sent, replay.e2e_us, between_s)
     judged = done & (sent >= begin) & (sent <= end)
     if not judged.any():  # all came at once
-        return ServedLoad(run, replay, done, grows, float(sent[0]), float(np.nanmax(sent + replay.e2e_us)), of_class)
+        return ServedLoad(run, replay, done, grows, float(sent.min()), float(np.nanmax(sent + replay.e2e_us)), of_class)
     return ServedLoad(run, replay, judged, grows, begin, end, of_class)
 
 
 def steady_window(sent_us: Floats, e2e_us: Floats, between_s: float = 0.0) -> tuple[float, float]:
     """(begin, end) of what counts of requests sent at these times, µs; NaN of what has no answer."""
-    first, last = float(sent_us[0]), float(sent_us[-1])
+    first, last = float(sent_us.min()), float(sent_us.max())
     span, usual = last - first, float(np.nanmedian(e2e_us))
     begin = first + min(max(WARM_UP * span, WARM_UP_E2E * (usual + 1e6 * between_s)), MOST_LEFT_OUT * span)
     return begin, last - min(usual, COOL_DOWN * span)
@@ -176,7 +176,7 @@ def _grows(run: Run, replay: Replay) -> bool:
         return False
     schedule = replay.schedule
     began = np.where(schedule.first_step >= 0, schedule.step_start_us[schedule.first_step], np.inf)
-    before = np.searchsorted(np.sort(began), schedule.arrival_us, side="right")
+    before = np.searchsorted(np.sort(began), np.sort(schedule.arrival_us), side="right")
     waiting = np.arange(size) - before
     second, last = waiting[size // 4 : size // 2], waiting[3 * size // 4 :]
     return float(last.mean() - second.mean()) > GROWING * size / 2

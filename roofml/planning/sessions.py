@@ -7,13 +7,15 @@ on how long answers take as well: they are drawn by a guess of it, and again whe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
-from roofml.engine.replay import Replay, Waits
+from roofml.engine.arguments import Waits
+from roofml.engine.replay import Replay, replay
+from roofml.latency.parameters import Parameters
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.arrays import Ints
@@ -48,13 +50,34 @@ def _mean_s(replayed: Replay) -> float:
     return float(np.nanmean(replayed.e2e_us)) / 1e6 if replayed.completed.any() else 0.0
 
 
-def serve(
-    calibration: Calibration, load: Load, server: Server, progress: Ints | None = None
-) -> tuple[Load, Run, Replay]:
-    """The load as it was sent, its run, and how it was served."""
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A load as one server served it. Requests are in the order in which they were sent."""
+
+    load: Load
+    run: Run
+    replay: Replay
+    order: Ints
+    """(requests,) which of the load each is."""
+
+
+def serve(calibration: Calibration, load: Load, server: Server, progress: Ints | None = None) -> Served:
+    """Serve a load, whoever waits for whose answer. Raises InputError as a replay does."""
     run = load.run(server)
     if not len(load.after):
-        return load, run, calibration.replay(run, progress)
+        return Served(load, run, calibration.replay(run, progress), np.arange(len(load)))
     replayed = calibration.replay(replace(run, pause_us=np.zeros(0)), progress, Waits(load.after, load.pause_us))
     sent, order = load.sent(replayed.schedule.arrival_us)
-    return sent, sent.run(server), replayed.taken(order)
+    return Served(sent, sent.run(server), replayed.taken(order), order)
+
+
+def sent_anew(served: Served, load: Load) -> Callable[[Parameters, Any], Replay] | None:
+    """How a load that was `served` so is served at other step times: its sessions are then sent at other times.
+
+    The replay of the same requests in their order. None where nobody waits, and a replay of the run says it.
+    """
+    if not len(load.after):
+        return None
+    run = replace(load.run(served.run.server), pause_us=np.zeros(0))
+    waits = Waits(load.after, load.pause_us)
+    return lambda parameters, tables: replay(run, tables, parameters, waits=waits).taken(served.order)

@@ -283,7 +283,7 @@ def _served(
         lambda served: served.replay,
     )
     every = workload.requests is not None
-    of_class = answer.load.of_class
+    of_class = answer.of_class
     return answer, served_load(
         answer.run, answer.replay, all_count=every, of_class=of_class, between_s=workload.between_s
     )

@@ -15,8 +15,9 @@ from roofml.calibration.prediction import Prediction
 from roofml.engine.replay import Replay
 from roofml.latency.doubts import Doubt, by_size
 from roofml.latency.launches import said_of_launches
-from roofml.planning.replicas import Router, check_replicas, check_shared_out, serve_run
-from roofml.planning.sessions import serve
+from roofml.planning.replicas import check_replicas, serve_by_replicas, served_anew
+from roofml.planning.routing import Router
+from roofml.planning.sessions import sent_anew, serve
 from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.arrays import Ints
@@ -48,10 +49,10 @@ class Spread(Protocol):
 class Answer:
     """A load as a system served it."""
 
-    load: Load
-    """As it was sent."""
     run: Run
-    """On the server that makes the tokens."""
+    """As it was sent to the servers that make the tokens."""
+    of_class: Ints
+    """(requests,) the class of each, where there are several; empty: one."""
     replay: Replay
     spread: Callable[[Run], Spread]
     """Of this run, which may be marked as one whose queue grows."""
@@ -110,8 +111,12 @@ class OneServer:
 
     def serve(self, load: Load, progress: Ints | None = None) -> Answer:
         """Serve a load, whoever waits for whose answer."""
-        sent, run, replayed = serve(self.calibration, load, self.server, progress)
-        return Answer(sent, run, replayed, lambda of: self.calibration.replays(of, served=replayed))
+        served = serve(self.calibration, load, self.server, progress)
+
+        def spread(of: Run) -> Spread:
+            return replace(self.calibration.replays(of, served=served.replay), again=sent_anew(served, load))
+
+        return Answer(served.run, served.load.of_class, served.replay, spread)
 
     def warnings(self, answer: Answer, run: Run) -> list[str]:
         """What is taken on trust."""
@@ -141,16 +146,15 @@ class Replicas:
         return f"{self.servers} replicas, {self.router}"
 
     def serve(self, load: Load, progress: Ints | None = None) -> Answer:
-        """Serve requests that come at a rate. Raises InputError for clients and sessions that wait for answers."""
-        del progress  # of one replay, where there are many
-        check_shared_out(load)
-        run = load.run(self.server)
-        served = serve_run(self.calibration, run, self.servers, self.router)
+        """Serve a load, whoever waits for whose answer."""
+        served = serve_by_replicas(self.calibration, load, self.server, self.servers, self.router, progress)
+        again = served_anew(served, load, self.server, self.servers, self.router)
 
         def spread(of: Run) -> Spread:
-            return replace(self.calibration.replays(of, served=served.joined), again=served.again)
+            return replace(self.calibration.replays(of, served=served.joined), again=again)
 
-        return Answer(load, run, served.joined, spread)
+        of_class = load.of_class[served.order] if len(load.of_class) else load.of_class
+        return Answer(served.run, of_class, served.joined, spread)
 
     def warnings(self, answer: Answer, run: Run) -> list[str]:
         """What is taken on trust."""

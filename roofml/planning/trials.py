@@ -136,10 +136,11 @@ class Trials:
                 return share_of(workload, requests, self.shared_by, seed, answer_s)
             return workload.load(requests, seed, answer_s)
 
-        load, run, replayed = as_drawn(
-            workload, draw, lambda load: serve(self.calibration, load, self.server), lambda served: served[2]
+        served = as_drawn(
+            workload, draw, lambda load: serve(self.calibration, load, self.server), lambda served: served.replay
         )
-        return served_load(run, replayed, all_count=False, of_class=load.of_class, between_s=workload.between_s)
+        of_class = served.load.of_class
+        return served_load(served.run, served.replay, all_count=False, of_class=of_class, between_s=workload.between_s)
 
     def at(self, level: float) -> Trial:
         """The trial at a level, made now or before."""

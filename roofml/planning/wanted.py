@@ -8,7 +8,7 @@ from typing import cast
 from roofml.calibration.calibration import Calibration
 from roofml.calibration.servers import server_for
 from roofml.planning.disaggregated import Disaggregated, Side
-from roofml.planning.replicas import Router
+from roofml.planning.routing import Router
 from roofml.planning.systems import OneServer, Replicas, System, on_tables
 from roofml.planning.transfer import link_between
 from roofml.traces.server import Server, ServerOverrides

@@ -71,8 +71,11 @@ def test_a_picture_is_written_where_it_was_asked_for(coeffs: Path, tmp_path: Pat
         (("--load", LOAD, "--link", "5"), "--link: expected --prefill-replicas and --decode-replicas"),
         (("--load", LOAD, "--prefill-tp", "2"), "another prefill server: expected --prefill-replicas"),
         (
-            ("llama-2-7b-hf", "--gpu", "H100", "--load", "closed:concurrency=2,input=9,output=9", "--replicas", "2"),
-            "a closed loop has a server of its own",
+            (
+                *("llama-2-7b-hf", "--gpu", "H100", "--load", "closed:concurrency=2,input=9,output=9"),
+                *("--prefill-replicas", "1", "--decode-replicas", "1"),
+            ),
+            "clients that wait for answers, beside prefill and decode servers",
         ),
         (("--load", LOAD), "MODEL and --gpu missing"),
         (("llama-2-7b-hf", "--gpu", "H100", "--load", "poisson:rate=x,input=1,output=1"), "rate 'x'"),

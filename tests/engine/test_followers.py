@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import PLENTY, plain_tables, run_of
 
-from roofml.engine.replay import Replay, Waits, replay
+from roofml.engine.arguments import Waits
+from roofml.engine.replay import Replay, replay
 from roofml.latency.parameters import PRIOR_VALUES, STEP_COUNT, Parameters, RequestParameters, StepParameters
 from roofml.traces.run import Run
 from roofml.traces.server import Server

@@ -9,7 +9,9 @@ import pytest
 from fitted import a_calibration, a_run
 
 from roofml.planning.capacity import capacity
-from roofml.planning.replicas import ROUTERS, fewest_replicas, serve_by_replicas
+from roofml.planning.replicas import fewest_replicas, serve_by_replicas
+from roofml.planning.routing import ROUTERS, Router
+from roofml.planning.sessions import serve
 from roofml.planning.trials import Trials, targets_of
 from roofml.util.arrays import Ints
 from roofml.util.errors import InputError
@@ -22,17 +24,78 @@ CALIBRATION = replace(CALIBRATION, deployment=CALIBRATION.deployment.serving(SER
 LOAD = parse_spec("poisson:rate=20,input=uniform(100,700),output=60,shared_prefix=64,groups=6").load(600, 1)
 
 
-@pytest.mark.parametrize("router", ROUTERS)
-def test_one_replica_is_the_server_itself(router: str) -> None:
-    served = serve_by_replicas(CALIBRATION, LOAD, SERVER, 1, router)  # pyright: ignore[reportArgumentType]
-    alone = CALIBRATION.replay(LOAD.run(SERVER))
-    assert np.array_equal(served.e2e_us, alone.e2e_us)
-    assert np.array_equal(served.ttft_us, alone.ttft_us)
+LINES = {
+    "at a rate": "poisson:rate=20,input=uniform(100,700),output=60,shared_prefix=64,groups=6",
+    "clients": "closed:concurrency=9,input=uniform(100,700),output=uniform(5,90)",
+    "sessions": "poisson:rate=15,input=uniform(50,200),output=uniform(5,90),turns=4,think=exponential(1)",
+}
 
 
 @pytest.mark.parametrize("router", ROUTERS)
-def test_every_request_is_served_once_and_sooner_than_by_one(router: str) -> None:
-    served = serve_by_replicas(CALIBRATION, LOAD, SERVER, 3, router)  # pyright: ignore[reportArgumentType]
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+def test_one_replica_is_the_server_itself(line: str, router: Router) -> None:
+    """To the digit, whoever waits for whose answer: the compiled loop alone, and told of its requests one by one."""
+    load = parse_spec(line).load(600, 1)
+    served, alone = serve_by_replicas(CALIBRATION, load, SERVER, 1, router), serve(CALIBRATION, load, SERVER)
+    sent = alone.replay.schedule.arrival_us
+    assert np.array_equal(served.run.arrival_us, sent)
+    assert np.array_equal(served.order, alone.order)
+    assert np.array_equal(served.e2e_us, alone.replay.e2e_us)
+    assert np.array_equal(served.ttft_us, alone.replay.ttft_us)
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("line", [LINES["clients"], LINES["sessions"]], ids=["clients", "sessions"])
+def test_who_waits_sends_when_the_answer_is_there_whoever_gives_it(line: str, router: Router) -> None:
+    load = parse_spec(line).load(600, 1)
+    served = serve_by_replicas(CALIBRATION, load, SERVER, 3, router)
+    sent, answered = served.run.arrival_us, served.run.arrival_us + served.e2e_us
+    assert set(np.unique(served.replica)) == {0, 1, 2}
+    if load.clients:
+        under_way = np.arange(1, 601) - np.searchsorted(np.sort(answered), sent, side="right")
+        assert under_way.max() == load.clients
+        # Each but the first of every client comes with an answer: there are as many times to send as were used.
+        assert sent[load.clients :] == pytest.approx(np.sort(answered)[: 600 - load.clients], abs=1e-5)
+        return
+    place = np.argsort(served.order)
+    for request in np.flatnonzero(load.after >= 0):
+        before = place[load.after[request]]
+        assert sent[place[request]] == pytest.approx(answered[before] + load.pause_us[request], abs=1e-5)
+
+
+def test_the_router_counts_what_is_under_way_when_a_request_is_sent() -> None:
+    """Least loaded, asked again of what was then served: nobody had fewer under way than the server that was chosen."""
+    for line in LINES.values():
+        load = parse_spec(line).load(400, 2)
+        served = serve_by_replicas(CALIBRATION, load, SERVER, 4, "least loaded")
+        sent, answered = served.run.arrival_us, served.run.arrival_us + served.e2e_us
+        for request in range(400):
+            earlier = np.arange(400) < request
+            under_way = [
+                int((earlier & (served.replica == each) & (answered > sent[request] + 1e-5)).sum()) for each in range(4)
+            ]
+            assert under_way[served.replica[request]] == min(under_way)
+
+
+def test_a_server_has_room_for_all_if_the_router_sends_it_all() -> None:
+    """Eight servers and one prefix: a prefix aware router sends a quiet load to one."""
+    load = parse_spec("poisson:rate=1,input=uniform(100,300),output=20,shared_prefix=64,groups=1").load(400, 1)
+    served = serve_by_replicas(CALIBRATION, load, SERVER, 8, "prefix aware")
+    assert np.bincount(served.replica).max() == 400
+
+
+def test_a_session_finds_its_past_where_it_was() -> None:
+    load = parse_spec(LINES["sessions"]).load(600, 1)
+    found = {
+        router: serve_by_replicas(CALIBRATION, load, SERVER, 3, router).joined.schedule.cached_tokens.sum()
+        for router in ROUTERS
+    }
+    assert found["prefix aware"] > 1.3 * found["round robin"]
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_every_request_is_served_once_and_sooner_than_by_one(router: Router) -> None:
+    served = serve_by_replicas(CALIBRATION, LOAD, SERVER, 3, router)
     assert served.completed.all()
     assert sum(len(run) for run in served.runs) == len(LOAD)
     assert set(np.unique(served.replica)) == {0, 1, 2}
@@ -73,5 +136,3 @@ def test_what_cannot_be_is_refused() -> None:
         serve_by_replicas(CALIBRATION, LOAD, SERVER, 2, "random")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="0 replicas"):
         serve_by_replicas(CALIBRATION, LOAD, SERVER, 0)
-    with pytest.raises(InputError, match="a closed loop has a server of its own"):
-        serve_by_replicas(CALIBRATION, parse_spec("closed:concurrency=2,input=9,output=9").load(9), SERVER, 2)

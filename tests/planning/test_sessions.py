@@ -39,7 +39,8 @@ def test_a_prompt_is_all_that_was_said_before_it() -> None:
 
 def test_a_turn_is_sent_a_pause_after_the_answer() -> None:
     load = parse_spec(LINE).load(200, 1)
-    sent, run, replayed = serve(CALIBRATION, load, SERVER)
+    served = serve(CALIBRATION, load, SERVER)
+    sent, run, replayed = served.load, served.run, served.replay
     end = {}
     for request in range(len(run)):
         key = (int(sent.prefix_group[request]), int(sent.prompt_tokens[request]))
@@ -52,9 +53,9 @@ def test_a_turn_is_sent_a_pause_after_the_answer() -> None:
 
 
 def test_what_was_sent_is_served_the_same_when_it_is_a_recording() -> None:
-    sent, run, replayed = serve(CALIBRATION, parse_spec(LINE.replace("rate=4", "rate=300")).load(2000, 1), SERVER)
-    again = CALIBRATION.replay(run)
-    assert not len(sent.after)
+    served = serve(CALIBRATION, parse_spec(LINE.replace("rate=4", "rate=300")).load(2000, 1), SERVER)
+    replayed, again = served.replay, CALIBRATION.replay(served.run)
+    assert not len(served.load.after)
     assert np.array_equal(again.e2e_us, replayed.e2e_us)
     assert np.array_equal(again.ttft_us, replayed.ttft_us)
     assert np.array_equal(again.schedule.step_start_us, replayed.schedule.step_start_us)
