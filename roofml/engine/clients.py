@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba.extending import register_jitable
 
 from roofml.engine.incoming import Incoming
 from roofml.engine.kv_cache import BlockKeys
 from roofml.util.arrays import Floats, Ints
+
+NOTHING_SEEN = np.zeros(0)
 
 
 class Requests(NamedTuple):
@@ -33,6 +36,9 @@ class Requests(NamedTuple):
     """Of a closed loop, how long a client waits after an answer before it sends this request."""
     incoming: Incoming | None = None
     """Of prompts that another server computed (`incoming`)."""
+    seen_ttft_us: Floats = NOTHING_SEEN
+    """(requests,) measured times to the first token, infinite where nobody knows one: they say when kernels were
+    compiled (`cold_start`). (0,) where nothing was measured: then the rule does."""
 
 
 @register_jitable

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from roofml.engine.clients import Requests
+from roofml.engine.clients import NOTHING_SEEN, Requests
 from roofml.engine.continued import continued
 from roofml.engine.incoming import incoming_of
 from roofml.engine.kv_cache import block_keys
@@ -59,7 +59,7 @@ class Schedule:
     preemptions: Ints
     """(requests,)"""
     cold: NDArray[np.int8]
-    """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
+    """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us` or what was seen in its place, were added to."""
     transfer_us: Floats
     """(2, requests) when blocks were taken for the KV that comes from elsewhere, and when it was there; NaN of a
     request that was computed here. (2, 0) where all were."""
@@ -82,7 +82,7 @@ class Replay:
         return self.schedule.last_step >= 0
 
 
-def _requests(run: Run) -> Requests:
+def _requests(run: Run, seen_ttft_us: Floats) -> Requests:
     """The run's requests, and keys for every full block of prompt and output: a preempted request finds its own."""
     block_size = run.server.block_size
     known = run.prompt_tokens + (run.output_tokens if run.shares_answers else 0)
@@ -105,7 +105,16 @@ def _requests(run: Run) -> Requests:
         run.deadline_us,
         run.pause_us if len(run.pause_us) else np.zeros(len(run)),
         incoming_of(run),
+        _padded(seen_ttft_us, len(run)),
     )
+
+
+def _padded(seen_ttft_us: Floats, length: int) -> Floats:
+    """The same of so many requests, if anything was seen: those behind a recording nobody measured."""
+    if not len(seen_ttft_us):
+        return seen_ttft_us
+    behind = np.full(length - len(seen_ttft_us), np.inf)
+    return np.concatenate((np.where(np.isfinite(seen_ttft_us), seen_ttft_us, np.inf), behind))
 
 
 LIMITED = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_gpu_blocks", "max_model_len")
@@ -190,8 +199,17 @@ def _full_blocks(run: Run) -> Ints:
     return (run.prompt_tokens + run.output_tokens) // run.server.block_size + 1
 
 
-def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: Ints | None = None) -> Replay:
+def replay(
+    run: Run,
+    tables: ComponentTables,
+    parameters: Parameters,
+    progress: Ints | None = None,
+    seen_ttft_us: Floats = NOTHING_SEEN,
+) -> Replay:
     """Serve the run's requests as vLLM would, with steps as long as the parameters say.
+
+    `seen_ttft_us` are times to the first token that were measured, (requests,), NaN where none was: a fresh server's
+    kernels are then compiled where these came late, and for as long (`cold_start`).
 
     `progress`, an array of one, is kept at the number of finished requests while the compiled loop runs (it releases
     the GIL). Raises InputError for a request that can never run, ValueError for tables that end before the budget.
@@ -217,6 +235,7 @@ def replay(run: Run, tables: ComponentTables, parameters: Parameters, progress: 
         tables.acceptance,
         tables.reaches,
         parameters.pauses,
+        seen_ttft_us,
     )
 
 
@@ -249,6 +268,7 @@ def _serve(
     acceptance: float | None = None,
     reaches: Ints | None = None,
     pauses: Pauses = NO_PAUSES,
+    seen_ttft_us: Floats = NOTHING_SEEN,
 ) -> Replay:
     recorded, run = run, continued(run)
     _check_fits(run, shares, drafts)
@@ -272,7 +292,7 @@ def _serve(
         drafts,
         acceptance,
     )
-    requests, length = _requests(run), len(recorded)
+    requests, length = _requests(run, seen_ttft_us), len(recorded)
     work = workspace_of(requests, limits, rules.by_priority, reaches, shares)
     took, sums, times, cold = serve(
         requests,

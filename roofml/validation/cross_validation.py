@@ -63,7 +63,7 @@ def _fitted(folds: Sequence[Fold], on_fold: OnFold | None, prior_of: PriorOf) ->
         if on_fold is not None:
             on_fold(fold.name)
         calibration = of_fold(fold, prior_of)
-        served = [calibration.replay(learned.run) for learned in fold.train]
+        served = [calibration.replay_as_seen(learned) for learned in fold.train]
         misfit = judge_fit(calibration.deployment, calibration.posterior, fold.train, served)
         calibration = replace(calibration, misfit=misfit)
         fits.append(calibration)
