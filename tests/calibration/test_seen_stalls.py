@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -122,6 +123,5 @@ def of_others(run: Run) -> Run:
     ],
     ids=["thrice", "3 s late", "20 s late", "of others", "another limit"],
 )
-def test_what_a_run_has_that_is_no_stall_is_still_refused(spoiled: object) -> None:
-    assert callable(spoiled)
+def test_what_a_run_has_that_is_no_stall_is_still_refused(spoiled: Callable[[Run], Run]) -> None:
     assert fit([spoiled(served("gpt-oss-20b"))]).misfit
