@@ -26,7 +26,6 @@ from roofml.calibration.parameter_tables import FITTED_METRICS, parameter_rows, 
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import Prior
 from roofml.calibration.seen_range import beyond, excesses
-from roofml.calibration.seen_stalls import replay_as_seen
 from roofml.calibration.step_breakdown import StepBreakdown, break_down
 from roofml.calibration.subset import subsets_written
 from roofml.engine.replay import Replay
@@ -205,12 +204,6 @@ class Calibration(Shown):
         """
         self.check(run)
         return serve(run, self._tables_for(run), self.parameters_for(run), progress)
-
-    def replay_as_seen(self, learned: Selection) -> Replay:
-        """As `replay`, with the stalls of a fresh server where the selected requests met them (`seen_stalls`)."""
-        run = learned.run
-        self.check(run)
-        return replay_as_seen(learned, self._tables_for(run), self.parameters_for(run))
 
     def replays(
         self, run: Run, count: int | None = None, served: Replay | None = None, judged: Selection | None = None
