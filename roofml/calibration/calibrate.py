@@ -26,12 +26,12 @@ from roofml.calibration.means import MeansRun, fit_means, means_runs, sharpened_
 from roofml.calibration.other_models import read_other_models
 from roofml.calibration.posterior import Posterior, posterior_of
 from roofml.calibration.prior import PACKAGE, Prior
+from roofml.calibration.seen_stalls import replay_as_seen
 from roofml.calibration.step_level.fit import StepData, fit_steps
 from roofml.calibration.subset import Subset
 from roofml.calibration.untraced import untraced
 from roofml.engine.latency_model import Kind, judged_us
 from roofml.engine.replay import Replay
-from roofml.engine.replay import replay as serve
 from roofml.latency.deployment import BUDGET, Deployment, deploy, deployment_of
 from roofml.latency.pauses import Pauses
 from roofml.traces.aggregate_run import AggregateRun
@@ -165,8 +165,8 @@ def calibrated(
     whole = Calibration(deployment, posterior)
     paces = [posterior.paces.get(run.identity) for run in runs]
     served = each(
-        lambda one: serve(one[0], deployment.tables, whole.parameters_for(one[0]).paced(one[1] or 1.0)),
-        list(zip(runs, paces, strict=True)),
+        lambda one: replay_as_seen(one[0], deployment.tables, whole.parameters_for(one[0].run).paced(one[1] or 1.0)),
+        list(zip(judged, paces, strict=True)),
     )
     fitted_runs = tuple(
         FittedRun(chosen.run.name, chosen.run.identity, pace, mean_errors_pct(chosen, replayed), len(chosen))

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from roofml.engine.replay import Replay, Schedule, replay
+from roofml.calibration.seen_stalls import replay_as_seen
+from roofml.engine.replay import Replay, Schedule
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters
 from roofml.traces.selection import Selection
@@ -42,12 +43,12 @@ def _measured(selection: Selection) -> _Measured | None:
 
 def at_measured_load(selection: Selection, tables: ComponentTables, values: Floats) -> Schedule:
     """The schedule of a replay whose step times are scaled until mean decode time is the measured one."""
-    run, parameters, measured = selection.run, Parameters.of(values), _measured(selection)
+    parameters, measured = Parameters.of(values), _measured(selection)
     if measured is None:
-        return replay(run, tables, parameters).schedule
+        return replay_as_seen(selection, tables, parameters).schedule
     low, high, scale, last = np.log(0.05), np.log(20.0), 0.0, (0.0, 0.0)
     for attempt in range(16):
-        result = replay(run, tables, parameters.paced(float(np.exp(scale))))
+        result = replay_as_seen(selection, tables, parameters.paced(float(np.exp(scale))))
         short = measured.short(result)
         if short is None or abs(short) < 1e-3:
             break
@@ -65,12 +66,12 @@ def decode_ratio(selection: Selection, tables: ComponentTables, values: Floats) 
     NaN where no decode time was measured. Ratios of a thousand, of a wrong unit, are found too, so nothing bounds
     them; where decode times never agree, the first guess stands if it is the milder.
     """
-    run, parameters, measured = selection.run, Parameters.of(values), _measured(selection)
+    parameters, measured = Parameters.of(values), _measured(selection)
     if measured is None:
         return float("nan")
     scale, first, last = 0.0, 0.0, (0.0, 0.0)
     for attempt in range(RATIO_ROUNDS):
-        short = measured.short(replay(run, tables, parameters.paced(float(np.exp(scale)))))
+        short = measured.short(replay_as_seen(selection, tables, parameters.paced(float(np.exp(scale)))))
         if short is None:
             break
         if not attempt:

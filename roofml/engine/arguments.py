@@ -90,7 +90,7 @@ def times_of(run: Run, tables: ComponentTables, parameters: Parameters) -> tuple
     )
 
 
-def _requests(run: Run) -> Requests:
+def _requests(run: Run, seen_ttft_us: Floats | None) -> Requests:
     """The run's requests, and keys for every full block of prompt and output: a preempted request finds its own."""
     block_size = run.server.block_size
     known = run.prompt_tokens + (run.output_tokens if run.shares_answers else 0)
@@ -113,7 +113,16 @@ def _requests(run: Run) -> Requests:
         run.deadline_us,
         run.pause_us if len(run.pause_us) else np.zeros(len(run)),
         incoming_of(run),
+        seen_ttft_us=_padded(seen_ttft_us, len(run)),
     )
+
+
+def _padded(seen_ttft_us: Floats | None, length: int) -> Floats | None:
+    """The same of so many requests: those behind a recording nobody measured."""
+    if seen_ttft_us is None:
+        return None
+    behind = np.full(length - len(seen_ttft_us), np.inf)
+    return np.concatenate((np.where(np.isfinite(seen_ttft_us), seen_ttft_us, np.inf), behind))
 
 
 def _not_sent(requests: Requests, waits: Waits, share: float) -> Requests:
@@ -233,7 +242,13 @@ def _check_waits(run: Run, waits: Waits) -> None:
         raise ValueError("waits: expected a number for each request, and an earlier request to wait for")
 
 
-def arguments_of(run: Run, times: Times, waits: Waits | None = None, share: float | None = None) -> Arguments:
+def arguments_of(
+    run: Run,
+    times: Times,
+    waits: Waits | None = None,
+    share: float | None = None,
+    seen_ttft_us: Floats | None = None,
+) -> Arguments:
     """The run's requests on an empty server; without a `share` all of them will be sent to it.
 
     With one, they are sent while the loop stands still (`live`), and there is room for as large a share of them. Raises
@@ -261,7 +276,7 @@ def arguments_of(run: Run, times: Times, waits: Waits | None = None, share: floa
         times.drafts,
         times.acceptance,
     )
-    requests = _requests(run)
+    requests = _requests(run, seen_ttft_us)
     longest = int((run.prompt_tokens + run.output_tokens).max())
     if share is not None:
         requests = _not_sent(requests, Waits(np.arange(len(run)), np.zeros(len(run))), share)

@@ -37,6 +37,9 @@ class Requests(NamedTuple):
     followers: Followers | None = None
     """Of requests that wait for others' answers (`followers`): what is said above is then of the first to arrive, the
     second and so on, and filled in when they do."""
+    seen_ttft_us: Floats | None = None
+    """(requests,) measured times to the first token, infinite where nobody knows one: they say when kernels were
+    compiled (`cold_start`). None where nothing was measured: then the rule does."""
 
 
 @register_jitable

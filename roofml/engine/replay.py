@@ -48,7 +48,7 @@ class Schedule:
     preemptions: Ints
     """(requests,)"""
     cold: NDArray[np.int8]
-    """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us`, were added to."""
+    """(2, steps) 1 in steps that `cold_step_us`, and `cold_kernel_us` or what was seen in its place, were added to."""
     transfer_us: Floats
     """(2, requests) when blocks were taken for the KV that comes from elsewhere, and when it was there; NaN of a
     request that was computed here. (2, 0) where all were."""
@@ -85,8 +85,12 @@ def replay(
     parameters: Parameters,
     progress: Ints | None = None,
     waits: Waits | None = None,
+    seen_ttft_us: Floats | None = None,
 ) -> Replay:
     """Serve the run's requests as vLLM would, with steps as long as the parameters say.
+
+    `seen_ttft_us` are times to the first token that were measured, (requests,), NaN where none was: a fresh server's
+    kernels are then compiled where these came late, and for as long (`cold_start`).
 
     `progress`, an array of one, is kept at the number of finished requests while the compiled loop runs (it releases
     the GIL). Of requests that wait for answers the schedule says when each was sent; those whose client gave up, or was
@@ -94,7 +98,7 @@ def replay(
     before the budget.
     """
     run, times = times_of(run, tables, parameters)
-    return _serve(run, times, progress, waits)
+    return _serve(run, times, progress, waits, seen_ttft_us)
 
 
 def replay_at(run: Run, step_us: float, progress: Ints | None = None) -> Replay:
@@ -116,9 +120,15 @@ def replay_with(run: Run, times: StepTimes, request: RequestParameters, progress
     return result
 
 
-def _serve(run: Run, times: Times, progress: Ints | None, waits: Waits | None = None) -> Replay:
+def _serve(
+    run: Run,
+    times: Times,
+    progress: Ints | None,
+    waits: Waits | None = None,
+    seen_ttft_us: Floats | None = None,
+) -> Replay:
     recorded, run = run, continued(run)
-    arguments, length = arguments_of(run, times, waits), len(recorded)
+    arguments, length = arguments_of(run, times, waits, seen_ttft_us=seen_ttft_us), len(recorded)
     requests, work, delay_us = arguments.requests, arguments.work, arguments.request.pipeline_delay_us
     took, sums, clock, cold = serve(*arguments, np.zeros(1, np.int64) if progress is None else progress, compiled_in())
     arrival = requests.arrival_us[:length]

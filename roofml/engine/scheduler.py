@@ -22,10 +22,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from roofml.engine.clients import send
-from roofml.engine.cold_start import first_time
+from roofml.engine.cold_start import compiling, earlier, first_mixed
 from roofml.engine.deadlines import give_up, next_deadline_us
 from roofml.engine.followers import arrive, expect, follow, no_later, resume, stand_still, stands_still
 from roofml.engine.forming import (
@@ -111,6 +112,7 @@ def serve(
     n = len(requests.prompt)
     block_size, drafts, acceptance = limits.block_size, limits.drafts, limits.acceptance
     keys, arrival, incoming, followers = requests.keys, requests.arrival_us, requests.incoming, requests.followers
+    seen_ttft = requests.seen_ttft_us
     cache, books, seats, waiting = work.cache, work.books, work.seats, work.waiting
     # Arrays that every decode touches have names of their own: taking them out of a tuple would cost as much as it.
     running, blocks, counts, shares, free = seats.running, seats.blocks, seats.counts, seats.shares, cache.free
@@ -174,6 +176,7 @@ def serve(
         this = steps % 2
         finishing_count[this] = 0
         preempting, withdrawn, prefills = False, False, False
+        first_token_us = np.inf  # the earliest measured one among those that this step makes
         index = 0
         while budget > 0:
             if index < counts[RUNNING]:
@@ -288,6 +291,7 @@ def serve(
                 booked.sampled = 2 * steps + (booked.sampled >= unsure_from)
                 if booked.generated == 1:
                     first_step[r] = steps
+                    first_token_us = earlier(seen_ttft, r, arrival[r], first_token_us)
                     queued_tokens -= booked.prompt
                 if booked.generated == booked.output:
                     last_step[r] = steps
@@ -313,14 +317,17 @@ def serve(
                 pairs, float(prefill_context), float(decode_context), float(decode_beyond), near,
             )  # fmt: skip
             write_sums(sums, steps, step)
-            cold[0, steps], cold[1, steps] = first_time(
-                met, prefill_tokens, decodes, limits.experts, limits.experts_per_token, limits.captured
-            )
+            start[steps] = max(now, start[steps - 1] + duration[steps - 1]) if steps > 0 else now
             duration[steps] = time_of_step(source, step)
             if prefill_tokens + decodes > limits.captured:
                 duration[steps] = no_shorter_than_launches(duration[steps], prefill_tokens + decodes, limits)
-            duration[steps] += q.cold_step_us * cold[0, steps] + q.cold_kernel_us * cold[1, steps]
-            start[steps] = max(now, start[steps - 1] + duration[steps - 1]) if steps > 0 else now
+            mixed = first_mixed(met, prefill_tokens, decodes)
+            late_us = first_token_us - q.pipeline_delay_us - start[steps] - duration[steps] - q.cold_step_us * mixed
+            compiles, stall_us = compiling(
+                seen_ttft, met, late_us, q.cold_kernel_us, duration[steps], prefill_tokens + decodes, limits
+            )
+            cold[0, steps], cold[1, steps] = mixed, compiles
+            duration[steps] += q.cold_step_us * mixed + stall_us
             steps += 1
             in_flight += 1
             if in_flight <= limits.steps_ahead:

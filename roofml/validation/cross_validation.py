@@ -12,7 +12,9 @@ from roofml.calibration.judge import judge as judge_fit
 from roofml.calibration.other_models import OtherModels, evidence_of
 from roofml.calibration.posterior import Posterior
 from roofml.calibration.prior import PACKAGE, ModelEvidence, Prior, pool
+from roofml.calibration.seen_stalls import replay_as_seen
 from roofml.calibration.untraced import untraced
+from roofml.engine.replay import Replay
 from roofml.latency.deployment import Deployment, deployment_of
 from roofml.traces.run import Run
 from roofml.traces.selection import Selection
@@ -63,12 +65,18 @@ def _fitted(folds: Sequence[Fold], on_fold: OnFold | None, prior_of: PriorOf) ->
         if on_fold is not None:
             on_fold(fold.name)
         calibration = of_fold(fold, prior_of)
-        served = [calibration.replay(learned.run) for learned in fold.train]
+        served = [_as_learned(learned, calibration) for learned in fold.train]
         misfit = judge_fit(calibration.deployment, calibration.posterior, fold.train, served)
         calibration = replace(calibration, misfit=misfit)
         fits.append(calibration)
         reports += [judge(judged, calibration) for judged in fold.test]
     return reports, fits
+
+
+def _as_learned(learned: Selection, calibration: Calibration) -> Replay:
+    """The replay of a run that was fitted, its stalls where they were seen."""
+    tables = calibration.deployment.serving(learned.run.server).tables
+    return replay_as_seen(learned, tables, calibration.parameters_for(learned.run))
 
 
 def of_fold(fold: Fold, prior_of: PriorOf = package_prior) -> Calibration:

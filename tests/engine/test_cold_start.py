@@ -118,6 +118,34 @@ def _variant(tokens: float) -> tuple[int, bool, bool]:
     return tuned, tokens * K % 16 == 0, (tokens * K + E * 63) % 16 == 0
 
 
+def seen(run: Run, late_us: dict[int, float], experts: int = E) -> list[tuple[float, float]]:
+    """Start in s and excess over 100 µs of steps that stalled, where first tokens came so much late, by request."""
+    on_time = replay(run, hundred_us(experts), Parameters(STEP, RequestParameters())).ttft_us
+    for request, us in late_us.items():
+        on_time[request] += us
+    schedule = replay(run, hundred_us(experts), Parameters(STEP, COLD), seen_ttft_us=on_time).schedule
+    excess = schedule.step_time_us - 100.0
+    assert schedule.cold[1].sum() == (excess > 1e-6).sum()
+    return [(float(s) / 1e6, float(e)) for s, e in zip(schedule.step_start_us, excess, strict=True) if e > 1e-6]
+
+
+def test_where_first_tokens_were_measured_the_late_ones_say_when_a_kernel_was_compiled_and_for_how_long() -> None:
+    run = one_after_another([600, 601, 604, 100])
+    assert len(stalls(run, E)) == 3, "the rule says others"
+    assert seen(run, {}) == []
+    assert seen(run, {1: 400_000.0, 3: 700_000.0}) == [(1.0, pytest.approx(400_000.0)), (3.0, pytest.approx(700_000.0))]
+    assert seen(run, {1: float("nan")}) == [], "nobody knows"
+    assert seen(run, {1: 150_000.0}) == [], "a request waits as long for other reasons"
+    assert seen(run, {1: 2e7}) == [], "no kernel takes so long"
+    assert seen(run, {1: 400_000.0}, experts=0) == [], "and a dense model has none"
+
+
+def test_no_more_stalls_are_seen_than_there_are_kernels() -> None:
+    # Five tiles up to 2048 tokens, of three alignments each; of two of them graph capture and profiling had one.
+    run = one_after_another([600] * 40)
+    assert len(seen(run, dict.fromkeys(range(40), 500_000.0))) == 3 * 5 - 2
+
+
 def test_a_function_of_ones_own_is_served_without_a_cold_kernel() -> None:
     run = one_after_another([600, 601])
     served = replay_with(run, lambda steps: 0 * steps.requests + 100.0, COLD)
@@ -137,7 +165,7 @@ def test_a_fit_finds_what_a_kernel_costs(kernel_us: float) -> None:
     run = synthetic_run(np.random.default_rng(3), where(), truth)
     found = fit_parameters([Selection.between(run)], where().tables)
     assert replay(run, where().tables, Parameters.of(found.values)).schedule.cold[1].sum() >= 4
-    # Who falls into which stall moves with the cost itself, and what stalls add is trusted to 15 % (COLD_DISCREPANCY).
+    # First tokens scatter by a tenth, and what stalls add is trusted to 15 % (COLD_DISCREPANCY).
     assert found.values[NAMES.index("cold_kernel_us")] == pytest.approx(kernel_us, rel=0.2)
     warm = replace(run, server=replace(run.server, fresh=False))
     again = fit_parameters([Selection.between(warm)], where().tables)
