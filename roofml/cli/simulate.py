@@ -73,8 +73,8 @@ def simulate(
     """Serve a load that nobody has run: TTFT, TPOT, ITL, E2E, rates and queues, with 90 % intervals.
 
     On MODEL with --gpu and --tp, by physics and what other models taught, or by the calibration of --coeffs. What
-    nobody says of the server is vLLM's default; of a recorded run, its own. Several servers share a load that comes at
-    a rate: alike, or some for prompts and some for answers.
+    nobody says of the server is vLLM's default; of a recorded run, its own. Several servers share a load out: alike, or
+    some for prompts and some for answers.
     """
     from roofml.calibration.servers import server_for
     from roofml.catalog.using import in_place_of
