@@ -14,6 +14,7 @@ is looked at, and a run for which it is not so is fitted whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -181,19 +182,15 @@ def _span(schedule: Schedule, requests: Ints) -> tuple[int, int]:
 def _piece(schedule: Schedule, requests: Ints) -> Schedule:
     """The schedule of these requests alone, and its steps from the first of them to the last."""
     low, high = _span(schedule, requests)
-    return Schedule(
+    taken = schedule.taken(requests)
+    return replace(
+        taken,
         steps=schedule.steps.at(slice(low, high)),
         step_start_us=schedule.step_start_us[low:high],
         step_time_us=schedule.step_time_us[low:high],
-        first_step=schedule.first_step[requests] - low,
-        last_step=schedule.last_step[requests] - low,
-        arrival_us=schedule.arrival_us[requests],
-        queued_us=schedule.queued_us[requests],
-        running_at_arrival=schedule.running_at_arrival[requests],
-        cached_tokens=schedule.cached_tokens[requests],
-        preemptions=schedule.preemptions[requests],
+        first_step=taken.first_step - low,
+        last_step=taken.last_step - low,
         cold=schedule.cold[:, low:high],
-        transfer_us=schedule.transfer_us[:, requests] if schedule.transfer_us.shape[1] else schedule.transfer_us,
     )
 
 

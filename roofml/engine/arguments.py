@@ -129,7 +129,7 @@ def _not_sent(requests: Requests, waits: Waits, share: float) -> Requests:
     """Requests whose places in the order of arrival are not known yet, and room for a share of them, on average."""
     size, keys = len(waits.after), requests.keys
     places = size if share == 1.0 else min(size, int(share * size) + SPARE)
-    own = np.diff(keys.own_key, append=keys.total)
+    own = keys.own_blocks
     own_keys = int(own.sum())
     room = own_keys if share == 1.0 else min(own_keys, int(share * own_keys) + SPARE * int(own.max()))
     shared_blocks, shared_key, own_key = np.zeros((3, places), np.int64)

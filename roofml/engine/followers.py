@@ -167,6 +167,17 @@ def arrive(followers: Any, requests: Any, booked: Any, place: int) -> None:
 
 
 @register_jitable
+def be_due(followers: Any, r: int, when_us: float) -> None:
+    """Request r is sent at this time: those that are due stay in order, of equal times that of the run."""
+    i = followers.counts[DUE]
+    while i > 0 and (followers.due_us[i - 1], followers.due[i - 1]) < (when_us, r):
+        followers.due[i], followers.due_us[i] = followers.due[i - 1], followers.due_us[i - 1]
+        i -= 1
+    followers.due[i], followers.due_us[i] = r, when_us
+    followers.counts[DUE] += 1
+
+
+@register_jitable
 def follow(followers: Any, requests: Any, place: int, answered_us: float) -> None:
     """Those that follow the request at a place are due: it was answered, or its client waits no longer."""
     if followers is not None:
@@ -175,11 +186,6 @@ def follow(followers: Any, requests: Any, place: int, answered_us: float) -> Non
         followers.counts[ENDED] += 1
         r = followers.first[ended]
         while r != NOTHING:
-            when, i = answered_us + followers.pause_us[r], followers.counts[DUE]
-            while i > 0 and (followers.due_us[i - 1], followers.due[i - 1]) < (when, r):
-                followers.due[i], followers.due_us[i] = followers.due[i - 1], followers.due_us[i - 1]
-                i -= 1
-            followers.due[i], followers.due_us[i] = r, when
-            followers.counts[DUE] += 1
+            be_due(followers, r, answered_us + followers.pause_us[r])
             r = followers.others[r]
         expect(followers, requests)

@@ -52,6 +52,11 @@ class BlockKeys(NamedTuple):
     total: int
     """How many keys there are."""
 
+    @property
+    def own_blocks(self) -> Ints:
+        """(requests,) full blocks of each that are nobody else's, as `block_keys` numbers them."""
+        return np.diff(self.own_key, append=self.total)
+
 
 def block_keys(prefix_group: Ints, shared_blocks: Ints, full_blocks: Ints) -> BlockKeys:
     """Number the `full_blocks` of each request, the first `shared_blocks` of them as those of its group.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from roofml.engine.arguments import Arguments, arguments_of, times_of
-from roofml.engine.followers import ARRIVED, DUE, ENDED, NEXT, NOW, UNTIL
+from roofml.engine.followers import ARRIVED, DUE, ENDED, NEXT, NOW, UNTIL, be_due
 from roofml.engine.scheduler import compiled_in, serve
 from roofml.latency.components import ComponentTables
 from roofml.latency.parameters import Parameters
@@ -32,8 +32,8 @@ class LiveServer:
     """A server, and the requests of a run that may be sent to it, by their place there."""
 
     arguments: Arguments
-    given: tuple[Any, ...]
-    """The arguments, and what else the loop takes."""
+    beside: tuple[Any, ...]
+    """What else the loop takes."""
     loop: Callable[..., Any]
     own_keys: Ints
     """(requests,) full blocks of each that nobody else has."""
@@ -56,13 +56,13 @@ class LiveServer:
         arguments = arguments_of(run, times, share=share)
         followers: Any = arguments.requests.followers
         keys = followers.keys
-        own, shared = np.diff(keys.own_key, append=keys.total), int(keys.own_key[0])
+        own, shared = keys.own_blocks, int(keys.own_key[0])
         followers = followers._replace(each_end=each_end, keys=keys._replace(own_key=np.zeros(len(run), np.int64)))
         arguments = arguments._replace(requests=arguments.requests._replace(followers=followers))
-        given = (*arguments, np.zeros(1, np.int64), compiled_in())
+        beside = (np.zeros(1, np.int64), compiled_in())
         followers.clock_us[UNTIL] = followers.clock_us[NOW]
-        serve(*given)  # nothing is done yet, but it is compiled
-        return cls(arguments, given, entry_of(serve, given), own, shared)
+        serve(*arguments, *beside)  # nothing is done yet, but it is compiled
+        return cls(arguments, beside, entry_of(serve, (*arguments, *beside)), own, shared)
 
     def __post_init__(self) -> None:
         """Names for what is asked for at every step."""
@@ -89,21 +89,17 @@ class LiveServer:
         self.next_key += own
         if followers.counts[ARRIVED] + due == 0:
             followers.clock_us[NOW] = when_us
-        followers.due[1 : due + 1] = followers.due[:due].copy()
-        followers.due_us[1 : due + 1] = followers.due_us[:due].copy()
-        followers.due[0], followers.due_us[0] = request, when_us
-        followers.counts[DUE] += 1
+        be_due(followers, request, when_us)
         followers.clock_us[NEXT] = min(followers.clock_us[NEXT], when_us) if self.under_way else when_us
         self.under_way += 1
 
     def go_on(self, until_us: float) -> Iterable[tuple[int, float]]:
         """Serve until then, or until a request has ended: which have ended, and when their clients know."""
         self.clock_us[UNTIL] = until_us
-        _, sums, clock, cold = self.loop(*self.given)
+        _, sums, clock, cold = self.loop(*self.arguments, *self.beside)
         work = self.arguments.work
         if clock.shape[1] > work.times.shape[1]:
             self.arguments = self.arguments._replace(work=work._replace(sums=sums, times=clock, cold=cold))
-            self.given = (*self.arguments, *self.given[len(self.arguments) :])
         followers, told = self.followers, self.told
         self.told = int(followers.counts[ENDED])
         if self.told == told:

@@ -53,6 +53,13 @@ class Schedule:
     """(2, requests) when blocks were taken for the KV that comes from elsewhere, and when it was there; NaN of a
     request that was computed here. (2, 0) where all were."""
 
+    def taken(self, places: Ints) -> Schedule:
+        """The same steps, and these requests, in this order."""
+        names = ("first_step", "last_step", "arrival_us", "queued_us", "running_at_arrival", "cached_tokens")
+        taken = {name: getattr(self, name)[places] for name in (*names, "preemptions")}
+        transfers = self.transfer_us[:, places] if self.transfer_us.shape[1] else self.transfer_us
+        return replace(self, transfer_us=transfers, **taken)
+
 
 @dataclass(frozen=True, eq=False)
 class Replay:
@@ -72,11 +79,7 @@ class Replay:
 
     def taken(self, places: Ints) -> Replay:
         """The same requests in another order."""
-        schedule, by_request = self.schedule, ("first_step", "last_step", "arrival_us", "queued_us")
-        by_request += ("running_at_arrival", "cached_tokens", "preemptions")
-        taken = {name: getattr(schedule, name)[places] for name in by_request}
-        transfers = schedule.transfer_us[:, places] if schedule.transfer_us.shape[1] else schedule.transfer_us
-        return Replay(self.ttft_us[places], self.e2e_us[places], replace(schedule, transfer_us=transfers, **taken))
+        return Replay(self.ttft_us[places], self.e2e_us[places], self.schedule.taken(places))
 
 
 def replay(

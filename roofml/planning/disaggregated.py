@@ -208,7 +208,7 @@ class Disaggregated:
         return found
 
     def _check(self, load: Load) -> None:
-        if load.clients or len(load.after):
+        if load.waits_for_answers:
             what = "clients" if load.clients else "sessions"
             raise InputError(
                 f"{load.name}: {what} that wait for answers, beside prefill and decode servers: expected requests that "

@@ -123,7 +123,7 @@ def served_anew(
 
     By the same servers, but where requests wait for answers: they are sent at other times, and routed anew.
     """
-    if not load.clients and not len(load.after):
+    if not load.waits_for_answers:
         return served.again
 
     def anew(parameters: Parameters, tables: Any) -> Replay:
@@ -146,7 +146,7 @@ def _serve_load(
     progress: Ints | None = None,
 ) -> ServedByReplicas:
     run = load.run(server)
-    if not load.clients and not len(load.after):
+    if not load.waits_for_answers:
         return serve_run(run, replicas, router, made, serve, progress)
     alone = replace(run, clients=0, pause_us=np.zeros(0))
     waits = Waits(load.after, load.pause_us) if len(load.after) else None

@@ -45,6 +45,11 @@ class Load:
     def __len__(self) -> int:
         return len(self.prompt_tokens)
 
+    @property
+    def waits_for_answers(self) -> bool:
+        """Whether when a request is sent depends on answers: of clients, and of sessions."""
+        return self.clients > 0 or len(self.after) > 0
+
     def run(self, server: Server) -> Run:
         """The load on a server, with no latency measured, for the replay."""
         size = len(self)
