@@ -5,72 +5,23 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
-from roofml.cli import (
-    bench,
-    catalog,
-    check,
-    demo,
-    design,
-    doctor,
-    evaluate,
-    export,
-    fit,
-    identify,
-    inspect,
-    leaderboard,
-    plan,
-    pool,
-    predict,
-    pull,
-    replay,
-    report,
-    simulate,
-    streams,
-)
-from roofml.cli.console import say_why
+from roofml.cli import streams
+from roofml.cli.commands import Commands
 from roofml.util.errors import InputError, JobFailedError
 from roofml.util.interrupts import wait_if_ending
 from roofml.util.outside_text import for_line
 from roofml.util.reading import remembered
 from roofml.util.version import __version__
 
-COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
-    "doctor": (doctor.doctor, "roofml doctor runs/codegen"),
-    "fit": (fit.fit, "roofml fit runs/* --gpu H100 -o coefficients.yaml"),
-    "identify": (identify.identify, "roofml identify runs/codegen --gpu H100"),
-    "design": (design.design, "roofml design meta-llama/Llama-3.1-8B-Instruct --gpu H100 --cases 40 -o shapes.json"),
-    "evaluate": (evaluate.evaluate, "roofml evaluate runs/* --gpu H100 --protocol temporal"),
-    "check": (check.check, "roofml check runs/today --coeffs coefficients.yaml"),
-    "leaderboard": (leaderboard.leaderboard, "roofml leaderboard runs/* --gpu H100 -o leaderboard.md"),
-    "replay": (replay.replay, "roofml replay runs/codegen --coeffs coefficients.yaml"),
-    "report": (report.report, "roofml report runs/* --coeffs coefficients.yaml -o report.html"),
-    "simulate": (
-        simulate.simulate,
-        "roofml simulate llama-2-7b-hf --gpu H100 --tp 1 --load poisson:rate=8,input=1024,output=256",
-    ),
-    "plan": (
-        plan.plan,
-        "roofml plan llama-2-7b-hf --gpu H100,L40S --load poisson:rate=1,input=512,output=99 --slo 'p95 ttft < 1s'",
-    ),
-    "predict": (
-        predict.predict,
-        "roofml predict codellama-34b-instruct-hf --gpu H100 --tp 2 --decode 700x64 --prefill 16@560",
-    ),
-    "pull": (pull.pull, "roofml pull mistralai/Mistral-7B-v0.1"),
-    "pool": (pool.pool, "roofml pool runs/* --gpu H100 -o global.yaml"),
-    "inspect": (inspect.inspect, "roofml inspect mixtral-8x7b-v0.1 --gpu H100 --tp 2"),
-    "demo": (demo.demo, "roofml demo"),
-}
-"""Name -> command, and an example of it for its help."""
-
 app = typer.Typer(
     name="roofml",
+    cls=Commands,
     help="Physics-informed calibration for LLM-inference simulators.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -89,13 +40,6 @@ def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it.")] = False,
 ) -> None:
     """Physics-informed calibration for LLM-inference simulators."""
-
-
-for _name, (_command, _example) in COMMANDS.items():
-    app.command(_name, epilog=f"Example: {_example}")(_command)
-app.add_typer(export.app, name="export")
-app.add_typer(bench.app, name="bench")
-app.add_typer(catalog.app, name="catalog")
 
 
 MOST_OF_A_MESSAGE = 2_000
@@ -166,6 +110,8 @@ def _fail_usage(error: Any, arguments: Sequence[str]) -> int:
 
 def _say(text: str) -> None:
     """Say it on standard error, if that can still be written to."""
+    from roofml.cli.console import say_why  # rich takes as long to import as all that help needs
+
     wait_if_ending()
     with suppress(OSError, ValueError):
         say_why(text)

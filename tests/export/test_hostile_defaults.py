@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from blis_defaults import SET, strict
 from commandline import fails, ok
+from quickness import quickly
 
 from roofml.blis.deployment import BlisCoefficients, Hardware
 from roofml.export.defaults import ModelEntry, edit_defaults
@@ -36,9 +36,8 @@ BOMBS = {
 def test_aliases_are_kept_and_never_followed(tmp_path: Path, name: str) -> None:
     path = tmp_path / "defaults.yaml"
     path.write_text(BOMBS[name])
-    begin = time.monotonic()
-    after = edit_defaults(path, SET, MODEL).after
-    assert time.monotonic() - begin < 1
+    with quickly(1):
+        after = edit_defaults(path, SET, MODEL).after
     assert after.count("*") == BOMBS[name].count("*") - BOMBS[name].count("alpha_coeffs: *")
 
 
@@ -58,18 +57,15 @@ def test_a_file_too_large_for_a_quick_answer_is_refused(tmp_path: Path, name: st
     text, message = LARGE[name]
     path = tmp_path / "defaults.yaml"
     path.write_text(text)
-    begin = time.monotonic()
-    with pytest.raises(InputError, match=message):
+    with quickly(3), pytest.raises(InputError, match=message):
         edit_defaults(path, SET, MODEL)
-    assert time.monotonic() - begin < 3
 
 
 def test_many_keys_take_time_in_proportion(tmp_path: Path) -> None:
     path = tmp_path / "defaults.yaml"
     path.write_text("defaults:\n" + "".join(f"  k{i}: {{}}\n" for i in range(4_000)))
-    begin = time.monotonic()
-    assert "  codellama-34b-instruct-hf:\n    GPU: H100\n" in edit_defaults(path, SET, MODEL).after
-    assert time.monotonic() - begin < 6
+    with quickly(6):
+        assert "  codellama-34b-instruct-hf:\n    GPU: H100\n" in edit_defaults(path, SET, MODEL).after
 
 
 REFUSED = {

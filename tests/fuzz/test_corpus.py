@@ -9,13 +9,13 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from commandline import Result, roofml
+from quickness import quickly
 from runfolder import RunFolder, exp_config, requests
 
 from benchmarks.fuzzing import seeds
@@ -73,9 +73,8 @@ def run(words: str) -> Result:
 
 
 def run_words(*words: str) -> Result:
-    started = time.monotonic()
-    result = roofml(*words)
-    assert time.monotonic() - started < LONGEST_S
+    with quickly(LONGEST_S):
+        result = roofml(*words)
     assert not controls_in(result.out + result.err)
     return result
 

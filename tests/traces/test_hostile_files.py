@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from quickness import quickly
 from runfolder import RunFolder, inference_perf, requests
 
 from roofml.traces.read import read_run, read_runs
@@ -74,15 +73,8 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@contextmanager
-def quickly() -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    assert time.monotonic() - start < 2
-
-
 def refused(job: Callable[[], object]) -> str:
-    with quickly(), pytest.raises(InputError) as caught:
+    with quickly(2), pytest.raises(InputError) as caught:
         job()
     assert "\n" not in str(caught.value)
     return str(caught.value)

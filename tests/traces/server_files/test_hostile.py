@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from quickness import quickly
 
 from roofml.traces.server_files import READERS, is_server_file, read_server_files
 from roofml.util.errors import InputError
@@ -46,19 +47,18 @@ CONTENTS: dict[str, bytes] = {
 def test_any_content_is_read_or_refused_soon_and_in_one_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(CONTENTS[name])
-    begin = time.process_time()
-    is_server_file(path)
     messages: list[str] = []
-    for reader in READERS.values():
-        try:
-            reader.facts(path)
-        except InputError as error:
-            messages.append(str(error))
+    with quickly(20, time.process_time):
+        is_server_file(path)
+        for reader in READERS.values():
+            try:
+                reader.facts(path)
+            except InputError as error:
+                messages.append(str(error))
     for message in messages:
         assert "\n" not in message
         assert str(path) in message
         assert len(message) < 1000
-    assert time.process_time() - begin < 20
 
 
 def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
