@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.latency.batch import StepSums
@@ -19,7 +18,7 @@ from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import STEP_COUNT, StepParameters
 from roofml.latency.slopes import step_slopes
 from roofml.util.arrays import Floats, Ints
-from roofml.util.jit_cache import compiled, digest_argument
+from roofml.util.jit_cache import called_by_compiled, compiled, digest_argument
 
 STALLS = 2
 """Kinds of stalls of a cold start: rows of `Schedule.cold`."""
@@ -79,7 +78,7 @@ def _compiled_in() -> NDArray[Any]:
     return digest_argument(*(room / f"{name}.py" for name in ("components", "formula", "launches", "slopes")))
 
 
-@register_jitable
+@called_by_compiled
 def _at(columns: Any, i: Any, server: Any, step: Any) -> Any:
     """Time of a step, whether the parameters decide it, and its derivatives by them."""
     parts, new_tokens = columns.parts, columns.new_tokens[i]

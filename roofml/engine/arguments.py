@@ -103,8 +103,8 @@ def _requests(run: Run, seen_ttft_us: Floats | None) -> Requests:
     order = np.argsort(given_up_us, kind="stable")
     return Requests(
         arrival,
-        run.prompt_tokens,
-        run.output_tokens,
+        np.ascontiguousarray(run.prompt_tokens),  # columns of a table are not, and the loop would be compiled again
+        np.ascontiguousarray(run.output_tokens),
         keys,
         priority,
         given_up_us,

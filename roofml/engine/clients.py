@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
-
 from roofml.engine.followers import Followers
 from roofml.engine.incoming import Incoming
 from roofml.engine.kv_cache import BlockKeys
 from roofml.util.arrays import Floats, Ints
+from roofml.util.jit_cache import called_by_compiled
 
 
 class Requests(NamedTuple):
@@ -42,7 +41,7 @@ class Requests(NamedTuple):
     compiled (`cold_start`). None where nothing was measured: then the rule does."""
 
 
-@register_jitable
+@called_by_compiled
 def send(requests: Any, arrived: int, sent: int, when: float) -> None:
     """One more request of a closed loop, whose pause ends at `when`: those that are on their way stay in order."""
     arrival, place = requests.arrival_us, sent

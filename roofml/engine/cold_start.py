@@ -23,10 +23,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.engine.rules import Limits
 from roofml.util.arrays import Bools, Floats
+from roofml.util.jit_cache import called_by_compiled
 
 TUNED_TOKENS = (256, 512, 1024, 1536, 2048, 3072, 4096)
 """Numbers of tokens for which vLLM's fused-MoE kernel has tuned tile sizes, from the largest captured CUDA graph on; a
@@ -42,7 +42,7 @@ SHORTEST_US, LONGEST_US = 200_000.0, 10_000_000.0
 takes; by more than the second, for no kernel."""
 
 
-@register_jitable
+@called_by_compiled
 def kernel_variant(new_tokens: int, experts: int, experts_per_token: int) -> int:
     """Which variant of the fused-MoE kernel a step of M new tokens calls: a number below `EVENTS` - 1.
 
@@ -55,8 +55,13 @@ def kernel_variant(new_tokens: int, experts: int, experts_per_token: int) -> int
     return ALIGNMENTS * tile + 2 * int(rows % ALIGNED == 0) + int((rows - experts) % ALIGNED == 0)
 
 
+def _ready(experts: int, experts_per_token: int, captured: int, budget: int) -> set[int]:
+    """Variants that are called before the first request: by graph capture, and by one step of the whole budget."""
+    return {kernel_variant(tokens, experts, experts_per_token) for tokens in (captured, budget)}
+
+
 def start_server(limits: Limits) -> Bools:
-    """(EVENTS,) what has happened before the first request: graph capture, and one step of the whole budget.
+    """(EVENTS,) what has happened before the first request.
 
     Variants that no step can call count as such: nothing is left to compile of them.
     """
@@ -65,21 +70,18 @@ def start_server(limits: Limits) -> Bools:
     called = {kernel_variant(tokens, limits.experts, limits.experts_per_token) for tokens in range(ALIGNED)}
     variants = np.arange(EVENTS - 1)
     met[:-1] |= ~np.isin(variants % ALIGNMENTS, list(called)) | (variants // ALIGNMENTS > largest // ALIGNMENTS)
-    for variant in (largest, kernel_variant(limits.captured, limits.experts, limits.experts_per_token)):
-        met[variant] = True
+    met[list(_ready(limits.experts, limits.experts_per_token, limits.captured, limits.budget))] = True
     return met
 
 
 def kernels_compiled(new_tokens: Floats, experts: int, experts_per_token: int, captured: int, budget: int) -> int:
     """How many kernels a server that has just started compiles for steps of so many tokens, (steps,)."""
     sizes: list[int] = np.unique(new_tokens[new_tokens > captured]).astype(np.int64).tolist()
-    called, before = (
-        {kernel_variant(tokens, experts, experts_per_token) for tokens in some} for some in (sizes, [captured, budget])
-    )
-    return len(called - before)
+    called = {kernel_variant(tokens, experts, experts_per_token) for tokens in sizes}
+    return len(called - _ready(experts, experts_per_token, captured, budget))
 
 
-@register_jitable
+@called_by_compiled
 def first_mixed(met: Any, prefill_tokens: int, decode_tokens: int) -> int:
     """1 or 0: is this the first mixed step; noted in `met`."""
     if prefill_tokens > 0 and decode_tokens > 0 and not met[EVENTS - 1]:
@@ -88,7 +90,7 @@ def first_mixed(met: Any, prefill_tokens: int, decode_tokens: int) -> int:
     return 0
 
 
-@register_jitable
+@called_by_compiled
 def first_call(met: Any, new_tokens: int, experts: int, experts_per_token: int, captured: int) -> int:
     """1 or 0: does a step of so many tokens call a kernel that is not compiled yet; noted in `met`."""
     if experts > 0 and new_tokens > captured:
@@ -99,7 +101,7 @@ def first_call(met: Any, new_tokens: int, experts: int, experts_per_token: int, 
     return 0
 
 
-@register_jitable
+@called_by_compiled
 def earlier(seen_ttft_us: Any, r: int, sent_us: float, first_token_us: float) -> float:
     """The earlier of a measured first token and that of request r; as it was where none was measured."""
     if seen_ttft_us is None:  # decided when it is compiled, as below
@@ -107,7 +109,7 @@ def earlier(seen_ttft_us: Any, r: int, sent_us: float, first_token_us: float) ->
     return min(first_token_us, sent_us + seen_ttft_us[r])
 
 
-@register_jitable
+@called_by_compiled
 def compiling(
     seen_ttft_us: Any, met: Any, late_us: float, kernel_us: float, step_us: float, new_tokens: int, limits: Any
 ) -> Any:

@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.engine.followers import follow
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import close_ranks, free_seat
 from roofml.engine.waiting import give_up_waiting
+from roofml.util.jit_cache import called_by_compiled
 
 
-@register_jitable
+@called_by_compiled
 def next_deadline_us(requests: Any, given_up: int) -> float:
     """When the next client goes away, after the first `given_up` in the order of `giving_up`."""
     return requests.given_up_us[requests.giving_up[given_up]] if given_up < len(requests.giving_up) else np.inf
 
 
-@register_jitable
+@called_by_compiled
 def give_up(
     now: float, given_up: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any,
     oldest: int, last_step: Any,

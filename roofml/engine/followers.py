@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.engine.incoming import Incoming, take_place
 from roofml.engine.kv_cache import NOTHING, BlockKeys
 from roofml.util.arrays import Floats, Ints
+from roofml.util.jit_cache import called_by_compiled
 
 DUE, ARRIVED, ENDED = 0, 1, 2
 """Places in `Followers.counts`: requests that are under way to the server, that have arrived, and that have ended."""
@@ -94,7 +94,7 @@ def followers_of(
     )
 
 
-@register_jitable
+@called_by_compiled
 def resume(followers: Any, prefill_interval: int, first_us: float) -> Any:
     """Where the loop stands: at its beginning, or where it stood still.
 
@@ -107,7 +107,7 @@ def resume(followers: Any, prefill_interval: int, first_us: float) -> Any:
     return kept[0], kept[1], kept[2], kept[3], kept[4], kept[5], kept[6] - prefill_interval, kept[7] > 0, now
 
 
-@register_jitable
+@called_by_compiled
 def stands_still(followers: Any, now: float, ended: int) -> bool:
     """Whether the loop is to stop here, before a batch is formed."""
     if followers is None:
@@ -115,7 +115,7 @@ def stands_still(followers: Any, now: float, ended: int) -> bool:
     return now >= followers.clock_us[UNTIL] or (followers.each_end and ended > followers.kept[2])
 
 
-@register_jitable
+@called_by_compiled
 def no_later(followers: Any, when: float) -> float:
     """Until when the loop may wait for something that comes at `when`."""
     if followers is None:
@@ -124,7 +124,7 @@ def no_later(followers: Any, when: float) -> float:
     return min(when, followers.clock_us[UNTIL])
 
 
-@register_jitable
+@called_by_compiled
 def stand_still(
     followers: Any, arrived: int, given_up: int, ended: int, in_flight: int, steps: int, queued_tokens: int,
     last_prefill_step: int, prefill_interval: int, prefill_waits: bool, now: float,
@@ -137,7 +137,7 @@ def stand_still(
         followers.clock_us[NOW] = now
 
 
-@register_jitable
+@called_by_compiled
 def expect(followers: Any, requests: Any) -> None:
     """The next place is that of the next request that is due, as far as is known now."""
     if followers is not None:  # decided when it is compiled, as in the functions below
@@ -148,7 +148,7 @@ def expect(followers: Any, requests: Any) -> None:
             requests.given_up_us[place] = when + requests.deadline_us
 
 
-@register_jitable
+@called_by_compiled
 def arrive(followers: Any, requests: Any, booked: Any, place: int) -> None:
     """The request that is due takes its place."""
     if followers is not None:
@@ -166,7 +166,7 @@ def arrive(followers: Any, requests: Any, booked: Any, place: int) -> None:
         expect(followers, requests)
 
 
-@register_jitable
+@called_by_compiled
 def be_due(followers: Any, r: int, when_us: float) -> None:
     """Request r is sent at this time: those that are due stay in order, of equal times that of the run."""
     i = followers.counts[DUE]
@@ -177,7 +177,7 @@ def be_due(followers: Any, r: int, when_us: float) -> None:
     followers.counts[DUE] += 1
 
 
-@register_jitable
+@called_by_compiled
 def follow(followers: Any, requests: Any, place: int, answered_us: float) -> None:
     """Those that follow the request at a place are due: it was answered, or its client waits no longer."""
     if followers is not None:

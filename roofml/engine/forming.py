@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import NOTHING
 from roofml.engine.seats import RUNNING
 from roofml.latency.batch import WHOLE_SUMS, add_near
 from roofml.traces.steps.table import LONG_CONTEXT
+from roofml.util.jit_cache import called_by_compiled
 
 NO_PROMPTS = (0, 0, 0.0, 0)
 """Prefill requests, their tokens, pairs and context, of a step with none in it (`StepSums`)."""
 
 
-@register_jitable
+@called_by_compiled
 def any_decodes(books: Any, seats: Any) -> bool:
     """Whether a running request is past its prompt."""
     for i in range(seats.counts[RUNNING]):  # noqa: SIM110  # numba compiles no generators
@@ -28,7 +28,7 @@ def any_decodes(books: Any, seats: Any) -> bool:
     return False
 
 
-@register_jitable
+@called_by_compiled
 def longest_chunk(rules: Any, budget: int, requests: int) -> int:
     """Most tokens of one request in this step where there is a limit, with so many requests running and waiting."""
     if requests < 2 and not rules.longest_chunk_alone:
@@ -38,7 +38,7 @@ def longest_chunk(rules: Any, budget: int, requests: int) -> int:
     return rules.longest_chunk
 
 
-@register_jitable
+@called_by_compiled
 def clear_near(near: Any) -> None:
     """`StepSums.near` of a step with no request in it; None where all layers read their whole context."""
     if near is not None:  # decided when it is compiled, as in the functions below
@@ -46,7 +46,7 @@ def clear_near(near: Any) -> None:
             near[i] = 0.0
 
 
-@register_jitable
+@called_by_compiled
 def write_near(rows: Any, step: int, near: Any) -> None:
     """Keep them in the last rows of a step's place."""
     if near is not None:
@@ -54,7 +54,7 @@ def write_near(rows: Any, step: int, near: Any) -> None:
             rows[WHOLE_SUMS + i, step] = near[i]
 
 
-@register_jitable
+@called_by_compiled
 def write_sums(rows: Any, step: int, sums: Any) -> None:
     """Keep the `StepSums` of a step in its place of each row."""
     rows[0, step], rows[1, step], rows[2, step] = sums.prefill_tokens, sums.decode_tokens, sums.requests
@@ -63,7 +63,7 @@ def write_sums(rows: Any, step: int, sums: Any) -> None:
     write_near(rows, step, sums.near)
 
 
-@register_jitable
+@called_by_compiled
 def grown(rows: Any) -> Any:
     """The same rows with twice as many places. The new ones are not touched, and take no memory yet."""
     places = rows.shape[1]
@@ -74,7 +74,7 @@ def grown(rows: Any) -> Any:
     return larger
 
 
-@register_jitable
+@called_by_compiled
 def withdraw(booked: Any, step: int, r: int, first_step: Any, last_step: Any, ending: Any) -> Any:
     """Take back that request r computes in `step`, which is being formed; `ending` are those that end with it.
 
@@ -96,14 +96,14 @@ def withdraw(booked: Any, step: int, r: int, first_step: Any, last_step: Any, en
     return count
 
 
-@register_jitable
+@called_by_compiled
 def with_prompt(prompts: Any, new: int, context: int) -> Any:
     """The prefill sums of a step and a request that computes `new` tokens of its prompt after `context` in it."""
     requests, tokens, pairs, prefill_context = prompts
     return requests + 1, tokens + new, pairs + new * (context + 0.5 * (new + 1)), prefill_context + context
 
 
-@register_jitable
+@called_by_compiled
 def summed(books: Any, seats: Any, step: int, near: Any, reaches: Any) -> Any:
     """The sums of a step, from the books of those in it: prefill sums; decodes, their context, and that beyond."""
     prompts, decodes, decode_context, beyond = NO_PROMPTS, 0, 0, 0
@@ -122,7 +122,7 @@ def summed(books: Any, seats: Any, step: int, near: Any, reaches: Any) -> Any:
     return prompts, decodes, decode_context, beyond
 
 
-@register_jitable
+@called_by_compiled
 def tokens_made(acceptance: Any, generated: int, output: int) -> int:
     """Output tokens that a step adds to a request that has `generated` of `output`: one, or `acceptance` on average.
 

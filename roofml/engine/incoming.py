@@ -24,13 +24,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.engine.kv_cache import NOTHING, take_free
 from roofml.engine.more_groups import more_needed, take_more
 from roofml.engine.seats import RUNNING, remember_blocks, take_seat
 from roofml.traces.run import Run
 from roofml.util.arrays import Floats, Ints
+from roofml.util.jit_cache import called_by_compiled
 
 POLL_US = 1000.0
 """How long an engine that has nothing to compute waits before it looks again (v1/engine/core.py)."""
@@ -88,7 +88,7 @@ def no_incoming(size: int) -> Incoming:
     )
 
 
-@register_jitable
+@called_by_compiled
 def take_place(incoming: Any, place: int, theirs: Any, r: int) -> None:
     """What is said of request r, among others that have not arrived, is of the one at this place."""
     if incoming is not None:
@@ -102,7 +102,7 @@ def most_loading(incoming: Incoming | None, blocks: int) -> int:
     return 0 if incoming is None else min(len(incoming.tokens), blocks)
 
 
-@register_jitable
+@called_by_compiled
 def loading(incoming: Any) -> int:
     """How many requests have blocks and no seat."""
     if incoming is None:  # decided when it is compiled, as in the functions below
@@ -110,7 +110,7 @@ def loading(incoming: Any) -> int:
     return incoming.counts[LOADING]
 
 
-@register_jitable
+@called_by_compiled
 def poll(incoming: Any, now: float) -> None:
     """A batch is formed, and with its launch the workers look which transfers have ended."""
     if incoming is not None:
@@ -123,7 +123,7 @@ def poll(incoming: Any, now: float) -> None:
                 incoming.seen[r] = counts[FORMED]
 
 
-@register_jitable
+@called_by_compiled
 def next_loaded(incoming: Any, ahead: int) -> int:
     """The next request whose KV is known to be here, NOTHING if no other is; with batches formed `ahead`.
 
@@ -140,7 +140,7 @@ def next_loaded(incoming: Any, ahead: int) -> int:
     return NOTHING
 
 
-@register_jitable
+@called_by_compiled
 def loaded(incoming: Any, booked: Any, seats: Any, cache: Any, keys: Any, r: int, limits: Any) -> None:
     """The KV of request r is here: others may find it, and all but the last token of the prompt need no computing."""
     if incoming is not None:
@@ -149,7 +149,7 @@ def loaded(incoming: Any, booked: Any, seats: Any, cache: Any, keys: Any, r: int
         booked.computed = min(incoming.tokens[r], booked.prompt - 1)
 
 
-@register_jitable
+@called_by_compiled
 def seat_loaded(incoming: Any, seats: Any) -> None:
     """The one that `next_loaded` gave is running."""
     if incoming is not None:
@@ -161,7 +161,7 @@ def seat_loaded(incoming: Any, seats: Any) -> None:
             incoming.loading[i] = incoming.loading[i + 1]
 
 
-@register_jitable
+@called_by_compiled
 def comes_from_elsewhere(incoming: Any, r: int, computed: int) -> bool:
     """Whether the KV of request r, of which `computed` tokens are in the cache, is still to be asked for."""
     if incoming is None:
@@ -169,7 +169,7 @@ def comes_from_elsewhere(incoming: Any, r: int, computed: int) -> bool:
     return np.isnan(incoming.begin_us[r]) and incoming.tokens[r] > computed
 
 
-@register_jitable
+@called_by_compiled
 def _reserved_blocks(incoming: Any, books: Any, seats: Any, block_size: int) -> int:
     """Blocks that prompts in the making still need."""
     total = 0
@@ -183,7 +183,7 @@ def _reserved_blocks(incoming: Any, books: Any, seats: Any, block_size: int) -> 
     return total
 
 
-@register_jitable
+@called_by_compiled
 def begin_transfer(
     incoming: Any, books: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, idle: int, limits: Any, rules: Any,
     now: float,
@@ -216,7 +216,7 @@ def begin_transfer(
     return True
 
 
-@register_jitable
+@called_by_compiled
 def next_poll_us(incoming: Any, now: float, next_request: float) -> float:
     """When the engine looks again that has nothing to compute while KV is on its way; `poll` is to follow.
 
@@ -234,7 +234,7 @@ def next_poll_us(incoming: Any, now: float, next_request: float) -> float:
     return now + times * POLL_US
 
 
-@register_jitable
+@called_by_compiled
 def idle_us(incoming: Any, present: int) -> float:
     """How long an engine with so many requests, those that just ended among them, waits that formed an empty batch
     beside the step that ended."""
@@ -243,14 +243,14 @@ def idle_us(incoming: Any, present: int) -> float:
     return POLL_US
 
 
-@register_jitable
+@called_by_compiled
 def note_step(incoming: Any, r: int, step: int) -> None:
     """Request r computes in this step."""
     if incoming is not None:
         incoming.last_batch[r] = step
 
 
-@register_jitable
+@called_by_compiled
 def in_flight_still(incoming: Any, rules: Any, r: int, oldest: int) -> bool:
     """Whether the blocks of request r could not be taken now, as a step from `oldest` on may still write them."""
     if incoming is None:
@@ -258,7 +258,7 @@ def in_flight_still(incoming: Any, rules: Any, r: int, oldest: int) -> bool:
     return rules.waits_for_steps and incoming.last_batch[r] >= oldest
 
 
-@register_jitable
+@called_by_compiled
 def is_prompt(incoming: Any, new: int, context: int, prompt: int) -> bool:
     """Whether `new` tokens after `context` are of a prompt; one token alone is to the kernels what a decode's is, but
     is counted with the prompts where those are computed here."""

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.extending import register_jitable
-
 from roofml.engine.kv_cache import release, take_free
 from roofml.util.arrays import Ints
+from roofml.util.jit_cache import called_by_compiled
 
 GROUPS, REACH, RATIO = 0, 1, 2
 """Columns of `shares`, a row for each kind: blocks that a block's worth of it takes of the pool; tokens that its window
@@ -21,7 +20,7 @@ or chunk reaches, 0 for all and -1 for a state; tokens of its block over those o
 STATE = -1
 
 
-@register_jitable
+@called_by_compiled
 def more_blocks(shares: Any, context: int, new: int, block_size: int) -> int:
     """Blocks of all further groups that a request holds while it computes `new` tokens after `context`."""
     if shares is None:  # decided when it is compiled, as in the functions below
@@ -54,7 +53,7 @@ def most_more_blocks(shares: Ints | None, tokens: int, budget: int, block_size: 
     return most
 
 
-@register_jitable
+@called_by_compiled
 def more_needed(shares: Any, more: Any, slot: int, context: int, new: int, block_size: int) -> int:
     """How many blocks the request in a seat needs besides those it holds; fewer than none if it lets some go."""
     if shares is None:
@@ -63,7 +62,7 @@ def more_needed(shares: Any, more: Any, slot: int, context: int, new: int, block
     return more_blocks(shares, context, new, block_size) - held
 
 
-@register_jitable
+@called_by_compiled
 def take_more(more: Any, cache: Any, slot: int, change: int) -> None:
     """Take so many blocks, or let them go where there are fewer than none."""
     if more is None:
@@ -77,7 +76,7 @@ def take_more(more: Any, cache: Any, slot: int, change: int) -> None:
         more[slot, more[slot, 0]] = take_free(cache)
 
 
-@register_jitable
+@called_by_compiled
 def release_more(more: Any, cache: Any, slot: int) -> None:
     """Let all of them go."""
     if more is not None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.engine.kv_cache import NOTHING, key_of, release, remember, take_cached
 from roofml.engine.more_groups import release_more
 from roofml.util.arrays import Ints
+from roofml.util.jit_cache import called_by_compiled
 
 BOOKED = np.dtype(
     [
@@ -80,7 +80,7 @@ def no_books(prompt: Ints, output: Ints) -> Books:
     return Books(booked, noted)
 
 
-@register_jitable
+@called_by_compiled
 def cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
     """Leading blocks of request r that are in the cache, `most` at most, and how many of them nobody uses."""
     hits, idle = 0, 0
@@ -94,7 +94,7 @@ def cached_blocks(cache: Any, keys: Any, r: int, most: int) -> Any:
     return hits, idle
 
 
-@register_jitable
+@called_by_compiled
 def take_seat(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
     """A row of `Seats.blocks` for request r, with the `hits` blocks that it found in the cache."""
     seats.counts[FREE] -= 1
@@ -108,7 +108,7 @@ def take_seat(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int
         noted.cached_tokens = booked.computed
 
 
-@register_jitable
+@called_by_compiled
 def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hits: int, block_size: int) -> None:
     """Seat request r with the `hits` blocks that it found in the cache: it runs."""
     take_seat(booked, noted, seats, cache, keys, r, hits, block_size)
@@ -116,7 +116,7 @@ def admit(booked: Any, noted: Any, seats: Any, cache: Any, keys: Any, r: int, hi
     seats.counts[RUNNING] += 1
 
 
-@register_jitable
+@called_by_compiled
 def remember_blocks(booked: Any, seats: Any, cache: Any, keys: Any, r: int, tokens: int, block_size: int) -> None:
     """The first `tokens` tokens of request r are computed and known: their full blocks can be found."""
     while (booked.remembered + 1) * block_size <= tokens:
@@ -124,7 +124,7 @@ def remember_blocks(booked: Any, seats: Any, cache: Any, keys: Any, r: int, toke
         booked.remembered += 1
 
 
-@register_jitable
+@called_by_compiled
 def free_seat(
     booked: Any, seats: Any, cache: Any, keys: Any, r: int, limits: Any, empty_first: bool, oldest: int
 ) -> None:
@@ -146,7 +146,7 @@ def free_seat(
     booked.sampled = NOTHING
 
 
-@register_jitable
+@called_by_compiled
 def close_ranks(books: Any, seats: Any) -> None:
     """Drop those that have no seat any more from the list of the running."""
     kept = 0
@@ -158,7 +158,7 @@ def close_ranks(books: Any, seats: Any) -> None:
     seats.counts[RUNNING] = kept
 
 
-@register_jitable
+@called_by_compiled
 def victim_by_priority(seats: Any, priority: Any, arrival: Any) -> int:
     """Place among the running of the one to preempt: the highest number, and of these the last to arrive.
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.engine.seats import RUNNING, free_seat
 from roofml.util.arrays import Ints
+from roofml.util.jit_cache import called_by_compiled
 
 
 class Waiting(NamedTuple):
@@ -43,7 +43,7 @@ def nobody_waits(seats: int, priority: Ints, by_priority: bool) -> Waiting:
     )
 
 
-@register_jitable
+@called_by_compiled
 def first_waiting(waiting: Any, noted: Any, by_priority: bool) -> int:
     """The request that is admitted next. One must wait."""
     counts = waiting.counts
@@ -58,7 +58,7 @@ def first_waiting(waiting: Any, noted: Any, by_priority: bool) -> int:
     return counts[ADMITTED]
 
 
-@register_jitable
+@called_by_compiled
 def enter(waiting: Any, by_priority: bool, gone: bool) -> None:
     """The next request in order of arrival enters the queue, unless it has gone."""
     r = waiting.counts[ENTERED]
@@ -69,7 +69,7 @@ def enter(waiting: Any, by_priority: bool, gone: bool) -> None:
             _push(waiting, r)
 
 
-@register_jitable
+@called_by_compiled
 def next_in_queue_us(waiting: Any, queued: Any, arrival: Any, arrived: int) -> float:
     """When the next request reaches the queue, or arrives where none is on its way; infinite after the last."""
     entered = waiting.counts[ENTERED]
@@ -78,7 +78,7 @@ def next_in_queue_us(waiting: Any, queued: Any, arrival: Any, arrived: int) -> f
     return arrival[arrived] if arrived < len(arrival) else np.inf
 
 
-@register_jitable
+@called_by_compiled
 def leave_queue(waiting: Any, by_priority: bool) -> None:
     """The first one has a seat."""
     waiting.counts[LENGTH] -= 1
@@ -90,7 +90,7 @@ def leave_queue(waiting: Any, by_priority: bool) -> None:
         waiting.counts[ADMITTED] += 1
 
 
-@register_jitable
+@called_by_compiled
 def put_back(waiting: Any, r: int, by_priority: bool) -> None:
     """Request r was preempted."""
     waiting.counts[LENGTH] += 1
@@ -101,7 +101,7 @@ def put_back(waiting: Any, r: int, by_priority: bool) -> None:
         waiting.counts[PREEMPTED] += 1
 
 
-@register_jitable
+@called_by_compiled
 def preempt(
     place: int, books: Any, seats: Any, waiting: Any, cache: Any, requests: Any, limits: Any, rules: Any, oldest: int
 ) -> None:
@@ -117,7 +117,7 @@ def preempt(
         put_back(waiting, victim, rules.by_priority)
 
 
-@register_jitable
+@called_by_compiled
 def give_up_waiting(waiting: Any, r: int, by_priority: bool) -> None:
     """Request r, which is marked as gone, waits no more."""
     counts = waiting.counts
@@ -134,12 +134,12 @@ def give_up_waiting(waiting: Any, r: int, by_priority: bool) -> None:
             return
 
 
-@register_jitable
+@called_by_compiled
 def _before(waiting: Any, a: int, b: int) -> bool:
     return waiting.priority[a] < waiting.priority[b] or (waiting.priority[a] == waiting.priority[b] and a < b)
 
 
-@register_jitable
+@called_by_compiled
 def _push(waiting: Any, r: int) -> None:
     heap, place = waiting.heap, waiting.counts[HEAPED]
     waiting.counts[HEAPED] += 1
@@ -149,7 +149,7 @@ def _push(waiting: Any, r: int) -> None:
     heap[place] = r
 
 
-@register_jitable
+@called_by_compiled
 def _pop(waiting: Any) -> None:
     heap = waiting.heap
     waiting.counts[HEAPED] -= 1

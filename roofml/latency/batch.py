@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.models.reach import capped_sum, entries, pairs_up_to
 from roofml.traces.limits import MOST_OF_SERVER
 from roofml.traces.steps.table import LONG_CONTEXT
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError
+from roofml.util.jit_cache import called_by_compiled
 from roofml.util.names import shown
 
 Request = tuple[int, int, int]
 """New tokens, context, prompt tokens of a request in a step."""
 
 for closed_form in (capped_sum, entries, pairs_up_to):
-    register_jitable(closed_form)
+    called_by_compiled(closed_form)
 
 
 MOST_NEW_TOKENS = MOST_OF_SERVER["max_num_batched_tokens"]
@@ -170,7 +170,7 @@ NEAR = ("decode_keys", "decode_beyond", "prefill_pairs", "prefill_entries")
 `LONG_CONTEXT` of each; query-entry pairs of prefills; entries that prefills read at least once, their own included."""
 
 
-@register_jitable
+@called_by_compiled
 def add_near(near: Any, reaches: Any, new: int, context: int, prompt: int) -> None:
     """Add a request that computes `new` tokens after `context` to the sums of each reach, shape (4 · reaches,)."""
     if reaches is None:  # decided when it is compiled

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.hardware import stand_ins
 from roofml.hardware.expert_routing import experts_hit
@@ -39,6 +38,7 @@ from roofml.models.operations import Gemm
 from roofml.models.spec import ModelSpec
 from roofml.util.arrays import Floats, Ints
 from roofml.util.errors import InputError, NotSupportedError
+from roofml.util.jit_cache import called_by_compiled
 from roofml.util.names import shown
 
 
@@ -305,7 +305,7 @@ def component_tables(
     return in_stages(tables, model, gpu, spread.pp)
 
 
-@register_jitable
+@called_by_compiled
 def drafting_us(drafts: Any, requests: Any) -> Any:
     """Time of the drafts of a step, µs: in the arithmetic and in the reading of weights, as neither hides it."""
     if drafts is None:  # decided when it is compiled
@@ -313,7 +313,7 @@ def drafting_us(drafts: Any, requests: Any) -> Any:
     return drafts[requests]
 
 
-@register_jitable
+@called_by_compiled
 def mixed_us(mixing: Any, new_tokens: Any) -> Any:
     """Time of hyper-connections, µs."""
     if mixing is None:  # decided when it is compiled
@@ -321,7 +321,7 @@ def mixed_us(mixing: Any, new_tokens: Any) -> Any:
     return mixing[new_tokens]
 
 
-@register_jitable
+@called_by_compiled
 def near_us(times: Any, near: Any) -> Any:
     """Of layers that do not read their whole context: prefill and decode attention, KV cache, long contexts, µs.
 
@@ -338,7 +338,7 @@ def near_us(times: Any, near: Any) -> Any:
     return prefill, decode, moved, beyond
 
 
-@register_jitable
+@called_by_compiled
 def step_components(tables: Any, sums: Any, new_tokens: Any, decodes: Any, requests: Any) -> Any:
     """The `StepComponents` of a step from its `StepSums`, µs. Plain arithmetic on numbers or arrays.
 

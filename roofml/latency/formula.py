@@ -14,25 +14,24 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
-
 from roofml.latency.batch import StepSums
 from roofml.latency.components import ComponentTables, StepComponents, components
 from roofml.latency.launches import no_shorter_than_launches
 from roofml.latency.parameters import StepParameters
 from roofml.util.arrays import Floats
+from roofml.util.jit_cache import called_by_compiled
 
 TINY = 1e-9
 """µs; keeps 0/0 out of the norm."""
 
 
-@register_jitable
+@called_by_compiled
 def ramp(x: Any, start: float, end: float) -> Any:
     """0 up to `start`, 1 from `end` on, linear between."""
     return 0.5 + 0.5 * (abs(x - start) - abs(x - end)) / (end - start)
 
 
-@register_jitable
+@called_by_compiled
 def growth(new_tokens: Any, p: Any) -> Any:
     """By how much more than measured a step of M new tokens slows the stream of weights, a share of its time.
 
@@ -50,7 +49,7 @@ def growth(new_tokens: Any, p: Any) -> Any:
     )
 
 
-@register_jitable
+@called_by_compiled
 def blend(a: Any, b: Any, max_weight: Any, norm: Any = None) -> Any:
     """w·max(a, b) + (1 - w)·(a + b) for non-negative a, b: continuous, monotone and subadditive in both.
 
@@ -72,7 +71,7 @@ class StepOverheads(NamedTuple):
     requests: Floats
 
 
-@register_jitable
+@called_by_compiled
 def corrected(parts: Any, new_tokens: Any, p: Any) -> Any:
     """The `StepComponents` as the parameters have them: each times its correction, µs."""
     slowdown = growth(new_tokens, p)
@@ -90,7 +89,7 @@ def corrected(parts: Any, new_tokens: Any, p: Any) -> Any:
     )
 
 
-@register_jitable
+@called_by_compiled
 def overheads(requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
     """The `StepOverheads` of a step of so many requests; `mixed` is 1 where it computes prompts."""
     busy = 1.0 * (requests > 0)
@@ -99,13 +98,13 @@ def overheads(requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
     )
 
 
-@register_jitable
+@called_by_compiled
 def products_us(device: Any, max_weight: Any, norm: Any = None) -> Any:
     """Time of the GEMMs of `corrected` components: their arithmetic, and the weights they read, overlap; µs."""
     return blend(device.prefill_gemm + device.decode_gemm, device.weights + device.expert_weights, max_weight, norm)
 
 
-@register_jitable
+@called_by_compiled
 def attending_us(device: Any, max_weight: Any, norm: Any = None) -> Any:
     """Time of attention alike, without its launches (`attention_items`), µs."""
     return blend(
@@ -113,7 +112,7 @@ def attending_us(device: Any, max_weight: Any, norm: Any = None) -> Any:
     )
 
 
-@register_jitable
+@called_by_compiled
 def step_time(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any, norm: Any = None) -> Any:
     """Time of a step, µs, from its `StepComponents`, its requests, whether it is mixed, and parameters.
 

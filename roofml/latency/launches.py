@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
 
 from roofml.util.arrays import Bools, Floats
+from roofml.util.jit_cache import called_by_compiled
 
 EAGER_US = 450.0
 """Of a layer, where nothing is compiled: the geometric mean of 285 and 800."""
@@ -57,7 +57,7 @@ def said_of_launches(times: Floats, new_tokens: Floats, tables: Any) -> list[str
     ]
 
 
-@register_jitable
+@called_by_compiled
 def no_shorter_than_launches(time: Any, new_tokens: Any, tables: Any) -> Any:
     """The time of a step of M new tokens, µs, and at least that of its launches where no CUDA graph holds M tokens.
 

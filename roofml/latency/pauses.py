@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
+from roofml.util.jit_cache import called_by_compiled
 
 
 class Pauses(NamedTuple):
@@ -31,7 +31,7 @@ class Pauses(NamedTuple):
 NO_PAUSES = Pauses(0.0, 0.0)
 
 
-@register_jitable
+@called_by_compiled
 def held_us(arrival_us: float, pauses: Any) -> float:
     """How much of a pause is left when a request arrives, µs."""
     if pauses.every_us <= 0.0:

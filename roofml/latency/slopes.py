@@ -10,30 +10,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba.extending import register_jitable
-
 from roofml.latency.formula import attending_us, corrected, overheads, products_us, ramp
 from roofml.latency.parameters import StepParameters
+from roofml.util.jit_cache import called_by_compiled
 
 
-@register_jitable
+@called_by_compiled
 def _sign(x: Any) -> Any:
     return 1.0 * (x > 0.0) - 1.0 * (x < 0.0)
 
 
-@register_jitable
+@called_by_compiled
 def gain(a: Any, b: Any, max_weight: Any) -> Any:
     """By how much `formula.blend` of a and b grows for one more µs of a; at its kink the mean of both sides."""
     return 1.0 - 0.5 * max_weight * (1.0 - _sign(a - b))
 
 
-@register_jitable
+@called_by_compiled
 def smaller(a: Any, b: Any) -> Any:
     """The smaller of two times, as `formula.blend` has it: what a blend loses for one more of its weight."""
     return 0.5 * (a + b - abs(a - b))
 
 
-@register_jitable
+@called_by_compiled
 def step_slopes(parts: Any, new_tokens: Any, requests: Any, mixed: Any, layers: Any, p: Any) -> Any:
     """Time of a step, µs, and its derivatives by each of `StepParameters`, in their order. Arguments as of `step_time`.
 

@@ -35,6 +35,8 @@ NEAR = 0.04
 NEAR_CLIENTS = 0.01
 CLOSE = (-0.03, -0.015, -0.005, 0.005, 0.015, 0.03)
 """Further levels around the middle of the bracket, relative."""
+CLOSER = (-0.02, -0.01, 0.0, 0.01, 0.02)
+"""And around the knee that all of them give, where a latency falls with the level among them."""
 LEAST_SHARE = 1e-3
 """Of a full server's rate: below, an SLO is taken for one that no load meets."""
 MOST_CLIENTS = 65_536
@@ -79,14 +81,27 @@ def capacity(trials: Trials) -> Capacity:
     while high / low > 1 + NEAR:
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if trials.at(middle).worst < 0 else (low, middle)
-    centre = float(np.sqrt(low * high))
-    for off in CLOSE:
-        if centre * (1 + off) < full:
-            trials.at(centre * (1 + off))
+    _look(trials, float(np.sqrt(low * high)), CLOSE, full)
+    level, _ = knee(trials.by_level, trials.targets, full)
+    if _falls_near(trials, level):
+        _look(trials, level, CLOSER, full)
     made = trials.by_level
     level, binding = knee(made, trials.targets, full)
     at_knee = max((trial for trial in made if trial.level <= level), key=lambda t: t.level, default=made[0])
     return Capacity(_sure(trials, made, level, full), "requests/s", binding, full, made, at_knee, trials.requests)
+
+
+def _look(trials: Trials, centre: float, around: Sequence[float], full: float) -> None:
+    """Try levels around one, relative to it."""
+    for off in around:
+        if centre * (1 + off) < full:
+            trials.at(centre * (1 + off))
+
+
+def _falls_near(trials: Trials, level: float) -> bool:
+    """Whether some target's figure is lower at a higher level, of those that were tried near this one."""
+    near = np.array([trial.excess for trial in trials.by_level if abs(np.log(trial.level / level)) < NEAR])
+    return bool((near[1:] < near[:-1]).any())
 
 
 def knee(made: Sequence[Trial], targets: Sequence[Target], full: float) -> tuple[float, Target | None]:
@@ -104,8 +119,13 @@ def knee(made: Sequence[Trial], targets: Sequence[Target], full: float) -> tuple
 
 
 def _bracket(trials: Trials, full: float, lone: Trial) -> tuple[float, float]:
-    """A level that is held and one above it that is not."""
-    high, level = full, FIRST_SHARE * full
+    """A level that is held and one above it that is not, of those that were tried already the nearest."""
+    tried = [trial for trial in trials.by_level if trial.level < full]
+    held = [trial.level for trial in tried if trial.worst < 0]
+    if held:
+        return held[-1], min((trial.level for trial in tried if trial.level > held[-1]), default=full)
+    high = tried[0].level if tried else full
+    level = high * (SHRINK if tried else FIRST_SHARE)
     while trials.at(level).worst >= 0:
         if level < LEAST_SHARE * full:
             raise NotMetError(_never(trials, lone))

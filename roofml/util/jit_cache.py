@@ -15,6 +15,7 @@ import numba
 import numpy as np
 from numba import njit
 from numba.core.caching import FunctionCache
+from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from roofml.util.interrupts import uninterrupted
@@ -37,13 +38,21 @@ def compiled(*, nogil: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """As `numba.njit(cache=True)`, with a cache that may be missing."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = cast("Any", njit(nogil=nogil)(function))
+        dispatcher = cast("Any", njit)(nogil=nogil, no_cfunc_wrapper=True)(function)
         if hasattr(dispatcher, "enable_caching"):  # not so with NUMBA_DISABLE_JIT
             with suppress(RuntimeError, OSError):  # no place on this machine can be written to
                 dispatcher._cache = _Cache(dispatcher.py_func)
         return dispatcher
 
     return decorate
+
+
+def called_by_compiled(function: Callable[..., Any]) -> Any:
+    """As `numba.extending.register_jitable`: compiled code calls it, and so does Python, as it is.
+
+    Without an entry for C, which nobody calls: those of the replay's functions take a sixth of its compilation.
+    """
+    return cast("Any", register_jitable)(no_cfunc_wrapper=True)(function)
 
 
 def entry_of(function: Any, arguments: tuple[Any, ...]) -> Callable[..., Any]:

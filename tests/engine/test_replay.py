@@ -384,8 +384,8 @@ def test_the_same_run_gives_the_same_bytes(run: Run) -> None:
 def test_everything_scales_with_time(run: Run, delays: RequestParameters, factor: float) -> None:
     """All times by a power of two: all latencies by it, exactly, and the same schedule."""
     at = whole_numbers()
-    longer: list[Any] = [None if value is None else factor * value for value in at]
-    slow = ComponentTables(*longer)._replace(layers=at.layers, block_ratio=1, verified=1.0)
+    longer: list[Any] = [value if value is None or isinstance(value, int) else factor * value for value in at]
+    slow = ComponentTables(*longer)._replace(layers=at.layers, verified=1.0, per_verified=1.0)
     overheads = {name: factor * getattr(WHOLE, name) for name in ("per_step_us", "mixed_step_us", "per_request_us")}
     later = replace(run, arrival_us=factor * run.arrival_us)
     before = serve(run, delays)
