@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command has it (`roofml.cli.start`)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # commands in processes of their own find the package compiled
 os.environ.pop("COLUMNS", None)  # test workers have it, and what is printed would be as narrow as their terminal
 
 settings.register_profile("roofml", deadline=None)  # the first example may compile, and cores are shared

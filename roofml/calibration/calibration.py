@@ -6,6 +6,7 @@ It is the one thing that replay, evaluate, predict and export take, whether a tr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ class Calibration(Shown):
         learned = stretch(knowledge, metric, self.deployment.model.name)
         return max(1.0, learned) if apart else learned
 
-    @property
+    @cached_property
     def _believed(self) -> Prior:
         """How uncertain the parameters are."""
         posterior = self.posterior

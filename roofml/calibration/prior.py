@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -83,10 +84,10 @@ class Prior:
     def draws(self, count: int, seed: int = 0) -> Floats:
         """`count` sets of parameter values, shape (count, parameters), moved into their bounds; the same for a seed.
 
-        Drawn in pairs mirrored at the mean, so that their mean is exact before they are moved.
+        Drawn in pairs mirrored at the mean, so that their mean is exact before they are moved. Not to be written to:
+        who asks again gets the same array.
         """
-        normal = np.random.default_rng(seed).standard_normal((count - count // 2, len(self.mean)))
-        return self.at(np.vstack((normal, -normal))[:count])
+        return _drawn(self, count, seed)
 
     def at(self, normal: Floats) -> Floats:
         """Parameter values for numbers of a standard normal distribution, (count, parameters) both, within bounds.
@@ -102,6 +103,14 @@ class Prior:
             _move_within(row, covariance, LOWER[unsure], UPPER[unsure])
         x[:, unsure] = free
         return from_coordinates(x)
+
+
+@lru_cache(maxsize=16)  # a step is predicted in a hundredth of the time that the draws take
+def _drawn(prior: Prior, count: int, seed: int) -> Floats:
+    normal = np.random.default_rng(seed).standard_normal((count - count // 2, len(prior.mean)))
+    drawn = prior.at(np.vstack((normal, -normal))[:count])
+    drawn.flags.writeable = False
+    return drawn
 
 
 def _move_within(x: Floats, covariance: Floats, lower: Floats, upper: Floats) -> None:

@@ -12,8 +12,8 @@ from roofml.latency.components import components
 from roofml.latency.deployment import Deployment
 from roofml.latency.doubts import Doubt, by_size
 from roofml.latency.formula import corrected, overheads, step_times
-from roofml.latency.launches import drawn_launches, said_of_launches
-from roofml.latency.parameters import Parameters
+from roofml.latency.launches import drawn_launches_us, said_of_launches
+from roofml.latency.parameters import Parameters, StepParameters
 from roofml.traces.engine_version import wider_for
 from roofml.util.arrays import Floats
 from roofml.util.display import Shown, Table, us
@@ -127,10 +127,8 @@ def break_down(
     """
     deployment, sums = _summed(deployment, batch)
     tables, step = deployment.tables, parameters.step
-    drawn = [
-        float(step_times(of_draw, sums, Parameters.of(values).step)[0])
-        for values, of_draw in zip(draws, drawn_launches(tables, len(draws)), strict=True)
-    ]
+    launches: Any = drawn_launches_us(tables, len(draws))[:, None]
+    drawn = step_times(tables._replace(launches_us=launches), sums, StepParameters.of_draws(draws))[:, 0]
     total_us = step_times(tables, sums, step)
     ideal = components(tables, sums)
     real = corrected(ideal, sums.new_tokens, step)

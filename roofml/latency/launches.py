@@ -38,10 +38,15 @@ def launches_us(layers: int, graphs: Sequence[int]) -> float:
     return layers * (COMPILED_US if graphs else EAGER_US)
 
 
+def drawn_launches_us(tables: Any, count: int) -> Floats:
+    """(count,) what launches of the `ComponentTables` may take, as uncertain as they are; the same every time."""
+    return tables.launches_us * np.exp(LAUNCH_SD * np.random.default_rng(1).standard_normal(count))
+
+
 def drawn_launches(tables: Any, count: int) -> list[Any]:
-    """`count` times the `ComponentTables`, their launches as uncertain as they are; the same every time."""
-    factors: list[float] = np.exp(LAUNCH_SD * np.random.default_rng(1).standard_normal(count)).tolist()
-    return [tables._replace(launches_us=tables.launches_us * factor) for factor in factors]
+    """`count` times the `ComponentTables`, each with such launches."""
+    drawn: list[float] = drawn_launches_us(tables, count).tolist()
+    return [tables._replace(launches_us=launches) for launches in drawn]
 
 
 def said_of_launches(times: Floats, new_tokens: Floats, tables: Any) -> list[str]:

@@ -108,6 +108,11 @@ class StepParameters(NamedTuple):
     growth_128: Annotated[float, _growth(128)] = 0.0
     growth_256: Annotated[float, _growth(256)] = 0.0
 
+    @classmethod
+    def of_draws(cls, values: Floats) -> StepParameters:
+        """Of many draws (draws, parameters) at once: each field is (draws, 1), to go with (steps,)."""
+        return cls(*values.T[: len(cls._fields), :, None])
+
     def scaled(self, factor: float) -> StepParameters:
         """Parameters whose step times are `factor` times as long: all but the blend, which has no scale."""
         return StepParameters(
