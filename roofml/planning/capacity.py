@@ -40,6 +40,8 @@ CLOSER = (-0.02, -0.01, 0.0, 0.01, 0.02)
 LEAST_SHARE = 1e-3
 """Of a full server's rate: below, an SLO is taken for one that no load meets."""
 MOST_CLIENTS = 65_536
+RECOVERS = 0.9
+"""Share of a level that a server answers which comes out of an overload: 0.97 where its cache holds every session."""
 DRAWS = 200
 """Servers that differ by what is uncertain."""
 
@@ -63,6 +65,13 @@ class Capacity:
     """Of each load that was tried."""
     unbounded: bool = False
     """No number of clients that was tried breaks an SLO."""
+    after_overload: float | None = None
+    """Requests a second that are answered at that level after an overload (`Trials.after_overload`); of sessions."""
+
+    @property
+    def stays_overloaded(self) -> bool:
+        """Whether a server that once had too many sessions does not come out of it at this level."""
+        return self.after_overload is not None and self.after_overload < RECOVERS * self.level.value
 
 
 class NotMetError(InputError):
@@ -88,7 +97,9 @@ def capacity(trials: Trials) -> Capacity:
     made = trials.by_level
     level, binding = knee(made, trials.targets, full)
     at_knee = max((trial for trial in made if trial.level <= level), key=lambda t: t.level, default=made[0])
-    return Capacity(_sure(trials, made, level, full), "requests/s", binding, full, made, at_knee, trials.requests)
+    after = trials.after_overload(level) if trials.workload.sessions else None
+    sure = _sure(trials, made, level, full)
+    return Capacity(sure, "requests/s", binding, full, made, at_knee, trials.requests, after_overload=after)
 
 
 def _look(trials: Trials, centre: float, around: Sequence[float], full: float) -> None:

@@ -156,6 +156,7 @@ class Option:
             },
             "binding_slo": None if held.binding is None else str(held.binding),
             "full_server_rate": held.full,
+            "rate_after_overload": held.after_overload,
             "output_tokens_per_s_per_gpu": at_knee.output_tokens_per_s / candidate.tp,
             "tokens_per_s_per_user": 1e6 / at_knee.tpot_us if at_knee.tpot_us > 0 else None,
             "curve": [
@@ -208,6 +209,7 @@ class Plan(Shown):
             if held_sessions is not None:
                 per_s, under_way = map(digits, held_sessions)
                 caption += f". {held[0].candidate}: that is {per_s} sessions that begin a second, {under_way} under way"
+                caption += _said_of_overload(held[0])
             shared = held[0].share
             if shared is not None:
                 caption += f". {held[0].candidate}: each of its replicas holds {digits(shared.level.value)} of what is "
@@ -267,6 +269,16 @@ def _said_of_both(option: Option) -> str:
         return "no few prefill and decode servers are enough"
     servers = f"{both.prefill} prefill and {both.decode} decode servers"
     return f"{servers} are enough, {option.candidate.tp * both.servers} GPUs, with KV over {both.link.said}"
+
+
+def _said_of_overload(option: Option) -> str:
+    held = option.capacity
+    if held is None or held.after_overload is None or not held.stays_overloaded:
+        return ""
+    return (
+        f"; after an overload it answers only {digits(held.after_overload)} req/s of as many, until fewer come: its "
+        "cache does not hold their sessions then"
+    )
 
 
 def _ended(option: Option) -> str:

@@ -15,9 +15,11 @@ from functools import partial
 import numpy as np
 
 from roofml.calibration.calibration import Calibration
+from roofml.engine.replay import Replay
 from roofml.planning.served_load import ServedLoad, served_load
 from roofml.planning.sessions import as_drawn, serve
 from roofml.planning.shares import share_of
+from roofml.traces.run import Run
 from roofml.traces.server import Server
 from roofml.util.arrays import Bools
 from roofml.util.errors import InputError
@@ -37,12 +39,17 @@ FLOOD = 600
 MOST_FLOOD = 12_000
 FLOODED, FULL = 1.5, 0.4
 """The rate that is too much, over a first guess, and the share of the time after which the server is full."""
+THINNED = 0.8
+"""Share of the time after which a load of sessions runs out, if answers took longer or shorter than in its drawing."""
 KEPT = 0.85
 """Of sessions: share of a rate that is answered, below which it is too much. A load's own rate differs by less."""
 FIRST_GUESS = 0.5
 """The first rate of sessions that is tried, of a guess: one too many takes the longest to serve."""
 APART, NEAR_FULL, FARTHEST = 1.4, 1.05, 64.0
 """Rates of sessions that are tried are so far apart, then as near as that, and no farther than that from a guess."""
+DEEP, TURNS_AFTER = 8, 8
+"""Requests that are under way for each seat of a server that an overload has left, and how often as many come then: in
+their first turns sessions find nothing in any cache."""
 QUIET = 60
 """Requests of a load that is all but alone."""
 ALONE = 0.02
@@ -131,16 +138,19 @@ class Trials:
     def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
         """One replay of so many requests, judged once it is steady."""
 
-        def draw(answer_s: float) -> Load:
-            if self.shared_by > 1:
-                return share_of(workload, requests, self.shared_by, seed, answer_s)
-            return workload.load(requests, seed, answer_s)
-
         served = as_drawn(
-            workload, draw, lambda load: serve(self.calibration, load, self.server), lambda served: served.replay
+            workload,
+            partial(self._draw, workload, requests, seed),
+            lambda load: serve(self.calibration, load, self.server),
+            lambda served: served.replay,
         )
         of_class = served.load.of_class
         return served_load(served.run, served.replay, all_count=False, of_class=of_class, between_s=workload.between_s)
+
+    def _draw(self, workload: Workload, requests: int, seed: int, answer_s: float) -> Load:
+        if self.shared_by > 1:
+            return share_of(workload, requests, self.shared_by, seed, answer_s)
+        return workload.load(requests, seed, answer_s)
 
     def at(self, level: float) -> Trial:
         """The trial at a level, made now or before."""
@@ -215,12 +225,25 @@ class Trials:
         rates: list[float] = []
         for seed in self.seeds:
             run = self.workload.at(FLOODED * crude).load(self.requests, seed).run(self.server)
-            replayed = self.calibration.replay(run)
-            done = np.sort((run.arrival_us + replayed.e2e_us)[replayed.completed])
-            begin, end = FULL * float(run.arrival_us[-1]), float(run.arrival_us[-1])
-            inside = np.searchsorted(done, [begin, end])
-            rates.append(1e6 * float(inside[1] - inside[0]) / (end - begin))
+            rates.append(_answered_per_s(run, self.calibration.replay(run)))
         return float(np.mean(rates))
+
+    def after_overload(self, level: float) -> float:
+        """Requests a second that are answered of sessions at a level, if far too many are under way when it begins.
+
+        The cache does not hold what all of them said before, so prompts are computed again, and they stay as many:
+        less than the level is answered, and the server does not come out of it until fewer come.
+        """
+        seats = self.server.max_num_seqs
+        requests = min(MOST, max(self.requests, TURNS_AFTER * DEEP * seats))
+
+        def answered_per_s(seed: int) -> float:
+            load = self._draw(self.workload.at(level), requests, seed, DEEP * seats / level)
+            served = serve(self.calibration, load, self.server)
+            return _answered_per_s(served.run, served.replay, THINNED)
+
+        with ThreadPoolExecutor(len(self.seeds)) as threads:
+            return float(np.mean(list(threads.map(answered_per_s, self.seeds))))
 
     def _most_sessions(self, guess: float) -> float:
         """Requests a second that are answered of sessions which come a little too fast.
@@ -241,3 +264,11 @@ class Trials:
             low, high = (low, middle) if self.at(middle).too_many else (middle, high)
         answered = max(self.at(low).requests_per_s, self.at(high).requests_per_s)
         return min(float(np.sqrt(low * high)), answered)
+
+
+def _answered_per_s(run: Run, replayed: Replay, until: float = 1.0) -> float:
+    """Requests that a full server answers a second, while more of them come: until that share of the time."""
+    done = np.sort((run.arrival_us + replayed.e2e_us)[replayed.completed])
+    begin, end = FULL * float(run.arrival_us[-1]), until * float(run.arrival_us[-1])
+    inside = np.searchsorted(done, [begin, end])
+    return 1e6 * float(inside[1] - inside[0]) / (end - begin)

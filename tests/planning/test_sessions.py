@@ -13,7 +13,7 @@ from roofml.planning.capacity import capacity
 from roofml.planning.plan import Option, Plan
 from roofml.planning.sessions import serve
 from roofml.planning.simulation import simulate
-from roofml.planning.trials import Trials, targets_of
+from roofml.planning.trials import DEEP, Trials, targets_of
 from roofml.util.errors import InputError
 from roofml.workloads.slo import parse_slos
 from roofml.workloads.spec import parse_spec
@@ -124,6 +124,36 @@ def test_a_plan_of_sessions_holds_what_is_answered_and_says_how_many_they_are() 
     (told,) = (each["sessions"] for each in Plan(workload, targets, [option], None).to_dict()["candidates"])
     assert told["per_s"] == pytest.approx(held.level.value / 3)
     assert told["under_way"] == pytest.approx(told["per_s"] * (3 * held.at_knee.e2e_us / 1e6 + 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("blocks", "stays"), [(8_000, True), (100_000, False)])
+def test_a_server_whose_cache_holds_no_session_after_an_overload_stays_overloaded_and_a_plan_says_so(
+    blocks: int, stays: bool
+) -> None:
+    server = replace(SERVER, num_gpu_blocks=blocks)
+    workload = parse_spec("poisson:rate=1,input=uniform(300,600),output=60,turns=5,think=0")
+    targets = targets_of(workload, parse_slos(["p95 ttft < 2s"]))
+    held = capacity(Trials(CALIBRATION, workload, server, targets))
+    assert held.stays_overloaded == stays
+    option = Option(Candidate("m", "H100", 1), server, held)
+    planned = Plan(workload, targets, [option], None)
+    assert ("after an overload it answers only" in " ".join(str(planned).split())) == stays
+    assert planned.to_dict()["candidates"][0]["rate_after_overload"] == held.after_overload
+
+    def answered_late_per_s(level: float, answer_s: float) -> float:
+        """In the middle of a load some ten times as long as the plan's, by another seed."""
+        served = serve(CALIBRATION, workload.at(level).load(12_000, 5, answer_s), server)
+        end, done = served.run.arrival_us[-1], served.run.arrival_us + served.replay.e2e_us
+        return float(((done > 0.4 * end) & (done <= 0.8 * end)).sum() / (0.4 * end / 1e6))
+
+    level, after = held.level.value, held.after_overload
+    assert after is not None
+    crowd_s = DEEP * server.max_num_seqs / level
+    assert answered_late_per_s(level, 0.0) == pytest.approx(level, rel=0.1)
+    assert answered_late_per_s(level, crowd_s) == pytest.approx(after if stays else level, rel=0.1)
+    if stays:  # fewer come, and it comes out of it
+        assert answered_late_per_s(0.8 * after, crowd_s) == pytest.approx(0.8 * after, rel=0.1)
 
 
 def test_a_load_that_ends_before_its_pauses_is_called_too_short() -> None:
