@@ -175,14 +175,13 @@ class Calibration(Shown):
         ours = self.deployment
         unfit = check_step(ours.on_rank, ours.gpu, ours.tp, batch, allow_oversize=self.allow_oversize)
         steps = batch.sums(verified=int(ours.tables.verified))
-        outside = (*self.doubts, *unfit, *self.outside(steps))
         return break_down(
             ours,
             batch,
             self.parameters,
             self.draws(STEP_DRAWS),
             self.source if self.fitted else "",
-            outside,
+            (*self.doubts, *unfit, *self.outside(steps)),
             self.open_doubts,
             sources=step_sources(steps, self.posterior.valid),
             stretch=self.stretch("model" if self.certain else "nothing", "tpot_mean"),

@@ -37,6 +37,8 @@ CLOSE = (-0.03, -0.015, -0.005, 0.005, 0.015, 0.03)
 """Further levels around the middle of the bracket, relative."""
 CLOSER = (-0.02, -0.01, 0.0, 0.01, 0.02)
 """And around the knee that all of them give, where a latency falls with the level among them."""
+FAR = 0.1
+"""From its limit: a figure whose logarithm is below it by so much."""
 LEAST_SHARE = 1e-3
 """Of a full server's rate: below, an SLO is taken for one that no load meets."""
 MOST_CLIENTS = 65_536
@@ -66,7 +68,7 @@ class Capacity:
     unbounded: bool = False
     """No number of clients that was tried breaks an SLO."""
     after_overload: float | None = None
-    """Requests a second that are answered at that level after an overload (`Trials.after_overload`); of sessions."""
+    """Of sessions without end: requests a second that are answered at that level after an overload."""
 
     @property
     def stays_overloaded(self) -> bool:
@@ -97,7 +99,8 @@ def capacity(trials: Trials) -> Capacity:
     made = trials.by_level
     level, binding = knee(made, trials.targets, full)
     at_knee = max((trial for trial in made if trial.level <= level), key=lambda t: t.level, default=made[0])
-    after = trials.after_overload(level) if trials.workload.sessions else None
+    endless = trials.workload.sessions and trials.workload.requests is None
+    after = trials.after_overload(level) if endless else None
     sure = _sure(trials, made, level, full)
     return Capacity(sure, "requests/s", binding, full, made, at_knee, trials.requests, after_overload=after)
 
@@ -110,9 +113,9 @@ def _look(trials: Trials, centre: float, around: Sequence[float], full: float) -
 
 
 def _falls_near(trials: Trials, level: float) -> bool:
-    """Whether some target's figure is lower at a higher level, of those that were tried near this one."""
+    """Whether a figure that comes near its limit is lower at a higher level, of those that were tried near this one."""
     near = np.array([trial.excess for trial in trials.by_level if abs(np.log(trial.level / level)) < NEAR])
-    return bool((near[1:] < near[:-1]).any())
+    return bool(((near[1:] < near[:-1]) & (near.max(axis=0, initial=-np.inf) > -FAR)).any())
 
 
 def knee(made: Sequence[Trial], targets: Sequence[Target], full: float) -> tuple[float, Target | None]:
@@ -268,8 +271,8 @@ def _chance(trials: Trials, made: Sequence[Trial], level: float) -> float:
     for place, target in enumerate(trials.targets):
         curve = rising(np.array([trial.excess[place] for trial in made]))
         here = _value_at(levels, curve, np.log(level))
-        if here < -0.1:
-            continue  # far from its limit
+        if here < -FAR:
+            continue
         unsure = served.unsure([target.slo.metric]).get(target.slo.metric, 0.0) / len(trials.seeds) ** 0.5
         before, after = np.log(level) - 0.05, np.log(level) + 0.02
         slope = max((_value_at(levels, curve, after) - _value_at(levels, curve, before)) / (after - before), 0.1)
