@@ -21,8 +21,9 @@ BLOCK = 8 << 20
 """Bytes that are parsed at a time."""
 MOST_DIGITS = 18
 """Digits of the longest whole number that is read; more digits do not fit into 64 bits."""
-UNSURE = (b"\0", b"\r", b",-", b"\n-", b",+", b"\n+", b" ,", b", ", b"\n ", b" \n", b"\t", b'""')
-"""What Arrow and the `csv` module may read differently: signs and spaces at the ends of cells, odd line ends."""
+UNSURE = (b"\0", b"\r", b",-", b"\n-", b",+", b"\n+", b" ,", b", ", b"\n ", b" \n", b"\t", b'""', b"0x", b"0X")
+"""What Arrow and the `csv` module may read differently: signs and spaces at the ends of cells, odd line ends, and what
+Arrow takes for hexadecimal."""
 
 
 @dataclass(frozen=True, eq=False)

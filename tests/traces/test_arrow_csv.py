@@ -55,7 +55,22 @@ CELLS = st.one_of(
     st.sampled_from(
         [
             *("", "ok", "error", "-1", "-0", "+3", " 4", "5 ", "1_0", "007", "1.5", "1e3", "inf", "nan", "NaN", "null"),
-            *('"a,b"', '"a""b"', '"a\nb"', 'a"b', '"a"b', "\t", "é", "٣", "\x00", "\r", "0x10", "9" * 19, "true"),
+            *(
+                '"a,b"',
+                '"a""b"',
+                '"a\nb"',
+                'a"b',
+                '"a"b',
+                "\t",
+                "é",
+                "٣",
+                "\x00",
+                "\r",
+                "0x10",
+                "0X1f",
+                "9" * 19,
+                "true",
+            ),
         ]
     ),
 )
@@ -94,6 +109,7 @@ def test_a_good_file_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         GOOD.replace("\n7,ok", "\n7,o\u00e9k"),
         GOOD.replace("\n7,ok", "\n7,ok,,"),
         GOOD.replace("\n7,ok", "\n-7,ok"),
+        GOOD.replace("\n7,ok", "\n0x7,ok"),
         GOOD.replace("\n7,ok", '\n7,"o\nk"'),
         GOOD.replace("\n", "\r\n"),
         GOOD.replace("\n7,ok", "\n7,ok" + "k" * 1_000_000),
@@ -101,7 +117,7 @@ def test_a_good_file_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         GOOD[:-5],
         "\ufeff" + GOOD,
     ],
-    ids=["blank", "letters", "cells", "negative", "break", "ends", "long", "blank end", "cut", "mark"],
+    ids=["blank", "letters", "cells", "negative", "hexadecimal", "break", "ends", "long", "blank end", "cut", "mark"],
 )
 def test_what_has_to_be_judged_is_judged_cell_by_cell(
     spoiled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
