@@ -91,7 +91,7 @@ def _align(prompt_tokens: Ints, place: Ints, period: int) -> Cycle:
     slot = place % period
     slot_tokens = _modes(prompt_tokens, slot, period)
     known: Bools = prompt_tokens > 0
-    fits: Bools = (prompt_tokens == slot_tokens[slot]) | (~known & (slot_tokens[slot] > 0))
+    fits: Bools = (prompt_tokens == slot_tokens[slot]) | ~known
     misfits = np.flatnonzero(~fits)
     assigned = np.where(fits, slot, -1)
     used: set[int] = set()
@@ -190,7 +190,8 @@ def shared_prompts(raw: RawRun, prompt_tokens: Ints, known: Bools) -> tuple[Ints
                 return *unique, findings
     if cycle is None or cycle.period >= len(raw):
         return *unique, findings
-    prompt_tokens = np.where(known | (cycle.slot < 0), prompt_tokens, cycle.slot_tokens[cycle.slot])
+    turn: Ints = np.where(cycle.slot >= 0, cycle.slot_tokens[cycle.slot], 0)  # 0: of that prompt no length is known
+    prompt_tokens = np.where(known | (turn == 0), prompt_tokens, turn)
     findings.append(_repeated(raw, prompt_tokens, cycle, support))
     if generator is not None and generator.system_prompt_tokens and generator.prompts_per_group:
         findings.append(_system_prompt(raw, cycle, generator.system_prompt_tokens, generator.prompts_per_group))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quickness import assert_within
 from runfolder import OVERLOADED, Row, RunFolder, eleven_runs, header, inference_perf, requests, row
@@ -441,6 +441,19 @@ def test_the_document_is_json(tmp_path: Path) -> None:
     assert document["server"]["block_size"] == 16
 
 
+def test_a_repeated_prompt_whose_length_nobody_reports_is_as_long_as_others(tmp_path: Path) -> None:
+    rows = requests(60, 3, 12)
+    for one in rows[9::12]:
+        one["input_tokens"] = 0
+    run = clean(read_raw(RunFolder(rows=rows).write(tmp_path / "a")))
+    unknown = np.arange(60) % 12 == 9
+    assert found(run, "repeated-prompts").evidence["period"] == 12
+    assert run.prompt_tokens[unknown].tolist() == [int(np.median(run.prompt_tokens[~unknown]))] * 5
+    assert not run.ok[unknown].any()
+    assert len(np.unique(run.prefix_group[unknown])) == 1
+
+
+@example(seed=241, number=26, prompts=12)
 @given(seed=st.integers(0, 2**32 - 1), number=st.integers(5, 150), prompts=st.sampled_from([0, 12]))
 @settings(max_examples=30, deadline=None)
 def test_what_always_holds(seed: int, number: int, prompts: int, tmp_path_factory: pytest.TempPathFactory) -> None:
