@@ -6,6 +6,7 @@ A new command is a module of this folder, with a function or a group `app` in it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -98,13 +99,8 @@ COMMANDS: dict[str, Row] = {
 class _Imported(Mapping[str, Any]):
     """The commands as Typer has them, by name, each from its module when it is first asked for."""
 
-    def __init__(self) -> None:
-        self._kept: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
-        if name not in self._kept:
-            self._kept[name] = _imported(name, COMMANDS[name])
-        return self._kept[name]
+        return _imported(name)
 
     def __contains__(self, name: object) -> bool:
         return name in COMMANDS
@@ -116,7 +112,9 @@ class _Imported(Mapping[str, Any]):
         return len(COMMANDS)
 
 
-def _imported(name: str, row: Row) -> Any:
+@cache
+def _imported(name: str) -> Any:
+    row = COMMANDS[name]
     module = import_module(f"roofml.cli.{name}")
     alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     if row.example:

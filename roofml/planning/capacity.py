@@ -99,8 +99,7 @@ def capacity(trials: Trials) -> Capacity:
     made = trials.by_level
     level, binding = knee(made, trials.targets, full)
     at_knee = max((trial for trial in made if trial.level <= level), key=lambda t: t.level, default=made[0])
-    endless = trials.workload.sessions and trials.workload.requests is None
-    after = trials.after_overload(level) if endless else None
+    after = trials.after_overload(level) if trials.workload.endless_sessions else None
     sure = _sure(trials, made, level, full)
     return Capacity(sure, "requests/s", binding, full, made, at_knee, trials.requests, after_overload=after)
 

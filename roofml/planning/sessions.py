@@ -37,7 +37,7 @@ def as_drawn(
     answer_s, guesses = 0.0, 0
     while True:
         served = serve(draw(answer_s))
-        if not workload.sessions or workload.requests is not None:
+        if not workload.endless_sessions:
             return served
         took_s, guesses = _mean_s(replay_of(served)), guesses + 1
         if abs(took_s - answer_s) <= FAR_OFF * (answer_s + workload.between_s) or guesses == GUESSES:

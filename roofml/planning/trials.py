@@ -7,10 +7,11 @@ levels by what the level does, and by little chance.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from roofml.workloads.load import Load
 from roofml.workloads.slo import Slo
 from roofml.workloads.workload import Workload
 
+T = TypeVar("T")
 SEEDS = (0, 1)
 """Of the loads whose figures are averaged at every level."""
 FEWEST, MOST = 1200, 24_000
@@ -137,7 +139,6 @@ class Trials:
 
     def serve(self, workload: Workload, requests: int, seed: int) -> ServedLoad:
         """One replay of so many requests, judged once it is steady."""
-
         served = as_drawn(
             workload,
             partial(self._draw, workload, requests, seed),
@@ -156,11 +157,13 @@ class Trials:
         """The trial at a level, made now or before."""
         if level not in self.made:
             workload = self.workload.at(level)
-            serve_seed = partial(self.serve, workload, self.requests)
-            with ThreadPoolExecutor(len(self.seeds)) as threads:
-                served = list(threads.map(serve_seed, self.seeds))
-            self.made[level] = self.judge(level, served)
+            self.made[level] = self.judge(level, self._by_seed(partial(self.serve, workload, self.requests)))
         return self.made[level]
+
+    def _by_seed(self, of_seed: Callable[[int], T]) -> list[T]:
+        """What each seed gives; compiled loops let the others run."""
+        with ThreadPoolExecutor(len(self.seeds)) as threads:
+            return list(threads.map(of_seed, self.seeds))
 
     @property
     def by_level(self) -> list[Trial]:
@@ -242,8 +245,7 @@ class Trials:
             served = serve(self.calibration, load, self.server)
             return _answered_per_s(served.run, served.replay, THINNED)
 
-        with ThreadPoolExecutor(len(self.seeds)) as threads:
-            return float(np.mean(list(threads.map(answered_per_s, self.seeds))))
+        return float(np.mean(self._by_seed(answered_per_s)))
 
     def _most_sessions(self, guess: float) -> float:
         """Requests a second that are answered of sessions which come a little too fast.

@@ -103,6 +103,11 @@ class Workload:
         return isinstance(self.source, Drawn) and self.source.turns != 1.0
 
     @property
+    def endless_sessions(self) -> bool:
+        """Whether they have been going on when the load begins: those of a given number of requests begin with it."""
+        return self.sessions and self.requests is None
+
+    @property
     def between_s(self) -> float:
         """Of sessions, the pause before a request on average, first ones included; 0 without sessions."""
         return self.source.pauses_s / self.source.turns if isinstance(self.source, Drawn) else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -10,7 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from quickness import assert_within
+from quickness import assert_within, best_s
 from synthetic import BUDGET, PLENTY, SHIPPED, run_of, step_parameters, tables
 
 from roofml.engine.monotonicity import one_by_one, random_steps, violations_pct
@@ -77,16 +76,9 @@ def test_baselines_keep_the_contract_where_they_can(name: str) -> None:
     assert times.tolist() == one_by_one(times_of, steps).tolist()
     assert np.array_equal(columns, steps.columns())
     full = StepSums.from_requests([[(1, 600, 500)] * 127 + [(100, 0, 400)]])
-    best = min(_seconds(times_of, full) for _ in range(20))  # the best of some: the machine is shared
-    assert_within(best, 1e-3)
+    assert_within(best_s(lambda: times_of(full), 20), 1e-3)
     if name not in FREE_TO_FALL:
         assert violations_pct(times_of, BUDGET, SEATS, LONGEST) < 5
-
-
-def _seconds(times_of: StepTimes, steps: StepSums) -> float:
-    start = time.perf_counter()
-    times_of(steps)
-    return time.perf_counter() - start
 
 
 def test_every_method_has_a_title_and_a_kind() -> None:

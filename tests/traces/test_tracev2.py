@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quickness import assert_within
+from quickness import assert_within, best_s
 from runfolder import (
     MODEL,
     OVERLOADED,
@@ -551,11 +550,4 @@ def test_a_real_run_of_failures_reads(shared: Path) -> None:
 
 def test_reading_is_quick(shared: Path) -> None:
     folder = shared / "groundtruth" / "20260217-231439-llama-2-7b-tp1-general"
-    best = min(_seconds(lambda: read_raw(folder)) for _ in range(3))
-    assert_within(best, 0.5)
-
-
-def _seconds(job: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    job()
-    return time.perf_counter() - start
+    assert_within(best_s(lambda: read_raw(folder), 3), 0.5)
